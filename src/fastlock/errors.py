@@ -1,0 +1,105 @@
+"""Every error fastlock raises. Law: this module imports nothing.
+
+The tree says whose fault it was and what is true now:
+
+    FastlockError
+    |- ConfigError(ValueError)            the caller's settings or arguments
+    |- LockError               .key       the lock itself
+    |  |- AcquireTimeout(TimeoutError)    somebody else kept it until the timeout
+    |  |- LockLost                        it was ours and is no longer
+    |  `- OutcomeUnknown                  the server may or may not have done it
+    |- ServerError             .code      the server refused a command
+    |- TransportError(ConnectionError)  .sent   the connection failed
+    `- ProtocolError                      the peer does not speak RESP
+
+No message ever holds a token or a password.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AcquireTimeout",
+    "ConfigError",
+    "FastlockError",
+    "LockError",
+    "LockLost",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "ServerError",
+    "TransportError",
+]
+
+
+class FastlockError(Exception):
+    """Catch this to catch everything fastlock raises on purpose."""
+
+
+class ConfigError(FastlockError, ValueError):
+    """A setting or an argument is wrong, unknown or contradictory.
+
+    ``field`` names it; the message says what would be right.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
+        return type(self), (self.field, self.problem)
+
+
+class LockError(FastlockError):
+    """Something about one lock; ``key`` says which (as the caller wrote it)."""
+
+    def __init__(self, message: str, key: str | bytes) -> None:
+        super().__init__(message, key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class AcquireTimeout(LockError, TimeoutError):
+    """The lock was still held by somebody else when the timeout ended."""
+
+
+class LockLost(LockError):
+    """The lock was ours and is no longer: expired, deleted or taken over."""
+
+
+class OutcomeUnknown(LockError):
+    """The server may or may not have carried the operation out.
+
+    Raised after the retries are used up. After an acquire the caller does not
+    hold the lock, and what may still have arrived is given back in the
+    background; after a release or an extend the call may be repeated.
+    """
+
+
+class ServerError(FastlockError):
+    """The server answered with an error.
+
+    ``code`` is the first word of it ("WRONGTYPE", "NOAUTH", "READONLY", ...).
+    The cores return these as values; the layers above raise them.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message.partition(" ")[0]
+
+
+class TransportError(FastlockError, ConnectionError):
+    """The connection could not be made, broke, or did not answer in time.
+
+    ``sent`` is False only when the server cannot have seen any byte of the
+    command; True means that it may have carried it out.
+    """
+
+    def __init__(self, message: str, sent: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class ProtocolError(FastlockError):
+    """The bytes that arrived are not RESP, or exceed the decoder's limits."""
