@@ -10,9 +10,9 @@ from typing import Any
 
 #: Most memory one top-level reply may ask for, in bytes: payload plus
 #: ELEMENT_COST for each element. Lock traffic needs a few hundred bytes; the
-#: bound leaves room for a script's answer about 10**6 keys and stops a hostile
+#: bound leaves room for a script's answer about 10**5 keys and stops a hostile
 #: or confused peer long before memory runs out.
-MAX_REPLY = 128 * 1024 * 1024
+MAX_REPLY = 16 * 1024 * 1024
 ELEMENT_COST = 64
 
 #: Deepest nesting of aggregates. COMMAND INFO nests seven levels.
@@ -23,3 +23,20 @@ class Push(list[Any]):
     """A RESP3 push message (">"): answers no command, arrives between answers."""
 
     __slots__ = ()
+
+
+#: Longest big number, in characters: int() of much longer ones is refused by
+#: Python itself.
+MAX_BIGNUM = 1000
+
+#: One text for every fault in the byte stream, so that it depends neither on the
+#: core nor on how the bytes were cut into chunks.
+MALFORMED = (
+    f"the peer sent what is not RESP, or a reply over {MAX_REPLY} bytes or nested over "
+    f"{MAX_DEPTH} deep: check that host and port are those of a Redis or Valkey server and "
+    "that TLS is on at both ends or at neither"
+)
+
+#: What pack() and Decoder.feed() say to arguments of other types.
+PACK_TYPES = "pack() takes bytes and integers of 64 bits"
+FEED_TYPE = "feed() takes bytes"

@@ -1,4 +1,4 @@
-"""Every error fastlock raises. Law: this module imports nothing.
+"""Every error fastlock raises. Law: this module imports nothing at run time.
 
 The tree says whose fault it was and what is true now:
 
@@ -16,6 +16,10 @@ No message ever holds a token or a password.
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "AcquireTimeout",
@@ -95,6 +99,11 @@ class TransportError(FastlockError, ConnectionError):
     ``sent`` is False only when the server cannot have seen any byte of the
     command; True means that it may have carried it out.
     """
+
+    #: Answers that had arrived before the failure, in order (internal).
+    replies: Sequence[object] = ()
+    #: Only the time given ran out; the connection itself goes on (internal).
+    timed_out = False
 
     def __init__(self, message: str, sent: bool = False) -> None:
         super().__init__(message)

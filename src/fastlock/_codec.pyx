@@ -1,0 +1,411 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The compiled core's codec: RESP parsed by hiredis, and packed.
+
+Law: the same names, arguments, results and errors as ``_pycodec.py``; it knows
+bytes and no sockets. What is marked nogil touches no Python object.
+"""
+
+cimport cython
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.long cimport PyLong_CheckExact
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastlock._hiredis cimport *
+
+from ._resp import (
+    ELEMENT_COST,
+    FEED_TYPE,
+    MALFORMED,
+    MAX_BIGNUM,
+    MAX_DEPTH,
+    MAX_REPLY,
+    PACK_TYPES,
+    Push,
+)
+from .errors import ProtocolError, ServerError
+
+cdef size_t c_element_cost = ELEMENT_COST
+cdef size_t c_max_reply = MAX_REPLY
+cdef size_t c_max_bignum = MAX_BIGNUM
+cdef int c_max_depth = MAX_DEPTH
+
+# ------------------------------------------------------------------ encoding
+
+
+cdef inline int digits_of(unsigned long long value, char *end) noexcept nogil:
+    """Write ``value`` in decimal so that it ends before ``end``; return its length."""
+    cdef int count = 0
+    while True:
+        count += 1
+        end[-count] = 48 + <char>(value % 10)
+        value //= 10
+        if value == 0:
+            return count
+
+
+cdef inline char *put_header(char *at, char kind, size_t number) noexcept nogil:
+    cdef char digits[24]
+    cdef int count = digits_of(number, digits + 24)
+    at[0] = kind
+    memcpy(at + 1, digits + 24 - count, count)
+    at[count + 1] = 13
+    at[count + 2] = 10
+    return at + count + 3
+
+
+cdef inline size_t header_size(size_t number) noexcept nogil:
+    cdef size_t size = 4
+    while number >= 10:
+        number //= 10
+        size += 1
+    return size
+
+
+def pack(*args):
+    """One command as a RESP array of bulk strings.
+
+    Takes exact ``bytes`` and exact ``int`` (64 bits, sent in decimal); anything
+    else is a TypeError, an integer out of range an OverflowError.
+    """
+    cdef size_t total = header_size(len(args))
+    cdef size_t size
+    cdef long long number
+    cdef char digits[24]
+    cdef char *at
+    for arg in args:
+        if PyBytes_CheckExact(arg):
+            size = PyBytes_GET_SIZE(arg)
+        elif PyLong_CheckExact(arg):
+            try:
+                number = arg
+            except OverflowError:
+                raise OverflowError(PACK_TYPES) from None
+            size = digits_of(magnitude(number), digits + 24) + (number < 0)
+        else:
+            raise TypeError(PACK_TYPES)
+        total += header_size(size) + size + 2
+    cdef bytes packed = PyBytes_FromStringAndSize(NULL, total)
+    at = put_header(PyBytes_AS_STRING(packed), b'*', len(args))
+    for arg in args:
+        if PyBytes_CheckExact(arg):
+            size = PyBytes_GET_SIZE(arg)
+            at = put_header(at, b'$', size)
+            memcpy(at, PyBytes_AS_STRING(arg), size)
+        else:
+            number = arg
+            size = digits_of(magnitude(number), digits + 24)
+            if number < 0:
+                size += 1
+                digits[24 - size] = b'-'
+            at = put_header(at, b'$', size)
+            memcpy(at, digits + 24 - size, size)
+        at[size] = 13
+        at[size + 1] = 10
+        at += size + 2
+    return packed
+
+
+cdef inline unsigned long long magnitude(long long number) noexcept nogil:
+    return <unsigned long long>number if number >= 0 else 0 - <unsigned long long>number
+
+
+# ------------------------------------------------------------------ decoding
+
+cdef inline char *text_of(Reply *reply) noexcept nogil:
+    return <char *>(reply + 1)
+
+
+cdef inline Reply **items_of(Reply *reply) noexcept nogil:
+    return <Reply **>(reply + 1)
+
+
+cdef Reply *new_reply(const redisReadTask *task, size_t extra) noexcept nogil:
+    cdef Reply *reply = <Reply *>malloc(sizeof(Reply) + extra)
+    if reply != NULL:
+        reply.kind = task.type
+        reply.size = 0
+        reply.next = NULL
+        if task.parent != NULL:
+            items_of(<Reply *>task.parent.obj)[task.idx] = reply
+    return reply
+
+
+cdef void *create_string(const redisReadTask *task, char *text, size_t size) noexcept nogil:
+    cdef Codec *codec = <Codec *>task.privdata
+    cdef Reply *reply
+    cdef bint bulk = task.type == REDIS_REPLY_STRING or task.type == REDIS_REPLY_VERB
+    if size > codec.left or (bulk and (text[size] != 13 or text[size + 1] != 10)):
+        return NULL
+    if task.type == REDIS_REPLY_BIGNUM:
+        if size - (size > 0 and text[0] == b'-') - 1 >= c_max_bignum:  # also: no digit at all
+            return NULL
+    else:
+        codec.left -= size
+    if task.type == REDIS_REPLY_VERB:
+        text += 4
+        size -= 4
+    reply = new_reply(task, size)
+    if reply != NULL:
+        reply.size = size
+        memcpy(text_of(reply), text, size)
+    return reply
+
+
+cdef void *create_array(const redisReadTask *task, size_t count) noexcept nogil:
+    cdef Codec *codec = <Codec *>task.privdata
+    cdef Reply *reply
+    cdef int depth = 0
+    cdef size_t i
+    cdef const redisReadTask *outer = task.parent
+    while outer != NULL:
+        depth += 1
+        outer = outer.parent
+    if (
+        count > codec.left // c_element_cost
+        or depth >= c_max_depth
+        or task.type == REDIS_REPLY_ATTR
+        or (task.type == REDIS_REPLY_PUSH and depth)
+    ):
+        return NULL
+    codec.left -= count * c_element_cost
+    reply = new_reply(task, count * sizeof(void *))
+    if reply != NULL:
+        reply.size = count
+        for i in range(count):
+            items_of(reply)[i] = NULL
+    return reply
+
+
+cdef void *create_integer(const redisReadTask *task, long long value) noexcept nogil:
+    cdef Reply *reply = new_reply(task, 0)
+    if reply != NULL:
+        reply.integer = value
+    return reply
+
+
+cdef void *create_double(
+    const redisReadTask *task, double value, char *text, size_t size
+) noexcept nogil:
+    cdef Reply *reply = new_reply(task, 0)
+    if reply != NULL:
+        reply.real = value
+    return reply
+
+
+cdef void *create_nil(const redisReadTask *task) noexcept nogil:
+    if task.type == REDIS_REPLY_ATTR or task.type == REDIS_REPLY_PUSH:
+        return NULL
+    cdef Reply *reply = new_reply(task, 0)
+    if reply != NULL:
+        reply.kind = REDIS_REPLY_NIL
+    return reply
+
+
+cdef void *create_bool(const redisReadTask *task, int value) noexcept nogil:
+    cdef redisReader *reader = (<Codec *>task.privdata).reader
+    if reader.buf[reader.pos - 3] == 0:  # hiredis takes a NUL for "false"
+        return NULL
+    return create_integer(task, value)
+
+
+cdef void free_reply(void *pointer) noexcept nogil:
+    cdef Reply *reply = <Reply *>pointer
+    cdef size_t i
+    if reply == NULL:
+        return
+    if is_aggregate(reply.kind):
+        for i in range(reply.size):
+            free_reply(items_of(reply)[i])
+    free(reply)
+
+
+cdef void free_chain(Reply *reply) noexcept nogil:
+    cdef Reply *next
+    while reply != NULL:
+        next = reply.next
+        free_reply(reply)
+        reply = next
+
+
+cdef inline bint is_aggregate(int kind) noexcept nogil:
+    return (
+        kind == REDIS_REPLY_ARRAY
+        or kind == REDIS_REPLY_MAP
+        or kind == REDIS_REPLY_SET
+        or kind == REDIS_REPLY_PUSH
+    )
+
+
+cdef redisReplyObjectFunctions functions
+functions.createString = create_string
+functions.createArray = create_array
+functions.createInteger = create_integer
+functions.createDouble = create_double
+functions.createNil = create_nil
+functions.createBool = create_bool
+functions.freeObject = free_reply
+
+
+cdef int open_codec(Codec *codec) except -1:
+    codec.left = c_max_reply
+    codec.failed = False
+    codec.reader = redisReaderCreateWithFunctions(&functions)
+    if codec.reader == NULL:
+        raise MemoryError()
+    codec.reader.privdata = codec
+    return 0
+
+
+cdef void close_codec(Codec *codec) noexcept nogil:
+    redisReaderFree(codec.reader)
+    codec.reader = NULL
+
+
+cdef bint feed_codec(Codec *codec, const char *data, size_t size) noexcept nogil:
+    """False: out of memory."""
+    return redisReaderFeed(codec.reader, data, size) == REDIS_OK
+
+
+cdef int next_reply(Codec *codec, Reply **reply) noexcept nogil:
+    """1: ``reply`` is a complete top-level reply. 0: more bytes are needed. -1: malformed."""
+    cdef void *parsed = NULL
+    if codec.failed:
+        return -1
+    if redisReaderGetReply(codec.reader, &parsed) == REDIS_OK:
+        if parsed != NULL:
+            codec.left = c_max_reply
+            reply[0] = <Reply *>parsed
+            return 1
+        if not hopeless(codec):
+            return 0
+    codec.failed = True
+    return -1
+
+
+cdef bint hopeless(Codec *codec) noexcept nogil:
+    """Whether the incomplete item already announces, or is, more than may still come."""
+    cdef redisReader *reader = codec.reader
+    cdef size_t pending = reader.len - reader.pos
+    cdef char *at = reader.buf + reader.pos
+    cdef size_t announced = 0
+    cdef size_t i = 0
+    cdef int kind
+    if reader.ridx < 0 or pending == 0:
+        return False
+    kind = reader.task[reader.ridx].type
+    if kind == REDIS_REPLY_STRING or kind == REDIS_REPLY_VERB:
+        while i < pending and at[i] >= 48 and at[i] <= 57:
+            if announced <= codec.left:
+                announced = announced * 10 + <size_t>(at[i] - 48)
+            i += 1
+        if i + 1 < pending and at[i] == 13 and at[i + 1] == 10:
+            return announced > codec.left
+    return pending > codec.left + 1 and not has_line(at, pending)
+
+
+cdef bint has_line(char *at, size_t size) noexcept nogil:
+    cdef size_t i
+    for i in range(size - 1):
+        if at[i] == 13 and at[i + 1] == 10:
+            return True
+    return False
+
+
+cdef object to_python(Reply *reply):
+    cdef int kind = reply.kind
+    cdef size_t i
+    cdef bytes text
+    if (
+        kind == REDIS_REPLY_STRING
+        or kind == REDIS_REPLY_STATUS
+        or kind == REDIS_REPLY_VERB
+    ):
+        return PyBytes_FromStringAndSize(text_of(reply), reply.size)
+    if kind == REDIS_REPLY_INTEGER:
+        return reply.integer
+    if kind == REDIS_REPLY_NIL:
+        return None
+    if is_aggregate(kind):
+        values = Push() if kind == REDIS_REPLY_PUSH else []
+        for i in range(reply.size):
+            values.append(to_python(items_of(reply)[i]))
+        return values
+    if kind == REDIS_REPLY_DOUBLE:
+        return reply.real
+    if kind == REDIS_REPLY_BOOL:
+        return reply.integer != 0
+    text = PyBytes_FromStringAndSize(text_of(reply), reply.size)
+    if kind == REDIS_REPLY_BIGNUM:
+        return int(text)
+    return ServerError(text.decode("utf-8", "replace"))
+
+
+@cython.final
+cdef class Owned:
+    """Makes an owned chain of replies into Python values; frees it whatever happens."""
+
+    def __dealloc__(self):
+        free_chain(self.chain)
+
+    cdef list values(self):
+        cdef list values = []
+        cdef Reply *reply = self.chain
+        while reply != NULL:
+            values.append(to_python(reply))
+            reply = reply.next
+        return values
+
+
+@cython.final
+cdef class Decoder:
+    """Bytes in, replies out; the result does not depend on how they are chunked.
+
+    Simple and bulk strings are ``bytes``, numbers ``int`` / ``float`` / ``bool``,
+    nulls ``None``, arrays and sets ``list``, maps a flat ``list`` of keys and
+    values, pushes ``Push``, server errors ``ServerError`` values. A malformed
+    stream gives one ``ProtocolError`` value after all good replies; from then on
+    ``feed`` raises it. Belongs to one thread at a time. No pickling, no subclasses.
+    """
+    cdef Codec codec
+
+    def __cinit__(self):
+        open_codec(&self.codec)
+
+    def __dealloc__(self):
+        close_codec(&self.codec)
+
+    def __reduce__(self):
+        raise TypeError("a Decoder cannot be pickled or copied")
+
+    def feed(self, data):
+        """Take in some bytes; return the replies that are complete now, in order.
+
+        Raises TypeError unless ``data`` is exact ``bytes``, ProtocolError when the
+        stream was found malformed by an earlier call.
+        """
+        cdef Reply *reply = NULL
+        cdef Owned owned = Owned()
+        cdef Reply **tail = &owned.chain
+        cdef int status
+        if not PyBytes_CheckExact(data):
+            raise TypeError(FEED_TYPE)
+        if self.codec.failed:
+            raise ProtocolError(MALFORMED)
+        if not feed_codec(&self.codec, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)):
+            raise MemoryError()
+        while True:
+            status = next_reply(&self.codec, &reply)
+            if status <= 0:
+                break
+            tail[0] = reply
+            tail = &reply.next
+        replies = owned.values()
+        if status < 0:
+            replies.append(ProtocolError(MALFORMED))
+        return replies

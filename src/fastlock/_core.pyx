@@ -1,0 +1,588 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The compiled core: the codec of ``_codec.pyx``, and Pipe.
+
+Law: the same names, arguments, results and errors as ``_pycore.py``; it knows
+RESP, sockets and time, and no lock words. Nothing that runs without the GIL
+touches a Python object; nobody takes the GIL while holding a Pipe's mutex or
+its leadership.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy
+
+from fastlock._codec cimport (
+    Codec,
+    Owned,
+    Reply,
+    close_codec,
+    feed_codec,
+    free_chain,
+    free_reply,
+    next_reply,
+    open_codec,
+)
+from fastlock._hiredis cimport REDIS_REPLY_PUSH
+
+import os
+import threading
+
+from ._codec import Decoder, pack
+from ._resp import MALFORMED
+from .errors import TransportError
+
+__all__ = ["Decoder", "Pipe", "name", "pack"]
+
+name = "cython"
+
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef extern from "_posix.h":
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *, void *) nogil
+    int pthread_mutex_destroy(pthread_mutex_t *) nogil
+    int pthread_mutex_lock(pthread_mutex_t *) nogil
+    int pthread_mutex_unlock(pthread_mutex_t *) nogil
+    int pthread_cond_destroy(pthread_cond_t *) nogil
+    int pthread_cond_signal(pthread_cond_t *) nogil
+    int fl_cond_init(pthread_cond_t *) nogil
+    void fl_cond_wait(pthread_cond_t *, pthread_mutex_t *, long long) nogil
+    long long fl_now() nogil
+    int fl_poll(int, int, long long) nogil
+    void fl_receive_slice(int, long) nogil
+    void fl_reset_on_close(int) nogil
+    void errno_set(int) nogil
+    ssize_t send(int, const void *, size_t, int) nogil
+    ssize_t recv(int, void *, size_t, int) nogil
+    int close(int) nogil
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+        POLLIN
+        POLLOUT
+        POLLERR
+        POLLHUP
+
+cdef enum:
+    CHUNK = 65536           # bytes a receive takes at most
+    # A caller writes its own command at once while at most this many are unanswered;
+    # above that, what queues leaves together with the leader's next write.
+    FLUSH_AT_ONCE = 16
+
+# Longest a leader sits in one receive, in ns: bounds how late the main thread runs a
+# signal's handler, or a leader notices that the Pipe was ended by somebody else.
+cdef long long SLICE = 50_000_000
+
+cdef enum State:
+    WAITING, DONE, FAILED, ABANDONED
+
+cdef enum Outcome:
+    ANSWERED, ENDED, TIMED_OUT, SIGNALS, NO_MEMORY
+
+# One caller's place in the order of answers. Places are recycled, never freed before
+# the Pipe, so a late signal to one can only be a spurious wake-up. All under the mutex.
+cdef struct Place:
+    Place *next
+    Place *next_to_wake     # the leader's list, used outside the mutex
+    int want
+    int got
+    State state
+    long long begin         # stream offset of the first byte
+    Reply *first            # its replies, in order
+    Reply *last
+    pthread_cond_t cond     # its owner sleeps here
+
+# Bytes queued for the socket. ``start`` to ``size`` are not yet written.
+cdef struct Buffer:
+    char *data
+    size_t start
+    size_t size
+    size_t room
+
+
+@cython.final
+cdef class Pipe:
+    """One shared, pipelined connection for many threads: leader and followers.
+
+    A caller queues its bytes and its place. If nobody reads, it becomes the leader:
+    it writes what is queued, reads, and hands every reply to the owner of the oldest
+    unanswered place, until its own is complete; then the next waiting caller leads.
+    A lone caller therefore does its own I/O: one send and one receive. All of it runs
+    without the GIL.
+
+    Takes a plain TCP or unix socket over (``detach``). Any thread may call any method,
+    and so may signal handlers: Python code never runs inside the Pipe.
+    """
+    cdef int fd
+    cdef pthread_mutex_t mutex
+    cdef Codec codec        # the leader's
+    cdef char *chunk        # the leader's
+    cdef bint leading
+    cdef bint writing
+    cdef int users          # threads inside; a broken Pipe's last one closes it
+    cdef int unanswered     # places between head and tail
+    cdef Place *head        # oldest unanswered
+    cdef Place *tail
+    cdef Place *spare
+    cdef Buffer out         # queued
+    cdef Buffer wire        # taken, being written; the writer's
+    cdef long long queued   # stream offsets, in bytes
+    cdef long long written
+    cdef bint ended
+    cdef bint reset_on_close
+    cdef int error          # errno of what ended it, 0 if none
+    cdef const char *reason # static text
+    cdef str told           # the reason given to abort()
+
+    def __cinit__(self, sock):
+        self.fd = -1
+        pthread_mutex_init(&self.mutex, NULL)
+        open_codec(&self.codec)
+        self.chunk = <char *>malloc(CHUNK)
+        if self.chunk == NULL:
+            raise MemoryError()
+        sock.setblocking(True)
+        self.fd = sock.detach()
+        fl_receive_slice(self.fd, SLICE // 1000)
+
+    def __dealloc__(self):
+        cdef Place *place
+        if self.fd >= 0:
+            close(self.fd)
+        self.fail(NULL, 0)
+        while self.spare != NULL:
+            place = self.spare
+            self.spare = place.next
+            pthread_cond_destroy(&place.cond)
+            free(place)
+        close_codec(&self.codec)
+        free(self.chunk)
+        free(self.out.data)
+        free(self.wire.data)
+        pthread_mutex_destroy(&self.mutex)
+
+    def __reduce__(self):
+        raise TypeError("a Pipe cannot be pickled or copied")
+
+    # -- for callers
+
+    @property
+    def broken(self):
+        """Whether the Pipe has ended; it never works again."""
+        return bool(self.ended)
+
+    @property
+    def owed(self):
+        """How many calls have not been answered yet, abandoned ones included."""
+        return self.unanswered
+
+    def call(self, bytes data not None, int count, double timeout):
+        """Send ``data`` (whole commands) and return their ``count`` replies, in order.
+
+        Blocks at most ``timeout`` seconds. Raises TransportError: ``sent`` says
+        whether the server may have seen a byte, ``replies`` what had arrived of the
+        answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
+        still comes of the answer is then dropped.
+        """
+        cdef const char *text = PyBytes_AS_STRING(data)
+        cdef size_t size = PyBytes_GET_SIZE(data)
+        cdef bint main = PyThread_get_thread_ident() == main_thread
+        cdef Owned owned = Owned()
+        cdef Place *place = NULL
+        cdef Outcome outcome
+        cdef bint sent = False
+        cdef long long deadline
+        with nogil:
+            deadline = fl_now() + <long long>(timeout * 1e9)
+            pthread_mutex_lock(&self.mutex)
+            outcome = self.enter(text, size, count, &place)
+            if outcome == ANSWERED:
+                outcome = self.wait(place, deadline, main)
+            if outcome != SIGNALS:
+                sent = self.leave(place, &owned.chain)
+            pthread_mutex_unlock(&self.mutex)
+        while outcome == SIGNALS:
+            try:
+                PyErr_CheckSignals()
+            except BaseException:
+                with nogil:
+                    pthread_mutex_lock(&self.mutex)
+                    self.leave(place, &owned.chain)
+                    pthread_mutex_unlock(&self.mutex)
+                raise
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                outcome = self.wait(place, deadline, main)
+                if outcome != SIGNALS:
+                    sent = self.leave(place, &owned.chain)
+                pthread_mutex_unlock(&self.mutex)
+        if outcome == ANSWERED:
+            return owned.values()
+        if outcome == NO_MEMORY:
+            raise MemoryError()
+        timed_out = outcome == TIMED_OUT
+        error = TransportError("no answer in time" if timed_out else self.why(), sent=sent)
+        error.replies = owned.values()
+        error.timed_out = timed_out
+        raise error
+
+    def post(self, bytes data not None, int count):
+        """Send ``data`` without waiting; its ``count`` replies are dropped when they come.
+
+        Raises TransportError when the Pipe has ended.
+        """
+        cdef const char *text = PyBytes_AS_STRING(data)
+        cdef size_t size = PyBytes_GET_SIZE(data)
+        cdef Owned nothing = Owned()
+        cdef Place *place = NULL
+        cdef Outcome outcome
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            outcome = self.enter(text, size, count, &place)
+            if outcome == ANSWERED:
+                self.flush()
+            self.leave(place, &nothing.chain)
+            pthread_mutex_unlock(&self.mutex)
+        if outcome == NO_MEMORY:
+            raise MemoryError()
+        if outcome != ANSWERED:
+            raise TransportError(self.why())
+
+    def abort(self, str reason not None):
+        """End the connection at once, by RST where TCP allows; callers get ``reason``."""
+        self.end(reason, True)
+
+    def close(self):
+        """End the connection; callers still waiting get a TransportError."""
+        self.end("the client was closed", False)
+
+    def forked(self):
+        """In a forked child: drop the descriptor and all state, touch nothing shared."""
+        # Another thread may have been in the middle of anything: what it worked on is
+        # left alone, never walked or freed.
+        pthread_mutex_init(&self.mutex, NULL)
+        self.ended = True
+        self.told = "the connection belongs to the parent process"
+        self.leading = self.writing = False
+        self.users = self.unanswered = 0
+        self.head = self.tail = self.spare = NULL
+        self.codec.reader = NULL
+        self.codec.failed = True
+        self.out.data = self.wire.data = NULL
+        self.out.size = self.out.room = self.wire.size = self.wire.room = self.wire.start = 0
+        if self.fd >= 0:
+            close(self.fd)
+            self.fd = -1
+
+    # -- bookkeeping: the mutex is held throughout, except where it says otherwise
+
+    cdef int end(self, str reason, bint reset) except -1:
+        if self.told is None:
+            self.told = reason
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            self.reset_on_close = reset
+            self.fail(NULL, 0)
+            self.close_if_unused()
+            pthread_mutex_unlock(&self.mutex)
+        return 0
+
+    cdef str why(self):
+        if self.reason != NULL:
+            return (<bytes>self.reason).decode()
+        if self.error:
+            return "the connection failed: " + os.strerror(self.error)
+        return self.told or MALFORMED
+
+    cdef Outcome enter(
+        self, const char *text, size_t size, int count, Place **made
+    ) noexcept nogil:
+        """ANSWERED here means: queued."""
+        cdef Place *place
+        if self.ended:
+            return ENDED
+        place = self.new_place()
+        if place == NULL:
+            return NO_MEMORY
+        if not append(&self.out, text, size):
+            self.recycle(place)
+            return NO_MEMORY
+        place.want = count
+        place.begin = self.queued
+        self.queued += size
+        if self.tail == NULL:
+            self.head = place
+        else:
+            self.tail.next = place
+        self.tail = place
+        self.unanswered += 1
+        self.users += 1
+        made[0] = place
+        return ANSWERED
+
+    cdef bint leave(self, Place *place, Reply **chain) noexcept nogil:
+        """Hand over what has arrived; tell whether a byte of the command may be out."""
+        cdef bint sent
+        if place == NULL:
+            return False
+        sent = self.written > place.begin
+        chain[0] = place.first
+        place.first = place.last = NULL
+        if place.state == WAITING:
+            place.state = ABANDONED
+        else:
+            self.recycle(place)
+        self.users -= 1
+        self.close_if_unused()
+        return sent
+
+    cdef void fail(self, const char *reason, int error) noexcept nogil:
+        """End the Pipe: every unanswered place fails. The first reason stays."""
+        cdef Place *place = self.head
+        cdef Place *next
+        if not self.ended:
+            self.reason = reason
+            self.error = error
+        self.ended = True
+        self.head = self.tail = NULL
+        self.unanswered = 0
+        while place != NULL:
+            next = place.next
+            if place.state == ABANDONED:
+                self.recycle(place)
+            else:
+                place.state = FAILED
+                pthread_cond_signal(&place.cond)
+            place = next
+
+    cdef void close_if_unused(self) noexcept nogil:
+        if self.ended and self.users == 0 and self.fd >= 0:
+            if self.reset_on_close:
+                fl_reset_on_close(self.fd)
+            close(self.fd)
+            self.fd = -1
+
+    cdef Place *new_place(self) noexcept nogil:
+        cdef Place *place = self.spare
+        if place != NULL:
+            self.spare = place.next
+        else:
+            place = <Place *>calloc(1, sizeof(Place))
+            if place == NULL:
+                return NULL
+            if fl_cond_init(&place.cond) != 0:
+                free(place)
+                return NULL
+        place.next = place.next_to_wake = NULL
+        place.got = 0
+        place.state = WAITING
+        return place
+
+    cdef void recycle(self, Place *place) noexcept nogil:
+        free_chain(place.first)
+        place.first = place.last = NULL
+        place.next = self.spare
+        self.spare = place
+
+    cdef void wake_a_leader(self, Place *besides) noexcept nogil:
+        cdef Place *place = self.head
+        while place != NULL:
+            if place.state == WAITING and place != besides:
+                pthread_cond_signal(&place.cond)
+                return
+            place = place.next
+
+    # -- waiting, writing, reading: the mutex is held at start and end, not in between
+
+    cdef Outcome wait(self, Place *place, long long deadline, bint main) noexcept nogil:
+        """Lead if nobody does, else sleep until woken."""
+        cdef long long remaining
+        cdef bint signals
+        while place.state == WAITING:
+            if self.ended:  # a fork in a signal handler: the child's copy of this call
+                place.state = FAILED
+                break
+            remaining = deadline - fl_now()
+            if remaining <= 0:
+                return TIMED_OUT
+            if not self.leading:
+                self.leading = True
+                signals = self.lead(place, deadline, main)
+                self.leading = False
+                self.wake_a_leader(place)
+                if signals and place.state == WAITING:
+                    return SIGNALS
+                continue
+            if self.unanswered <= FLUSH_AT_ONCE and self.out.size:
+                self.flush()
+                if place.state != WAITING or not self.leading:
+                    continue
+            if main and remaining > SLICE:
+                remaining = SLICE
+            fl_cond_wait(&place.cond, &self.mutex, remaining)
+            if main and place.state == WAITING and self.leading:
+                return SIGNALS
+        return ANSWERED if place.state == DONE else ENDED
+
+    cdef bint lead(self, Place *place, long long deadline, bint main) noexcept nogil:
+        """Read for everybody until ``place`` is answered. True: signals may be pending."""
+        cdef bint blocked
+        cdef long long wait
+        cdef ssize_t got
+        cdef int error
+        while place.state == WAITING and not self.ended:
+            blocked = self.flush()
+            if place.state != WAITING:
+                break
+            wait = deadline - fl_now()
+            if wait <= 0:
+                break
+            if wait > SLICE:
+                wait = SLICE
+            pthread_mutex_unlock(&self.mutex)
+            got = self.receive(wait, blocked)
+            error = errno
+            if got > 0:
+                self.digest(got)
+                continue
+            pthread_mutex_lock(&self.mutex)
+            if got == 0:
+                self.fail(b"the server closed the connection", 0)
+            elif error != EAGAIN and error != EINTR:
+                self.fail(NULL, error)
+            elif main:
+                return True
+        return False
+
+    cdef ssize_t receive(self, long long wait, bint blocked) noexcept nogil:
+        """Mutex not held, leader only. As recv(2); EAGAIN after ``wait`` ns without a byte."""
+        if blocked or wait < SLICE:
+            if not fl_poll(self.fd, POLLIN | POLLOUT if blocked else POLLIN, wait) & (
+                POLLIN | POLLERR | POLLHUP
+            ):
+                errno_set(EAGAIN)
+                return -1
+        return recv(self.fd, self.chunk, CHUNK, 0)
+
+    cdef void digest(self, size_t size) noexcept nogil:
+        """Leader only; takes the mutex. Each answer belongs to the oldest unanswered place."""
+        cdef Reply *reply = NULL
+        cdef Reply *chain = NULL
+        cdef Reply **tail = &chain
+        cdef Place *place
+        cdef Place *to_wake = NULL
+        cdef int status = -1
+        if feed_codec(&self.codec, self.chunk, size):
+            while True:
+                status = next_reply(&self.codec, &reply)
+                if status <= 0:
+                    break
+                tail[0] = reply
+                tail = &reply.next
+        pthread_mutex_lock(&self.mutex)
+        while chain != NULL:
+            reply = chain
+            chain = reply.next
+            reply.next = NULL
+            if reply.kind == REDIS_REPLY_PUSH:
+                free_reply(reply)
+                continue
+            place = self.head
+            if place == NULL:
+                free_reply(reply)
+                self.fail(b"the server answered what nobody had asked", 0)
+                continue
+            if place.last == NULL:
+                place.first = reply
+            else:
+                place.last.next = reply
+            place.last = reply
+            place.got += 1
+            if place.got == place.want:
+                self.head = place.next
+                if self.head == NULL:
+                    self.tail = NULL
+                self.unanswered -= 1
+                if place.state == ABANDONED:
+                    self.recycle(place)
+                else:
+                    place.state = DONE
+                    place.next_to_wake = to_wake
+                    to_wake = place
+        if status < 0:
+            self.fail(NULL, 0)
+        if to_wake != NULL and (to_wake.next_to_wake != NULL or self.users > 1):
+            # Woken threads want the mutex at once: signal without it.
+            pthread_mutex_unlock(&self.mutex)
+            while to_wake != NULL:
+                place = to_wake
+                to_wake = place.next_to_wake
+                pthread_cond_signal(&place.cond)
+            pthread_mutex_lock(&self.mutex)
+
+    cdef bint flush(self) noexcept nogil:
+        """Write what is queued, without blocking. True: the socket's buffer is full."""
+        cdef Buffer taken
+        cdef ssize_t wrote
+        cdef int error
+        while not self.writing and not self.ended:
+            if self.wire.start == self.wire.size:
+                if self.out.size == 0:
+                    break
+                taken = self.out
+                self.out = self.wire
+                self.out.start = self.out.size = 0
+                self.wire = taken
+            self.writing = True
+            pthread_mutex_unlock(&self.mutex)
+            wrote = send(
+                self.fd,
+                self.wire.data + self.wire.start,
+                self.wire.size - self.wire.start,
+                MSG_DONTWAIT | MSG_NOSIGNAL,
+            )
+            error = errno
+            pthread_mutex_lock(&self.mutex)
+            self.writing = False
+            if wrote >= 0:
+                self.wire.start += wrote
+                self.written += wrote
+            elif error == EAGAIN:
+                return True
+            elif error != EINTR:
+                self.fail(NULL, error)
+        return False
+
+
+cdef bint append(Buffer *buffer, const char *text, size_t size) noexcept nogil:
+    cdef size_t room
+    cdef char *grown
+    if buffer.size + size > buffer.room:
+        room = 2 * buffer.room + size + 1024
+        grown = <char *>realloc(buffer.data, room)
+        if grown == NULL:
+            return False
+        buffer.data = grown
+        buffer.room = room
+    memcpy(buffer.data + buffer.size, text, size)
+    buffer.size += size
+    return True
+
+
+cdef unsigned long main_thread
+
+
+def _note_main_thread():
+    global main_thread
+    main_thread = threading.main_thread().ident
+
+
+_note_main_thread()
+os.register_at_fork(after_in_child=_note_main_thread)

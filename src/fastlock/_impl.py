@@ -1,0 +1,116 @@
+"""Picks the core. Law: the only module that imports one.
+
+``FASTLOCK_CORE`` is auto (default), cython or python; a named core never falls
+back, an unknown name is an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Protocol
+
+from .errors import ConfigError
+
+VARIABLE = "FASTLOCK_CORE"
+_MODULES = {"cython": "fastlock._core", "python": "fastlock._pycore"}
+
+
+class DecoderLike(Protocol):
+    """Bytes in, replies out."""
+
+    def feed(self, data: bytes, /) -> list[Any]: ...
+
+
+class PipeLike(Protocol):
+    """One shared, pipelined connection; see ``_pycore.Pipe``."""
+
+    @property
+    def broken(self) -> bool: ...
+    @property
+    def owed(self) -> int: ...
+    def call(self, data: bytes, count: int, timeout: float) -> list[Any]: ...
+    def post(self, data: bytes, count: int) -> None: ...
+    def abort(self, reason: str) -> None: ...
+    def close(self) -> None: ...
+    def forked(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Core:
+    """One core's parts, so that both can serve clients in the same process."""
+
+    name: str
+    pack: Callable[..., bytes]
+    decoder: Callable[[], DecoderLike]
+    pipe: Callable[[Any], PipeLike]
+    tls_pipe: Callable[[Any], PipeLike]
+
+
+def load(name: str) -> Core:
+    """The core called "cython" or "python"; ImportError if it cannot load."""
+    module = importlib.import_module(_MODULES[name])
+    python = importlib.import_module(_MODULES["python"])
+    decoder = module.Decoder
+    return Core(
+        name=name,
+        pack=module.pack,
+        decoder=decoder,
+        pipe=module.Pipe,
+        tls_pipe=lambda sock: python.Pipe(sock, decoder()),
+    )
+
+
+def _green() -> str | None:
+    """The library that has patched the socket module, if any."""
+    import socket
+
+    module = socket.socket.__module__
+    return None if module == "socket" else module.partition(".")[0]
+
+
+def _choose() -> tuple[Core, list[str]]:
+    wanted = os.environ.get(VARIABLE) or "auto"
+    if wanted not in ("auto", *_MODULES):
+        raise ConfigError(VARIABLE, f"{wanted!r} is not one of auto, cython, python")
+    if wanted != "auto":
+        try:
+            return load(wanted), [f"{VARIABLE}={wanted} names the core"]
+        except ImportError as error:
+            raise ImportError(
+                f"{VARIABLE}={wanted}: that core cannot be loaded ({error}); {_why_not_built()}; "
+                f"unset {VARIABLE} to let fastlock choose"
+            ) from error
+    green = _green()
+    if green:
+        return load("python"), [
+            f"{green} has patched the socket module, and only the Python core yields to it"
+        ]
+    try:
+        return load("cython"), ["the compiled core is installed and loads"]
+    except ImportError as error:
+        return load("python"), [f"the compiled core cannot be loaded ({error})", _why_not_built()]
+
+
+def _why_not_built() -> str:
+    """What the build left behind about itself."""
+    try:
+        text = resources.files("fastlock").joinpath("_build.json").read_text()
+        why = json.loads(text).get("why")
+    except (OSError, ValueError):
+        why = None
+    return f"built without it: {why}" if why else "the build left no reason behind"
+
+
+def explain() -> list[str]:
+    """Which core runs and why, in sentences for people."""
+    return [f"core {core.name}", *_reasons]
+
+
+core, _reasons = _choose()
+
+__all__ = ["Core", "DecoderLike", "PipeLike", "core", "explain", "load"]

@@ -1,0 +1,224 @@
+"""The Python codec: RESP packed and parsed where the compiled core is absent.
+
+Law: the same names, arguments, results and errors as ``_codec.pyx``; it knows
+bytes and no sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ._resp import (
+    ELEMENT_COST,
+    FEED_TYPE,
+    MALFORMED,
+    MAX_BIGNUM,
+    MAX_DEPTH,
+    MAX_REPLY,
+    PACK_TYPES,
+    Push,
+)
+from .errors import ProtocolError, ServerError
+
+_CRLF = b"\r\n"
+_INT64 = range(-(2**63), 2**63)
+_SMALL = {b"%d" % n: n for n in range(-1, 1025)}
+_INTEGER = re.compile(rb"-?[1-9][0-9]{0,18}")
+_DOUBLE = re.compile(rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_BIGNUM = re.compile(rb"-?[0-9]{1,%d}" % MAX_BIGNUM)
+_NOT_FINITE = {b"inf", b"-inf", b"nan", b"-nan"}
+_KINDS = frozenset(b"+-:$*_#,(=~%>")
+
+
+def pack(*args: bytes | int) -> bytes:
+    """One command as a RESP array of bulk strings.
+
+    Takes exact ``bytes`` and exact ``int`` (64 bits, sent in decimal); anything
+    else is a TypeError, an integer out of range an OverflowError.
+    """
+    parts = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        if type(arg) is int:
+            if arg not in _INT64:
+                raise OverflowError(PACK_TYPES)
+            arg = b"%d" % arg
+        elif type(arg) is not bytes:
+            raise TypeError(PACK_TYPES)
+        parts.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
+    return b"".join(parts)
+
+
+class _Malformed(Exception):
+    """Inside the decoder only: the bytes are not RESP or exceed a limit."""
+
+
+def _integer(line: bytes) -> int:
+    small = _SMALL.get(line)
+    if small is not None:
+        return small
+    if _INTEGER.fullmatch(line):
+        value = int(line)
+        if value in _INT64:
+            return value
+    raise _Malformed
+
+
+def _boolean(line: bytes) -> bool:
+    if line in (b"t", b"T"):
+        return True
+    if line in (b"f", b"F"):
+        return False
+    raise _Malformed
+
+
+def _double(line: bytes) -> float:
+    if line.lower() in _NOT_FINITE:
+        return float(line)
+    if _DOUBLE.fullmatch(line) and len(line) < 326:
+        value = float(line)
+        vanished = value == 0 and line.lower().partition(b"e")[0].strip(b"-0.")
+        if abs(value) != float("inf") and not vanished:
+            return value
+    raise _Malformed
+
+
+def _bignum(line: bytes) -> int:
+    if _BIGNUM.fullmatch(line):
+        return int(line)
+    raise _Malformed
+
+
+def _null(line: bytes) -> None:
+    if line:
+        raise _Malformed
+
+
+#: RESP3's one-line types, by their first byte.
+_LINES: dict[int, Callable[[bytes], Any]] = {
+    b":"[0]: _integer,
+    b"#"[0]: _boolean,
+    b","[0]: _double,
+    b"("[0]: _bignum,
+    b"_"[0]: _null,
+}
+
+
+class Decoder:
+    """Bytes in, replies out; the result does not depend on how they are chunked.
+
+    Simple and bulk strings are ``bytes``, numbers ``int`` / ``float`` / ``bool``,
+    nulls ``None``, arrays and sets ``list``, maps a flat ``list`` of keys and
+    values, pushes ``Push``, server errors ``ServerError`` values. A malformed
+    stream gives one ``ProtocolError`` value after all good replies; from then on
+    ``feed`` raises it. Belongs to one thread at a time. No pickling, no subclasses.
+    """
+
+    __slots__ = ("_failed", "_left", "_rest", "_stack")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._left = MAX_REPLY
+        self._stack: list[list[Any]] = []  # [container, items still missing], outermost first
+        self._failed = False
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("type 'Decoder' is not an acceptable base type")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Decoder cannot be pickled or copied")
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Take in some bytes; return the replies that are complete now, in order.
+
+        Raises TypeError unless ``data`` is exact ``bytes``, ProtocolError when the
+        stream was found malformed by an earlier call.
+        """
+        if type(data) is not bytes:
+            raise TypeError(FEED_TYPE)
+        if self._failed:
+            raise ProtocolError(MALFORMED)
+        replies: list[Any] = []
+        try:
+            self._parse(self._rest + data if self._rest else data, replies)
+        except _Malformed:
+            self._failed = True
+            self._rest = b""
+            self._stack.clear()
+            replies.append(ProtocolError(MALFORMED))
+        return replies
+
+    def _parse(self, data: bytes, replies: list[Any]) -> None:
+        stack = self._stack
+        left = self._left  # what this top-level reply may still cost, in bytes
+        size = len(data)
+        start = 0
+        while start < size:
+            kind = data[start]
+            end = data.find(_CRLF, start + 1)
+            if end < 0:
+                if kind not in _KINDS or size - start - 1 > left + 1:
+                    raise _Malformed
+                break
+            line = data[start + 1 : end]
+            end += 2
+            value: Any
+            if kind == 43 or kind == 45:  # + -
+                left -= len(line)
+                if left < 0 or b"\r" in line or b"\n" in line:
+                    raise _Malformed
+                value = line if kind == 43 else ServerError(line.decode("utf-8", "replace"))
+            elif kind == 36 or kind == 61:  # $ =
+                length = _integer(line)
+                if length == -1:
+                    value = None
+                elif not 0 <= length <= left:
+                    raise _Malformed
+                else:
+                    stop = end + length
+                    if size < stop + 2:
+                        break
+                    if data[stop : stop + 2] != _CRLF:
+                        raise _Malformed
+                    value = data[end:stop]
+                    left -= length
+                    end = stop + 2
+                    if kind == 61:
+                        if length < 4 or value[3] != 58:
+                            raise _Malformed
+                        value = value[4:]
+            elif kind in _LINES:
+                value = _LINES[kind](line)
+            elif kind in b"*~%>":
+                count = _integer(line)
+                if kind == 62 and (stack or count < 0):  # a push inside a reply, or none at all
+                    raise _Malformed
+                if count == -1:
+                    value = None
+                else:
+                    if kind == 37:
+                        count *= 2
+                    left -= count * ELEMENT_COST
+                    if count < 0 or left < 0 or len(stack) >= MAX_DEPTH:
+                        raise _Malformed
+                    value = Push() if kind == 62 else []
+                    if count:
+                        stack.append([value, count])
+                        start = end
+                        continue
+            else:
+                raise _Malformed
+            start = end
+            while stack:
+                top = stack[-1]
+                top[0].append(value)
+                top[1] -= 1
+                if top[1]:
+                    break
+                value = stack.pop()[0]
+            else:
+                replies.append(value)
+                left = MAX_REPLY
+        self._left = left
+        self._rest = data[start:]

@@ -1,0 +1,376 @@
+"""The Python core, for wherever the compiled one is absent: codec and Pipe.
+
+Law: the same names, arguments, results and errors as ``_core.pyx``; it knows
+RESP, sockets and time, and no lock words. Its Pipe also serves the compiled core
+on TLS, where Python's ``ssl`` owns the connection (with the compiled Decoder).
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import ssl
+import struct
+import sys
+import threading
+from collections import deque
+from time import monotonic
+from typing import Any
+
+from ._pycodec import Decoder, pack
+from ._resp import Push
+from .errors import ProtocolError, TransportError
+
+__all__ = ["Decoder", "Pipe", "Reentered", "name", "pack"]
+
+name = "python"
+
+#: Longest a leader sits in one receive, in seconds: bounds how late it notices
+#: that the Pipe was ended by somebody else, or that bytes wait for a full buffer.
+SLICE = 0.05
+#: A caller writes its own command at once while at most this many others are
+#: unanswered; above that, what queues leaves together with the leader's next write.
+FLUSH_AT_ONCE = 16
+CHUNK = 65536
+
+_NEW, _WAITING, _DONE, _FAILED, _ABANDONED = range(5)
+
+
+class _Place:
+    """One caller's place in the order of answers. Fields change under the mutex."""
+
+    __slots__ = ("begin", "gate", "replies", "state", "told", "want")
+
+    def __init__(self, want: int) -> None:
+        self.want = want
+        self.replies: list[Any] = []
+        self.begin = 0  # stream offset of the first byte
+        self.state = _NEW
+        self.told = False  # the gate was opened and its owner has not yet looked
+        self.gate = threading.Lock()  # closed while its owner sleeps
+        self.gate.acquire()
+
+    def wake(self) -> None:
+        if not self.told:
+            self.told = True
+            self.gate.release()
+
+
+class Pipe:
+    """One shared, pipelined connection for many threads: leader and followers.
+
+    A caller queues its bytes and its place. If nobody reads, it becomes the leader:
+    it writes what is queued, reads, and hands every reply to the owner of the oldest
+    unanswered place, until its own is complete; then the next waiting caller leads.
+    A lone caller therefore does its own I/O: one send and one receive.
+
+    Owns the socket from construction on. Any thread may call any method; a signal
+    handler that interrupts the Pipe's own code gets ``Reentered``. An exception that
+    interrupts a leader or the bookkeeping ends the connection, for bytes may have
+    been lost; everybody is then told whether theirs had been sent.
+    """
+
+    def __init__(self, sock: socket.socket, decoder: Any = None) -> None:
+        self._sock = sock
+        self._decoder = Decoder() if decoder is None else decoder
+        self._reset()
+        # The kernel's receive timeout costs no extra system call, and the kernel lets
+        # one thread write while another reads. ssl and green sockets offer neither:
+        # they are polled, and the leader alone touches them.
+        self._plain = type(sock) is socket.socket and not _patched() and sys.platform != "win32"
+        sock.setblocking(self._plain)
+        if self._plain:
+            slice_ = struct.pack("@ll", 0, int(SLICE * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, slice_)
+
+    def _reset(self) -> None:
+        self._mutex = threading.RLock()
+        self._busy = 0  # ident of the thread whose bookkeeping is half done
+        self._leader = 0  # ident of the only thread that reads
+        self._writer = 0  # ident of the only thread that writes
+        self._inside: set[_Place] = set()  # calls under way; a broken Pipe's last one closes it
+        self._places: deque[_Place] = deque()  # unanswered, oldest first
+        self._out: list[bytes] = []  # queued, not yet taken by a writer
+        self._wire = memoryview(b"")  # taken, being written
+        self._queued = 0  # stream offsets, in bytes
+        self._written = 0
+        self._reason: str | None = None  # why the Pipe ended; None while it works
+
+    # -- for callers
+
+    @property
+    def broken(self) -> bool:
+        """Whether the Pipe has ended; it never works again."""
+        return self._reason is not None
+
+    @property
+    def owed(self) -> int:
+        """How many calls have not been answered yet, abandoned ones included."""
+        return len(self._places)
+
+    def call(self, data: bytes, count: int, timeout: float) -> list[Any]:
+        """Send ``data`` (whole commands) and return their ``count`` replies, in order.
+
+        Blocks at most ``timeout`` seconds. Raises TransportError: ``sent`` says
+        whether the server may have seen a byte, ``replies`` what had arrived of the
+        answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
+        still comes of the answer is then dropped.
+        """
+        deadline = monotonic() + timeout
+        place = _Place(count)
+        try:
+            self._enter(place, data)
+            while place.state == _WAITING:
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    break
+                self._wait(place, remaining)
+        finally:
+            self._leave_for_sure(place)
+        if place.state == _DONE:
+            return place.replies
+        timed_out = place.state == _ABANDONED
+        error = TransportError(
+            "no answer in time" if timed_out else str(self._reason),
+            sent=self._written > place.begin,
+        )
+        error.replies, error.timed_out = place.replies, timed_out
+        raise error
+
+    def post(self, data: bytes, count: int) -> None:
+        """Send ``data`` without waiting; its ``count`` replies are dropped when they come.
+
+        Raises TransportError when the Pipe has ended.
+        """
+        place = _Place(count)
+        try:
+            self._enter(place, data)
+            if self._plain or self._take_lead(place):
+                self._flush()
+        finally:
+            self._leave_for_sure(place)
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once, by RST where TCP allows; callers get ``reason``."""
+        with self._mutex:
+            self._fail(reason)
+            self._close_if_unused(reset=True)
+
+    def close(self) -> None:
+        """End the connection; callers still waiting get a TransportError."""
+        with self._mutex:
+            self._fail("the client was closed")
+            self._close_if_unused(reset=False)
+
+    def forked(self) -> None:
+        """In a forked child: drop the descriptor and all state, touch nothing shared."""
+        self._reset()
+        self._reason = "the connection belongs to the parent process"
+        _close_descriptor(self._sock)
+
+    # -- bookkeeping
+
+    def _enter(self, place: _Place, data: bytes) -> None:
+        me = threading.get_ident()
+        with self._mutex:
+            if me in (self._busy, self._leader, self._writer):
+                raise Reentered("called from inside the connection's own code")
+            if self._reason is not None:
+                raise TransportError(self._reason)
+            self._busy = me
+            place.begin = self._queued
+            place.state = _WAITING
+            self._inside.add(place)
+            self._queued += len(data)
+            self._out.append(data)
+            self._places.append(place)
+            self._busy = 0
+
+    def _leave_for_sure(self, place: _Place) -> None:
+        """Leave also when an interrupt strikes while leaving: what is done twice does no harm."""
+        try:
+            self._leave(place)
+        except BaseException:
+            self._leave(place)
+            raise
+
+    def _leave(self, place: _Place) -> None:
+        if place.state == _NEW:
+            return
+        me = threading.get_ident()
+        with self._mutex:
+            if self._busy == me:
+                self._fail("a caller was interrupted in the middle of its bookkeeping")
+            if place.state == _WAITING:
+                place.state = _ABANDONED
+            if self._leader == me:
+                self._leader = 0
+            if not self._leader:
+                for other in self._places:
+                    if other.state == _WAITING:
+                        other.wake()
+                        break
+            self._inside.discard(place)
+            self._close_if_unused(reset=True)
+
+    def _fail(self, reason: str) -> None:
+        """Mutex held. End the Pipe: every unanswered place fails."""
+        self._busy = 0
+        if self._reason is None:
+            self._reason = reason
+        for place in self._places:
+            if place.state == _WAITING:
+                place.state = _FAILED
+                place.wake()
+        self._places.clear()
+        self._out.clear()
+
+    def _close_if_unused(self, reset: bool) -> None:
+        """Mutex held."""
+        if self._reason is not None and not self._inside:
+            if reset:
+                _reset_on_close(self._sock)
+            _close_descriptor(self._sock)
+
+    def _take_lead(self, place: _Place) -> bool:
+        """Whether this thread is the leader now, for ``place`` still waits and nobody else is."""
+        with self._mutex:
+            if place.state != _WAITING or self._leader:
+                return False
+            self._leader = threading.get_ident()
+            return True
+
+    # -- waiting, writing, reading
+
+    def _wait(self, place: _Place, remaining: float) -> None:
+        """Lead if nobody does, else sleep until woken."""
+        if self._take_lead(place):
+            self._lead(place, monotonic() + remaining)
+            return
+        if self._plain and len(self._places) <= FLUSH_AT_ONCE:
+            self._flush()
+        if place.state == _WAITING:
+            place.gate.acquire(timeout=remaining)
+            place.told = False
+
+    def _lead(self, place: _Place, deadline: float) -> None:
+        """Leader only. Read for everybody until ``place`` is answered."""
+        try:
+            while place.state == _WAITING:
+                wait = min(SLICE, deadline - monotonic())
+                if wait <= 0:
+                    return
+                if not self._flush() and not self._ready(wait, or_writable=True):
+                    continue
+                chunk = self._receive(wait)
+                if chunk is None:
+                    continue
+                if not chunk:
+                    self.abort("the server closed the connection")
+                    return
+                self._deliver(self._decoder.feed(chunk))
+        except OSError as error:
+            self.abort(f"the connection failed: {error}")
+        except BaseException:
+            self.abort("a caller was interrupted while it read for all")
+            raise
+
+    def _flush(self) -> bool:
+        """Write what is queued, without blocking. False: the socket's buffer is full."""
+        try:
+            while self._out or self._wire:
+                with self._mutex:
+                    if self._writer or self._reason is not None:
+                        return True
+                    self._writer = threading.get_ident()
+                    if not self._wire:
+                        self._wire = memoryview(b"".join(self._out))
+                        self._out.clear()
+                wrote = self._send(self._wire)
+                self._written += wrote
+                self._wire = self._wire[wrote:]
+                self._writer = 0
+                if not wrote:
+                    return False
+            return True
+        except OSError as error:
+            self._writer = 0
+            self.abort(f"the connection failed: {error}")
+            return True
+        except BaseException:
+            if self._writer == threading.get_ident():
+                self._writer = 0
+                self._written = self._queued  # how much left is not known: all may have
+                self.abort("a caller was interrupted while it wrote for all")
+            raise
+
+    def _send(self, view: memoryview) -> int:
+        try:
+            if self._plain:
+                return self._sock.send(view, socket.MSG_DONTWAIT)
+            return self._sock.send(view)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+
+    def _receive(self, wait: float) -> bytes | None:
+        """What the socket has, b"" at its end, None if nothing came within ``wait`` seconds."""
+        if self._plain and wait < SLICE and not self._ready(wait):
+            return None
+        for _ in range(2):
+            try:
+                return self._sock.recv(CHUNK)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if self._plain or not self._ready(wait):
+                    return None
+        return None
+
+    def _ready(self, wait: float, or_writable: bool = False) -> bool:
+        """Whether there is something to read (or room to write) within ``wait`` seconds."""
+        with selectors.DefaultSelector() as selector:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if or_writable else 0)
+            selector.register(self._sock, events)
+            return any(mask & selectors.EVENT_READ for _, mask in selector.select(wait))
+
+    def _deliver(self, replies: list[Any]) -> None:
+        """Leader only. Each answer belongs to the oldest unanswered command."""
+        places = self._places
+        with self._mutex:
+            self._busy = threading.get_ident()
+            for reply in replies:
+                if type(reply) is Push:
+                    continue
+                if type(reply) is ProtocolError:
+                    self._fail(str(reply))
+                    break
+                if not places:
+                    self._fail("the server answered what nobody had asked")
+                    break
+                place = places[0]
+                place.replies.append(reply)
+                if len(place.replies) == place.want:
+                    places.popleft()
+                    if place.state == _WAITING:
+                        place.state = _DONE
+                        place.wake()
+            self._busy = 0
+
+
+def _patched() -> bool:
+    """Whether gevent or eventlet has replaced the socket module's class."""
+    return socket.socket.__module__ != "socket"
+
+
+def _reset_on_close(sock: socket.socket) -> None:
+    """Make closing send RST, so that nothing unsent lands later."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass  # a unix socket, or already closed
+
+
+def _close_descriptor(sock: socket.socket) -> None:
+    """Close without shutdown or a TLS goodbye, which a forked parent would feel."""
+    descriptor = sock.detach()
+    if descriptor >= 0:
+        os.close(descriptor)
