@@ -1,0 +1,49 @@
+# Every common task, each from a bare clone. `make` alone lists them.
+# Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Newer than everything the compiled core is made of, once the environment is ready.
+READY := $(VENV)/.ready
+CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.pxi src/fastlock/*.h)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench wheel clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY) ## make the environment: newest CPython, compiled core, tools, server
+	@:
+
+$(READY): pyproject.toml setup.py tools/make-venv tools/find-python $(CORE)
+	@tools/make-venv $(VENV)
+	@touch $@
+
+demo: $(READY) ## watch locks work on a real server, beside redis-py's Lock
+	@$(BIN)/fastlock demo $(DEMO_ARGS)
+
+test: $(READY) ## run every test (both cores, sync and asyncio, real servers)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/cython-lint $(filter %.pyx %.pxd %.pxi,$(CORE))
+	@$(BIN)/codespell
+
+format: $(READY) ## let ruff lay out the code and mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## measure against the rivals and the limits (see bench/README.md)
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+wheel: $(READY) ## sdist and, from it, a wheel: into dist/
+	@FASTLOCK_BUILD=cython $(BIN)/python -m build --outdir dist .
+
+clean: ## remove everything that make made, the environment too
+	@rm -rf build dist src/*.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -f src/fastlock/*.so src/fastlock/_build.json
+	@find src tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
