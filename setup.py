@@ -27,6 +27,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -246,6 +247,11 @@ class BuildCore(build_ext):
             from Cython.Build import cythonize
         except ImportError:
             raise SetupError("Cython is not installed (needed: cython >= 3.1)") from None
+        compiler = self.compiler.compiler[0]
+        if shutil.which(compiler) is None:
+            raise SetupError(f"the C compiler {compiler} is not on PATH (Debian: gcc)")
+        if not Path(sysconfig.get_path("include"), "Python.h").exists():
+            raise SetupError("Python's C headers are not installed (Debian: python3-dev)")
         scratch = Path(self.build_temp)
         hiredis = find_hiredis(scratch)
         units = cythonize(
