@@ -1,0 +1,288 @@
+"""The one table of settings: name, default, what is allowed, how text becomes a value.
+
+Law: imports errors only; every refusal names the setting, shows the value unless it is
+secret, and says what would be right. ``config.py``, the readers of uris, variables and
+mappings, and the documentation's table all follow ``FIELDS``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+
+Check = Callable[[str, Any], Any]
+
+MAX_SECONDS = 86_400.0
+MAX_PAUSE_MS = 3_600_000.0
+
+#: Longest path a Unix socket address can hold on Linux, in bytes.
+_MAX_SOCKET_PATH = 107
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+#: Names other programs use for the same thing, and ours.
+_ELSEWHERE = {
+    "url": "uri",
+    "ip": "host",
+    "hostname": "host",
+    "user": "username",
+    "pass": "password",
+    "passwd": "password",
+    "database": "db",
+    "path": "unix_socket",
+    "unix_socket_path": "unix_socket",
+    "socket_connect_timeout": "connect_timeout",
+    "timeout": "socket_timeout or connect_timeout (seconds)",
+    "tls": "ssl",
+    "ssl_cert_reqs": "ssl_verify (true or false)",
+    "ssl_cafile": "ssl_ca_certs",
+    "ssl_password": "ssl_keyfile_password",
+    "name": "client_name",
+    "resp": "protocol",
+    "key_prefix": "prefix",
+}
+
+
+def show(value: object) -> str:
+    """``value`` for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def unknown(name: str, known: Iterable[str], what: str = "setting") -> str:
+    """Why ``name`` is refused, with the nearest names that exist."""
+    import difflib
+
+    names = sorted(known)
+    if name in _ELSEWHERE:
+        return f"unknown {what}; here it is called {_ELSEWHERE[name]}"
+    near = difflib.get_close_matches(name, names, 3, 0.6)
+    if near:
+        return f"unknown {what}; did you mean {' or '.join(near)}?"
+    return f"unknown {what}; there are {', '.join(names)}"
+
+
+def encodable(field: str, value: str) -> None:
+    """Refuse lone surrogates, without showing the value."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(field, "contains characters that UTF-8 cannot encode") from None
+
+
+def _string(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(field, f"must be text (str), not {type(value).__name__}")
+    encodable(field, value)
+    return value
+
+
+def _text(limit: int, *, spaces: bool = False, empty: bool = False) -> Check:
+    """Printable text of at most ``limit`` bytes of UTF-8."""
+
+    def check(field: str, value: Any) -> str:
+        text = _string(field, value)
+        if not text and not empty:
+            raise ConfigError(field, "must not be empty; leave it out instead")
+        if len(text.encode()) > limit:
+            raise ConfigError(field, f"is longer than {limit} bytes")
+        if not text.isprintable():
+            raise ConfigError(field, f"{show(text)} contains control characters; remove them")
+        if not spaces and any(map(str.isspace, text)):
+            raise ConfigError(field, f"{show(text)} contains whitespace; remove it")
+        return text
+
+    return check
+
+
+def _secret(field: str, value: Any) -> str:
+    text = _string(field, value)
+    if not text:
+        raise ConfigError(field, "must not be empty; leave it out where there is none")
+    return text
+
+
+def _client_name(field: str, value: Any) -> str:
+    text: str = _text(256)(field, value)
+    if not text.isascii():
+        raise ConfigError(field, f"{show(text)} must be ASCII: the server takes nothing else")
+    return text
+
+
+def _host(field: str, value: Any) -> str:
+    text: str = _text(255)(field, value)
+    if "://" in text or "@" in text or "/" in text:
+        # May hold a password: not shown.
+        raise ConfigError(field, "must be a name or an address alone; a whole uri goes into uri")
+    if text[0] == "[" and text[-1] == "]":
+        text = text[1:-1]
+    if ":" in text:
+        import ipaddress
+
+        try:
+            ipaddress.IPv6Address(text)
+        except ValueError:
+            raise ConfigError(
+                field, f"{show(text)} is no name and no IPv6 address; a port goes into port"
+            ) from None
+    return text
+
+
+def _whole(low: int, high: int) -> Check:
+    def check(field: str, value: Any) -> int:
+        if type(value) is bool or not isinstance(value, int):
+            raise ConfigError(
+                field, f"{show(value)} must be a whole number (int) from {low} to {high}"
+            )
+        if not low <= value <= high:
+            raise ConfigError(field, f"{show(value)} must be from {low} to {high}")
+        return int(value)
+
+    return check
+
+
+def _number(high: float, unit: str, *, keep_int: bool = False) -> Check:
+    """A finite number above 0, in ``unit``."""
+
+    def check(field: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(field, f"{show(value)} must be a number of {unit} (int or float)")
+        if not (math.isfinite(value) and 0 < value <= high):
+            raise ConfigError(field, f"{show(value)} must be over 0 and at most {high:.0f} {unit}")
+        return value if keep_int else float(value)
+
+    return check
+
+
+def _flag(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(field, f"{show(value)} must be True or False")
+    return value
+
+
+def _path(limit: int) -> Check:
+    def check(field: str, value: Any) -> str:
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        text = _string(field, value)
+        if not text:
+            raise ConfigError(field, "must not be empty; leave it out instead")
+        if "\0" in text:
+            raise ConfigError(field, f"{show(text)} is no path: it contains a NUL")
+        if len(text.encode()) > limit:
+            raise ConfigError(field, f"{show(text)} is longer than {limit} bytes")
+        return text
+
+    return check
+
+
+def _pem(field: str, value: Any) -> str:
+    text = _string(field, value)
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise ConfigError(field, "holds no PEM certificate; a file's path goes into ssl_ca_certs")
+    return text
+
+
+def _tls_version(field: str, value: Any) -> str:
+    if value not in ("TLSv1.2", "TLSv1.3"):
+        raise ConfigError(field, f"{show(value)} must be 'TLSv1.2' or 'TLSv1.3'")
+    return str(value)
+
+
+def _provider(field: str, value: Any) -> object:
+    if not callable(getattr(value, "get_credentials", None)):
+        raise ConfigError(
+            field,
+            f"{type(value).__name__} has no get_credentials(); give a redis-py CredentialProvider",
+        )
+    return value
+
+
+def _read_text(_field: str, text: str) -> Any:
+    return text
+
+
+def _read_whole(field: str, text: str) -> Any:
+    if not _WHOLE.fullmatch(text) or len(text) > 20:
+        raise ConfigError(field, f"{show(text)} must be a whole number")
+    return int(text)
+
+
+def _read_number(field: str, text: str) -> Any:
+    if _WHOLE.fullmatch(text) and len(text) <= 20:
+        return int(text)
+    if not _DECIMAL.fullmatch(text):
+        raise ConfigError(field, f"{show(text)} must be a number over 0")
+    return float(text)
+
+
+def _read_flag(field: str, text: str) -> Any:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ConfigError(field, f"{show(text)} must be true or false")
+
+
+def _read_nothing(field: str, _text: str) -> Any:
+    raise ConfigError(field, "is an object and cannot be given as text; pass it to Config()")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting.
+
+    ``check`` takes a Python value, ``read`` turns text into one (checked later); both
+    raise ConfigError. Fields whose default is None may be left out by None; ``secret``
+    ones are never shown and never in a uri's query.
+    """
+
+    name: str
+    default: Any
+    check: Check
+    read: Callable[[str, str], Any] = _read_text
+    secret: bool = False
+
+
+_ALL = (
+    Field("host", "localhost", _host),
+    Field("port", 6379, _whole(1, 65535), _read_whole),
+    Field("unix_socket", None, _path(_MAX_SOCKET_PATH)),
+    Field("db", 0, _whole(0, 2**31 - 1), _read_whole),
+    Field("username", None, _text(1024)),
+    Field("password", None, _secret, secret=True),
+    Field("credential_provider", None, _provider, _read_nothing, secret=True),
+    Field("ssl", False, _flag, _read_flag),
+    Field("ssl_ca_certs", None, _path(4096)),
+    Field("ssl_ca_path", None, _path(4096)),
+    Field("ssl_ca_data", None, _pem),
+    Field("ssl_certfile", None, _path(4096)),
+    Field("ssl_keyfile", None, _path(4096)),
+    Field("ssl_keyfile_password", None, _secret, secret=True),
+    Field("ssl_check_hostname", True, _flag, _read_flag),
+    Field("ssl_verify", True, _flag, _read_flag),
+    Field("ssl_min_version", None, _tls_version),
+    Field("socket_timeout", 5.0, _number(MAX_SECONDS, "seconds"), _read_number),
+    Field("connect_timeout", 2.0, _number(MAX_SECONDS, "seconds"), _read_number),
+    Field("client_name", None, _client_name),
+    Field("protocol", 3, _whole(2, 3), _read_whole),
+    Field("prefix", "", _text(1024, spaces=True, empty=True)),
+    Field("label", None, _text(100)),
+    Field(
+        "retry_timeout",
+        100,
+        _number(MAX_PAUSE_MS, "milliseconds", keep_int=True),
+        _read_number,
+    ),
+    Field("retries", 3, _whole(0, 1000), _read_whole),
+)
+
+FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
