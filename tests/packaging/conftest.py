@@ -1,0 +1,98 @@
+"""Builds what the packaging tests look at. Law: once per session, never in the work tree.
+
+The order is that of a release: work tree -> sdist -> wheels. Wheels are built without
+build isolation and without a package index: an sdist must need neither.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from _builds import ROOT, Builder, Built, Run, execute
+
+#: Never part of a source tree, wherever it lies.
+REFUSE = shutil.ignore_patterns(
+    ".git", ".venv*", "build", "dist", "srv", "results", "*.egg-info", "*.so", "__pycache__",
+    ".*_cache", ".hypothesis", ".benchmarks", "_build.json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the work tree as a fresh clone would have it."""
+    copy = tmp_path_factory.mktemp("tree") / "fastlock"
+    shutil.copytree(ROOT, copy, ignore=REFUSE)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def sdist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    fetched = sorted((ROOT / "build").glob("hiredis-*.tar.gz"))
+    known = {"FASTLOCK_HIREDIS_SDIST": str(fetched[-1])} if fetched else {}
+    run = execute(
+        sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", folder, tree,
+        cwd=folder, **known,
+    )  # fmt: skip
+    assert run.code == 0, run.output
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="session")
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        # As an attribute: the argument came later than the first CPython 3.10.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
+    (top,) = folder.iterdir()
+    return top
+
+
+@pytest.fixture(scope="session")
+def no_compiler(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of a machine on which no program can be found, a compiler least of all."""
+    return {"PATH": str(tmp_path_factory.mktemp("empty-path"))}
+
+
+@pytest.fixture(scope="session")
+def make_wheel(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    """Build a wheel from a source tree; without a wheel the Run says why."""
+
+    def build(source: Path, **environment: str) -> Built | Run:
+        folder = tmp_path_factory.mktemp("wheel")
+        environment.setdefault("PIP_NO_INDEX", "1")
+        run = execute(
+            sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation",
+            "--wheel-dir", folder, source, cwd=folder, **environment,
+        )  # fmt: skip
+        wheels = list(folder.glob("*.whl"))
+        assert bool(wheels) == (run.code == 0), run.output
+        if not wheels:
+            return run
+        site = folder / "site"
+        with zipfile.ZipFile(wheels[0]) as archive:
+            archive.extractall(site)
+        return Built(wheels[0], site, run)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def compiled(make_wheel: Builder, unpacked: Path) -> Built:
+    built = make_wheel(unpacked, FASTLOCK_BUILD="cython")
+    assert isinstance(built, Built), built.output
+    return built
+
+
+@pytest.fixture(scope="session")
+def pure(make_wheel: Builder, unpacked: Path) -> Built:
+    built = make_wheel(unpacked, FASTLOCK_BUILD="pure")
+    assert isinstance(built, Built), built.output
+    return built
