@@ -45,12 +45,6 @@ def test_an_unknown_value_is_refused_with_the_known_ones(
     assert f"{variable}='{value}' is unknown; it can be {allowed}" in run.output
 
 
-def test_auto_builds_the_core_where_it_can(make_wheel: Builder, unpacked: Path) -> None:
-    wheel = built(make_wheel(unpacked, FASTLOCK_BUILD="auto"))
-    assert wheel.run.loud == []
-    assert wheel.python(PROBE).output.startswith("cython |")
-
-
 def test_cython_and_pure_do_what_they_say(compiled: Built, pure: Built) -> None:
     assert compiled.run.loud == pure.run.loud == []
     assert compiled.python(PROBE).output.startswith("cython |")
@@ -59,7 +53,7 @@ def test_cython_and_pure_do_what_they_say(compiled: Built, pure: Built) -> None:
     assert "FASTLOCK_BUILD=pure was set" in told
 
 
-@pytest.mark.parametrize("value", [{}, {"FASTLOCK_BUILD": ""}, {"FASTLOCK_BUILD": "auto"}])
+@pytest.mark.parametrize("value", [{}, {"FASTLOCK_BUILD": ""}])
 def test_without_a_compiler_auto_says_so_and_builds_a_pure_wheel(
     make_wheel: Builder, unpacked: Path, no_compiler: dict[str, str], value: dict[str, str]
 ) -> None:
@@ -103,14 +97,13 @@ def test_pure_works_where_cython_and_compiler_are_missing(
     assert wheel.run.loud == []
 
 
-@pytest.mark.parametrize("mode", ["auto", "cython"])
-def test_named_hiredis_sources_that_are_not_there_are_an_error_in_every_mode(
-    make_wheel: Builder, unpacked: Path, tmp_path: Path, mode: str
+def test_named_hiredis_sources_that_are_not_there_are_an_error_even_in_mode_auto(
+    make_wheel: Builder, unpacked: Path, tmp_path: Path
 ) -> None:
     nowhere = str(tmp_path / "nowhere")
-    output = failed(make_wheel(unpacked, FASTLOCK_BUILD=mode, FASTLOCK_HIREDIS_SDIST=nowhere))
+    output = failed(make_wheel(unpacked, FASTLOCK_HIREDIS_SDIST=nowhere))
     assert f"FASTLOCK_HIREDIS_SDIST='{nowhere}' does not exist" in output
-    output = failed(make_wheel(unpacked, FASTLOCK_BUILD=mode, FASTLOCK_HIREDIS_SDIST=str(tmp_path)))
+    output = failed(make_wheel(unpacked, FASTLOCK_HIREDIS_SDIST=str(tmp_path)))
     assert "holds no hiredis sources" in output
 
 
@@ -148,22 +141,21 @@ def test_without_sources_auto_says_what_to_set(
     assert "FASTLOCK_HIREDIS_SDIST" in line
 
 
-def test_an_editable_install_compiles_in_place_and_pure_removes_it_again(
-    tree: Path, unpacked: Path, tmp_path: Path
-) -> None:
+def test_auto_compiles_in_place_and_pure_removes_it_again(unpacked: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     shutil.copytree(unpacked, place, ignore=shutil.ignore_patterns("build"))
     package = place / "src" / "fastlock"
 
-    def install(mode: str) -> None:
+    def install(mode: str) -> Run:
         run = execute(
-            sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation",
+            sys.executable, "-m", "pip", "install", "-v", "--no-deps", "--no-build-isolation",
             "--no-index", "--ignore-installed", "--target", tmp_path / mode, "-e", place,
             FASTLOCK_BUILD=mode,
         )  # fmt: skip
         assert run.code == 0, run.output
+        return run
 
-    install("cython")
+    assert install("auto").loud == []
     assert len(list(package.glob("*.so"))) == 2
     assert json.loads((package / "_build.json").read_text())["core"] == "cython"
     install("pure")
