@@ -1,0 +1,70 @@
+"""Distributed locks in Redis or Valkey, for the hot path.
+
+    client = fastlock.Client("redis://localhost")
+    with client.lock("orders:42", ttl=30) as lease:
+        ...
+
+``fastlock.aio`` has the same for asyncio. Importing fastlock imports neither redis,
+asyncio nor hiredis; what needs them is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .errors import (
+    AcquireTimeout,
+    ConfigError,
+    FastlockError,
+    LockError,
+    LockLost,
+    OutcomeUnknown,
+    ProtocolError,
+    ServerError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from . import aio
+    from .config import Config
+    from .sync import Client, Lease, Lock
+
+    core: str
+
+__all__ = [
+    "AcquireTimeout",
+    "Client",
+    "Config",
+    "ConfigError",
+    "FastlockError",
+    "Lease",
+    "Lock",
+    "LockError",
+    "LockLost",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "ServerError",
+    "TransportError",
+    "__version__",
+    "aio",
+    "core",
+]
+
+_HOME = {"Client": "sync", "Config": "config", "Lease": "sync", "Lock": "sync"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _HOME:
+        return getattr(import_module(f"fastlock.{_HOME[name]}"), name)
+    if name == "aio":
+        return import_module("fastlock.aio")
+    if name == "core":
+        return import_module("fastlock._impl").core.name
+    raise AttributeError(f"module 'fastlock' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -19,10 +19,10 @@ from time import monotonic
 from typing import Any
 
 from ._pycodec import Decoder, pack
-from ._resp import Push
+from ._resp import Push, Reentered
 from .errors import ProtocolError, TransportError
 
-__all__ = ["Decoder", "Pipe", "Reentered", "name", "pack"]
+__all__ = ["Decoder", "Pipe", "name", "pack"]
 
 name = "python"
 

@@ -1,4 +1,4 @@
-"""What both codecs share: limits and the one reply type that is not a builtin.
+"""What both cores share: limits, and the classes they return that are not builtins.
 
 Law: never compiled, so that the compiled and the Python codec return the very
 same classes.
@@ -7,6 +7,8 @@ same classes.
 from __future__ import annotations
 
 from typing import Any
+
+from .errors import TransportError
 
 #: Most memory one top-level reply may ask for, in bytes: payload plus
 #: ELEMENT_COST for each element. Lock traffic needs a few hundred bytes; the
@@ -40,3 +42,10 @@ MALFORMED = (
 #: What pack() and Decoder.feed() say to arguments of other types.
 PACK_TYPES = "pack() takes bytes and integers of 64 bits"
 FEED_TYPE = "feed() takes bytes"
+
+
+class Reentered(TransportError):
+    """A signal handler or finaliser called into the Pipe whose code it interrupted.
+
+    Nothing was sent; the caller's driver uses a spare connection.
+    """

@@ -104,6 +104,8 @@ class TransportError(FastlockError, ConnectionError):
     replies: Sequence[object] = ()
     #: Only the time given ran out; the connection itself goes on (internal).
     timed_out = False
+    #: When the command was sent, in seconds on fastlock's clock (internal).
+    sent_at = 0.0
 
     def __init__(self, message: str, sent: bool = False) -> None:
         super().__init__(message)

@@ -1,0 +1,186 @@
+"""Floor 4, asyncio: one shared, pipelined connection for many tasks.
+
+Law: the codec of the chosen core, the loop's own transport; it knows no lock words.
+The commands of one loop tick leave in one write, the replies of one read resolve
+together, and no command costs a task or a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections import deque
+from typing import Any
+
+from ._impl import DecoderLike
+from ._resp import Push
+from .errors import ProtocolError, TransportError
+
+
+class _Place:
+    """One caller's place in the order of answers."""
+
+    __slots__ = ("future", "replies", "sent", "since", "want")
+
+    def __init__(self, future: asyncio.Future[list[Any]], want: int, since: float) -> None:
+        self.future = future
+        self.want = want
+        self.since = since  # loop time of the call
+        self.sent = False
+        self.replies: list[Any] = []
+
+
+class AsyncPipe(asyncio.Protocol):
+    """Belongs to the loop it was made in; every method runs there."""
+
+    def __init__(self, decoder: DecoderLike, socket_timeout: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._feed = decoder.feed
+        self._patience = socket_timeout
+        self._transport: Any = None
+        self._places: deque[_Place] = deque()  # unanswered, oldest first
+        self._out: list[bytes] = []
+        self._unsent: list[_Place] = []
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._reason: str | None = None
+        self._gone = self.loop.create_future()
+
+    def attach(self, transport: Any) -> None:
+        """Take over a connected transport."""
+        self._transport = transport
+        transport.set_protocol(self)
+        if not transport.is_reading():
+            transport.resume_reading()
+
+    # -- for callers
+
+    @property
+    def broken(self) -> bool:
+        """Whether the Pipe has ended; it never works again."""
+        return self._reason is not None
+
+    @property
+    def owed(self) -> int:
+        """How many calls have not been answered yet, abandoned ones included."""
+        return len(self._places)
+
+    def call(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send ``data`` (whole commands); the future gives their ``count`` replies, in order.
+
+        It fails with TransportError, as ``Pipe.call`` does. Cancelling it, or not
+        waiting for it, abandons the answer; the command is sent all the same.
+        """
+        if self._reason is not None:
+            raise TransportError(self._reason)
+        future = self.loop.create_future()
+        now = self.loop.time()
+        place = _Place(future, count, now)
+        if not self._out:
+            self.loop.call_soon(self._flush)
+        if self._watchdog is None:
+            self._watchdog = self.loop.call_at(now + self._patience, self._watch)
+        self._out.append(data)
+        self._unsent.append(place)
+        self._places.append(place)
+        return future
+
+    def post(self, data: bytes, count: int) -> None:
+        """Send ``data`` in this tick; its ``count`` replies are dropped when they come."""
+        self.call(data, count).cancel()
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once, by RST where TCP allows; callers get ``reason``."""
+        self._fail(reason)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            except OSError:
+                pass  # a unix socket, or already closed
+        self._transport.abort()
+
+    async def close(self) -> None:
+        """Flush, then end the connection; callers still waiting get a TransportError."""
+        self._flush()
+        self._fail("the client was closed")
+        self._transport.close()
+        await asyncio.wait([self._gone], timeout=self._patience)
+
+    def forked(self) -> None:
+        """In a forked child: let go of the descriptor; the loop is the parent's."""
+        self._reason = "the connection belongs to the parent process"
+        self._places.clear()
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return
+        # The transport keeps the number; behind it is no longer the parent's connection.
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, sock.fileno())
+        os.close(null)
+
+    # -- the loop's side
+
+    def _flush(self) -> None:
+        if self._out and self._reason is None:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            for place in self._unsent:
+                place.sent = True
+            self._unsent.clear()
+            self._transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        """Each answer belongs to the oldest unanswered command."""
+        places = self._places
+        for reply in self._feed(data if type(data) is bytes else bytes(data)):
+            kind = type(reply)
+            if kind is Push:
+                continue
+            if kind is ProtocolError:
+                self.abort(str(reply))
+                return
+            if not places:
+                self.abort("the server answered what nobody had asked")
+                return
+            place = places[0]
+            place.replies.append(reply)
+            if len(place.replies) == place.want:
+                places.popleft()
+                if not place.future.done():
+                    place.future.set_result(place.replies)
+
+    def eof_received(self) -> None:
+        self._fail("the server closed the connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(f"the connection failed: {exc}" if exc else "the server closed the connection")
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def _watch(self) -> None:
+        """One timer for all: is the oldest unanswered call too old?"""
+        self._watchdog = None
+        if not self._places:
+            return
+        due = self._places[0].since + self._patience
+        if due <= self.loop.time():
+            self.abort(f"no answer for {self._patience} s")
+        else:
+            self._watchdog = self.loop.call_at(due, self._watch)
+
+    def _fail(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        self._out.clear()
+        self._unsent.clear()
+        places, self._places = self._places, deque()
+        for place in places:
+            if not place.future.done():
+                error = TransportError(self._reason, sent=place.sent)
+                error.replies = place.replies
+                place.future.set_exception(error)

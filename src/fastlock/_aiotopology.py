@@ -1,0 +1,123 @@
+"""Floor 5, asyncio: which connection serves a key, and who makes it when it is gone.
+
+Law: that of ``_topology.py``, for the tasks of one event loop at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from . import _commands, _fork
+from ._aiopipe import AsyncPipe
+from ._commands import ServerInfo
+from ._connect import open_async
+from ._impl import Core
+from ._topology import Link, closed_error, copy_of, must_kill
+from .config import Config
+from .errors import FastlockError, TransportError
+
+
+class AsyncServer:
+    """The one server of an asyncio client. Belongs to one event loop at a time."""
+
+    def __init__(self, config: Config, core: Core, on_connect: Callable[[], None]) -> None:
+        self._config = config
+        self._core = core
+        self._on_connect = on_connect
+        self._closed = False
+        self._forget()
+        _fork.register(self)
+
+    def _forget(self) -> None:
+        self._link: Link | None = None
+        self._attempt: asyncio.Task[Link] | None = None
+        self._last: ServerInfo | None = None
+
+    def ready(self) -> Link | None:
+        """The working connection of the running loop, if there is one."""
+        link = self._link
+        if link is not None and not link.pipe.broken:
+            if link.pipe.loop is asyncio.get_running_loop():
+                return link
+            if not link.pipe.loop.is_closed():
+                raise FastlockError("the client belongs to another event loop; use one per loop")
+        return None
+
+    async def link(self, timeout: float) -> Link:
+        """As SyncServer.link."""
+        link = self.ready()
+        if link is not None:
+            return link
+        if self._closed:
+            raise closed_error()
+        attempt = self._attempt
+        if attempt is None or attempt.done() or attempt.get_loop().is_closed():
+            # A task of its own: a caller that is cancelled does not take the others along.
+            attempt = self._attempt = asyncio.ensure_future(self._connect())
+            attempt.add_done_callback(_retrieve)
+        try:
+            return await asyncio.wait_for(asyncio.shield(attempt), timeout)
+        except asyncio.TimeoutError:
+            raise TransportError(
+                f"still connecting to {self._config.address} at the deadline"
+            ) from None
+        except asyncio.CancelledError:
+            if self._closed and attempt.cancelled():
+                raise closed_error() from None
+            raise
+        except FastlockError as error:
+            raise copy_of(error) from None
+
+    async def _connect(self) -> Link:
+        config, pack = self._config, self._core.pack
+        opened = await open_async(config, config.connect_timeout)
+        pipe = AsyncPipe(self._core.decoder(), config.socket_timeout)
+        pipe.attach(opened.transport)
+        try:
+            data, count = _commands.greeting(pack)
+            replies = await asyncio.wait_for(pipe.call(data, count), config.connect_timeout)
+            commands, info = _commands.dialect(pack, replies, opened.protocol)
+            last = self._last
+            if must_kill(last, info):
+                assert last is not None and last.connection_id is not None
+                await asyncio.wait_for(
+                    pipe.call(_commands.kill_connection(pack, last.connection_id), 1),
+                    config.connect_timeout,
+                )
+        except BaseException as error:
+            pipe.abort("could not be set up")
+            if isinstance(error, (TransportError, asyncio.TimeoutError)):
+                why = str(error) or f"no answer within {config.connect_timeout} s"
+                raise TransportError(f"{config.address}: {why}") from None
+            raise
+        link = Link(pipe, commands, info, opened.keep)
+        if self._closed:
+            pipe.close()
+            raise closed_error()
+        self._link, self._last = link, info
+        self._on_connect()
+        return link
+
+    async def close(self) -> None:
+        """As SyncServer.close."""
+        self._closed = True
+        link, self._link = self._link, None
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and not attempt.done():
+            attempt.cancel()
+        if link is not None:
+            await link.pipe.close()
+
+    def forked(self) -> None:
+        """As SyncServer.forked."""
+        link = self._link
+        self._forget()
+        if link is not None:
+            link.pipe.forked()
+
+
+def _retrieve(task: asyncio.Task[Link]) -> None:
+    """Nobody may be left to hear of the failure: that is no warning's business."""
+    if not task.cancelled():
+        task.exception()

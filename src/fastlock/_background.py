@@ -1,0 +1,55 @@
+"""Gives back in the background what may have been acquired for nobody.
+
+Law: one daemon thread, only while there is something to give back; it reads what is
+owed on the shared connection by the way. Any thread may call any method.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from ._commands import Pair
+from .errors import FastlockError
+
+
+class Background:
+    """``settle(pairs, until)`` blocks until all are given back or ``until`` has passed."""
+
+    def __init__(self, settle: Callable[[list[Pair], float], None]) -> None:
+        self._settle = settle
+        self._debts: deque[tuple[list[Pair], float]] = deque()
+        self._mutex = threading.RLock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, pairs: list[Pair], until: float) -> None:
+        """Give ``pairs`` back, trying until ``until`` (seconds on fastlock's clock)."""
+        with self._mutex:
+            self._debts.append((pairs, until))
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="fastlock-give-back", daemon=True
+                )
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the interpreter is shutting down: the ttl must do
+                    self._thread = None
+
+    def finish(self, timeout: float) -> None:
+        """Wait until nothing is left to give back, at most ``timeout`` seconds."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._mutex:
+                if not self._debts:
+                    self._thread = None
+                    return
+                pairs, until = self._debts.popleft()
+            try:
+                self._settle(pairs, until)
+            except FastlockError:
+                pass  # closed meanwhile: the ttl must do

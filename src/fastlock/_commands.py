@@ -1,0 +1,246 @@
+"""Floor 3: verb -> bytes, reply -> outcome, per server dialect.
+
+Law: pure functions of their arguments; no I/O, no clock, no state but the dialect
+of one connection. The scripts stand beside this file in ``_scripts``.
+
+Three dialects of compare-and-delete: DELIFEQ (Valkey 9), DELEX (Redis 8.4), and
+EVALSHA everywhere else. A server with one of the first two also has the forms of
+SET used here: ``SET k t NX GET PX`` (take it or tell who has it) and
+``SET k t IFEQ t PX`` (compare-and-extend).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from ._tokens import label_of
+from .errors import ServerError
+
+Pair = tuple[bytes, bytes]  # wire key, token
+
+#: Server errors that mean "not now", and surely "not done".
+TRANSIENT = frozenset({"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"})
+
+
+class Script:
+    """One Lua script: its text, and the hash the server knows it by."""
+
+    def __init__(self, name: str) -> None:
+        text = resources.files("fastlock").joinpath("_scripts", f"{name}.lua").read_bytes()
+        # The comments are for readers of the file, not for every server's script cache.
+        lines = [line for line in text.splitlines() if not line.startswith(b"--")]
+        self.text = b"\n".join(lines)
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+_RELEASE = Script("release")
+_EXTEND = Script("extend")
+_ASK = Script("ask")
+_ASK_ALL = Script("ask_all")
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What is at the other end of a connection."""
+
+    name: str  #: "redis", "valkey", ... ; "unknown" if the user may not ask
+    version: str
+    release_command: str  #: "DELIFEQ", "DELEX" or "EVALSHA"
+    protocol: int  #: RESP version, 2 or 3
+    connection_id: int | None  #: the server's number for this connection
+    run_id: str  #: changes with every start of the server; "" if unknown
+
+
+class Commands:
+    """Verbs as bytes, in the dialect that every server speaks: scripts."""
+
+    release_command = "EVALSHA"
+
+    def __init__(self, pack: Callable[..., bytes], msetex: bool = False) -> None:
+        self.pack = pack
+        self._msetex = msetex
+
+    def spelled_out(self) -> Commands:
+        """The same verbs for a server that lost its scripts, or refuses native commands."""
+        return SpelledOut(self.pack)
+
+    def _eval(self, script: Script, *args: bytes | int) -> bytes:
+        return self.pack(b"EVALSHA", script.sha, *args)
+
+    # -- one key
+
+    def acquire(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        """SET if absent; ``ttl`` in ms. Answered by ``acquired``."""
+        return self.pack(b"SET", key, token, b"NX", b"PX", ttl)
+
+    def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        """Take it or tell who has it. Answered by ``asked``."""
+        return self._eval(_ASK, 1, key, token, ttl)
+
+    def release(self, key: bytes, token: bytes) -> bytes:
+        """Compare-and-delete: 1 freed, 0 not ours."""
+        return self._eval(_RELEASE, 1, key, token)
+
+    def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        """Compare-and-extend; ``ttl`` in ms from now. Answered by ``extended``."""
+        return self._eval(_EXTEND, 1, key, token, ttl)
+
+    def adopt(self, key: bytes) -> bytes:
+        """Remaining ttl in ms, then the token: two replies, in this order.
+
+        The time is asked first, so that it can only be too short for the token.
+        """
+        return self.pack(b"PTTL", key) + self.pack(b"GET", key)
+
+    def locked(self, key: bytes) -> bytes:
+        """EXISTS."""
+        return self.pack(b"EXISTS", key)
+
+    def holder(self, key: bytes) -> bytes:
+        """GET."""
+        return self.pack(b"GET", key)
+
+    def force_release(self, key: bytes) -> bytes:
+        """DEL, whoever holds it."""
+        return self.pack(b"DEL", key)
+
+    def ping(self) -> bytes:
+        """PING."""
+        return self.pack(b"PING")
+
+    # -- many keys
+
+    def acquire_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
+        """``acquire`` of each, in one run of bytes."""
+        pack = self.pack
+        return b"".join([pack(b"SET", key, token, b"NX", b"PX", ttl) for key, token in pairs])
+
+    def ask_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
+        """``ask`` of each."""
+        return b"".join([self.ask(key, token, ttl) for key, token in pairs])
+
+    def release_many(self, pairs: Sequence[Pair]) -> bytes:
+        """``release`` of each."""
+        return b"".join([self.release(key, token) for key, token in pairs])
+
+    def acquire_all(self, pairs: Sequence[Pair], ttl: int) -> bytes:
+        """All or none, if absent: 1 all taken, 0 none."""
+        if not self._msetex:
+            return self.ask_all(pairs, ttl)
+        flat = [part for pair in pairs for part in pair]
+        return self.pack(b"MSETEX", len(pairs), *flat, b"NX", b"PX", ttl)
+
+    def ask_all(self, pairs: Sequence[Pair], ttl: int) -> bytes:
+        """All or none, those an earlier try of ours took included: 1 all ours, 0 not."""
+        keys = [key for key, _ in pairs]
+        return self._eval(_ASK_ALL, len(keys), *keys, ttl, *[token for _, token in pairs])
+
+
+class SpelledOut(Commands):
+    """Scripts by their text: works on any server and loads them for the next time."""
+
+    def _eval(self, script: Script, *args: bytes | int) -> bytes:
+        return self.pack(b"EVAL", script.text, *args)
+
+    def release_many(self, pairs: Sequence[Pair]) -> bytes:
+        rest = Commands(self.pack).release_many(pairs[1:])  # the first has loaded the script
+        return self.release(*pairs[0]) + rest
+
+
+class _Native(Commands):
+    """Servers with a compare-and-delete of their own."""
+
+    def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        return self.pack(b"SET", key, token, b"NX", b"GET", b"PX", ttl)
+
+    def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        return self.pack(b"SET", key, token, b"IFEQ", token, b"PX", ttl)
+
+
+class ValkeyCommands(_Native):
+    """Valkey 9 and newer."""
+
+    release_command = "DELIFEQ"
+
+    def release(self, key: bytes, token: bytes) -> bytes:
+        return self.pack(b"DELIFEQ", key, token)
+
+
+class RedisCommands(_Native):
+    """Redis 8.4 and newer."""
+
+    release_command = "DELEX"
+
+    def release(self, key: bytes, token: bytes) -> bytes:
+        return self.pack(b"DELEX", key, b"IFEQ", token)
+
+
+# -- replies
+
+
+def checked(reply: Any, key: str | bytes) -> Any:
+    """The reply, unless it is a server error: raised, with the key named."""
+    if isinstance(reply, ServerError):
+        named = ServerError(f"{reply} (key {key!r})")
+        raise named from None
+    return reply
+
+
+def wants_spelling_out(reply: Any) -> bool:
+    """Whether the server has no such script or command, or forbids it to this user."""
+    return isinstance(reply, ServerError) and (
+        reply.code in ("NOSCRIPT", "NOPERM") or str(reply).startswith("ERR unknown command")
+    )
+
+
+def asked(reply: Any, token: bytes) -> str | None:
+    """What "ask" found: None if taken now, "" if taken by an earlier try, else the holder."""
+    if reply is None:
+        return None
+    return "" if reply == token else label_of(reply)
+
+
+# -- the first words on a connection
+
+
+def greeting(pack: Callable[..., bytes]) -> tuple[bytes, int]:
+    """What to ask a new connection, and the number of replies."""
+    return (
+        pack(b"CLIENT", b"ID")
+        + pack(b"INFO", b"server")
+        + pack(b"COMMAND", b"INFO", b"DELIFEQ", b"DELEX", b"MSETEX")
+    ), 3
+
+
+def kill_connection(pack: Callable[..., bytes], connection_id: int) -> bytes:
+    """End another connection of ours, so that nothing it still carries can land."""
+    return pack(b"CLIENT", b"KILL", b"ID", connection_id)
+
+
+def dialect(
+    pack: Callable[..., bytes], replies: Sequence[Any], protocol: int
+) -> tuple[Commands, ServerInfo]:
+    """Choose the dialect from the replies to ``greeting``; a refused question is no answer."""
+    number, info, known = replies
+    facts = {}
+    if isinstance(info, bytes):
+        for line in info.decode("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            facts[name] = value
+    delifeq, delex, msetex = (
+        [bool(entry) for entry in known] if isinstance(known, list) else [False] * 3
+    )
+    kind = ValkeyCommands if delifeq else RedisCommands if delex else Commands
+    name = facts.get("server_name") or ("redis" if "redis_version" in facts else "unknown")
+    return kind(pack, msetex), ServerInfo(
+        name=name,
+        version=facts.get(f"{name}_version") or facts.get("redis_version") or "unknown",
+        release_command=kind.release_command,
+        protocol=protocol,
+        connection_id=number if isinstance(number, int) else None,
+        run_id=facts.get("run_id", ""),
+    )

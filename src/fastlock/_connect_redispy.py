@@ -1,0 +1,319 @@
+"""redis-py's connections and parsers, fitted for one handshake under a deadline.
+
+Law: all that is known of redis-py's insides stands here (redis-py 5.0.1 to 8): the
+connections take their time limits from the guard, the parsers read through it and keep
+the server's errors as they came. redis-py is imported inside ``classes()`` only.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from ._version import __version__
+from .config import Config
+from .errors import ConfigError
+
+#: What a reply may begin with, and what a TLS record does (an alert, a handshake).
+_RESP = b"+-:$*%~>|(#,_=!"
+_TLS = b"\x15\x16"
+#: A handshake's answers take some hundred bytes; more is no Redis or Valkey server.
+_MAX_BYTES = 65536
+
+
+class NotRESP(Exception):
+    """The peer sent what no Redis or Valkey server sends."""
+
+
+class SpeaksTLS(Exception):
+    """The peer answered a plain connection in TLS."""
+
+
+class Closed(Exception):
+    """The server closed the connection as soon as it was made."""
+
+
+class Guard:
+    """Watches one handshake: its time, its bytes, the server's words, the secrets."""
+
+    def __init__(self, config: Config, timeout: float) -> None:
+        self.deadline = monotonic() + timeout
+        self.hello: dict[str, Any] = {}
+        self.secrets = [config.password] if config.password else []
+        self.closed = False
+        self.provider_error: Exception | None = None
+        self._resp3 = config.protocol == 3
+        self._received = 0
+        self.unread: Callable[[], int] = int  # bytes received and not yet parsed (asyncio)
+
+    def remaining(self) -> float:
+        """Seconds left; never 0, which would mean "do not block" to a socket."""
+        return max(self.deadline - monotonic(), 0.001)
+
+    def received(self, data: bytes) -> None:
+        """Look at what has just arrived."""
+        if data and not self._received:
+            if data[0] in _TLS:
+                raise SpeaksTLS
+            if data[0] not in _RESP:
+                raise NotRESP
+        self._received += len(data)
+        if self._received > _MAX_BYTES:
+            raise NotRESP
+
+    def replied(self, reply: Any) -> Any:
+        """Keep the answer to HELLO, the only map of a handshake."""
+        if isinstance(reply, dict) and not self.hello:
+            self.hello = {_str(key): _str(value) for key, value in reply.items()}
+        return reply
+
+    def pong(self, read: Callable[[], Any]) -> None:
+        try:
+            answer = read()
+        except Exception as error:
+            self.pong_refused(error)
+        else:
+            if answer not in (b"PONG", "PONG"):
+                raise NotRESP
+
+    def pong_refused(self, error: Exception) -> None:
+        """A user without the right to PING is let in all the same."""
+        if not getattr(error, "raw", "").startswith("NOPERM"):
+            raise error
+
+    def finish(self, unread: int) -> None:
+        """The handshake is over; refuse what must not be handed on."""
+        if self.closed:
+            raise Closed
+        if unread or (self._resp3 and self.hello.get("proto") != 3):
+            raise NotRESP
+
+
+def _str(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+class _Provider:
+    """The user's credential provider, with its failures told from the server's."""
+
+    def __init__(self, provider: Any, guard: Guard) -> None:
+        self._provider = provider
+        self._guard = guard
+
+    def get_credentials(self) -> tuple[str, ...]:
+        try:
+            return self._checked(self._provider.get_credentials())
+        except Exception as error:
+            self._guard.provider_error = error
+            raise
+
+    async def get_credentials_async(self) -> tuple[str, ...]:
+        get = getattr(self._provider, "get_credentials_async", None)
+        if get is None:
+            return self.get_credentials()
+        try:
+            return self._checked(await get())
+        except Exception as error:
+            self._guard.provider_error = error
+            raise
+
+    def _checked(self, given: Any) -> tuple[str, ...]:
+        fits = isinstance(given, tuple | list) and len(given) in (1, 2)
+        if not fits or not all(isinstance(part, str) for part in given):
+            raise ConfigError(
+                "credential_provider", "must give (password,) or (username, password), as text"
+            )
+        self._guard.secrets.append(given[-1])
+        return tuple(given)
+
+
+class _Metered:
+    """A socket for redis-py's reader: one deadline for all reads together."""
+
+    def __init__(self, sock: Any, guard: Guard) -> None:
+        self._sock = sock
+        self._guard = guard
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(self._guard.remaining())
+        data: bytes = self._sock.recv(size)
+        self._guard.received(data)
+        return data
+
+
+class _MeteredStream:
+    """A StreamReader for redis-py's asyncio parsers that looks at bytes as they come."""
+
+    def __init__(self, reader: Any, guard: Guard) -> None:
+        self._reader = reader
+        self._guard = guard
+        self._held = b""
+        guard.unread = lambda: len(self._held)
+
+    async def _more(self) -> bool:
+        data = await self._reader.read(4096)
+        self._guard.received(data)
+        self._held += data
+        return bool(data)
+
+    def _take(self, size: int) -> bytes:
+        taken, self._held = self._held[:size], self._held[size:]
+        return taken
+
+    async def readline(self) -> bytes:
+        while b"\n" not in self._held and await self._more():
+            pass
+        return self._take(self._held.find(b"\n") + 1)
+
+    async def readexactly(self, size: int) -> bytes:
+        while len(self._held) < size and await self._more():
+            pass
+        if len(self._held) < size:
+            raise EOFError
+        return self._take(size)
+
+
+class Classes(NamedTuple):
+    """Makers of connections: (config, guard, ssl context or None) -> Connection."""
+
+    sync: Callable[[Config, Guard, ssl.SSLContext | None], Any]
+    asyncio: Callable[[Config, Guard, ssl.SSLContext | None], Any]
+
+
+@functools.lru_cache(maxsize=1)
+def classes() -> Classes:
+    """Fit redis-py's classes; imports redis-py, the first time."""
+    from redis import connection as plain
+    from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser, _RESP2Parser, _RESP3Parser
+    from redis.asyncio import connection as aio
+
+    class Raw:
+        """Keeps an error as the server wrote it."""
+
+        @classmethod
+        def parse_error(cls, response: str) -> Any:
+            error = super().parse_error(response)  # type: ignore[misc]
+            error.raw = response
+            return error
+
+    class Sync(Raw):
+        def on_connect(self: Any, connection: Any) -> None:
+            super().on_connect(connection)  # type: ignore[misc]
+            self._guard = connection.guard
+            self._buffer._sock = _Metered(connection._sock, connection.guard)
+
+        def read_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+            guard = self._guard
+            return guard.replied(super().read_response(*args, **kwargs))  # type: ignore[misc]
+
+    class Async(Raw):
+        def on_connect(self: Any, connection: Any) -> None:
+            super().on_connect(connection)  # type: ignore[misc]
+            self._guard = connection.guard
+            self._stream = _MeteredStream(connection._reader, connection.guard)
+
+        async def read_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+            guard = self._guard
+            return guard.replied(await super().read_response(*args, **kwargs))  # type: ignore[misc]
+
+    class Sync2(Sync, _RESP2Parser): ...
+
+    class Sync3(Sync, _RESP3Parser): ...
+
+    class Async2(Async, _AsyncRESP2Parser): ...
+
+    class Async3(Async, _AsyncRESP3Parser): ...
+
+    class Timed:
+        """Every time limit of redis-py is what the guard has left."""
+
+        guard: Guard
+        context: ssl.SSLContext | None
+
+        @property
+        def socket_timeout(self) -> float:
+            return self.guard.remaining()
+
+        @socket_timeout.setter
+        def socket_timeout(self, _value: object) -> None: ...
+
+        @property
+        def socket_connect_timeout(self) -> float:
+            return self.guard.remaining()
+
+        @socket_connect_timeout.setter
+        def socket_connect_timeout(self, _value: object) -> None: ...
+
+    class SyncTCP(Timed, plain.Connection):
+        def _connect(self) -> Any:
+            sock = super()._connect()
+            if self.context is None:
+                return sock
+            try:
+                return self.context.wrap_socket(sock, server_hostname=self.host)
+            except BaseException:
+                sock.close()
+                raise
+
+    class SyncUnix(Timed, plain.UnixDomainSocketConnection): ...
+
+    class AsyncTCP(Timed, aio.Connection):
+        def _connection_arguments(self) -> Any:
+            arguments = super()._connection_arguments()
+            return arguments if self.context is None else {**arguments, "ssl": self.context}
+
+    class AsyncUnix(Timed, aio.UnixDomainSocketConnection):
+        async def _connect(self) -> None:
+            # redis-py's own would go through the handshake twice.
+            import asyncio
+
+            self._reader, self._writer = await asyncio.open_unix_connection(path=self.path)
+
+    def maker(tcp: type, unix: type, resp2: type, resp3: type) -> Any:
+        def make(config: Config, guard: Guard, context: ssl.SSLContext | None) -> Any:
+            cls = tcp if config.unix_socket is None else unix
+            connection = cls.__new__(cls)
+            connection.guard = guard
+            connection.context = context
+            parser = resp2 if config.protocol == 2 else resp3
+            connection.__init__(**_arguments(config, guard), parser_class=parser)
+            return connection
+
+        return make
+
+    return Classes(
+        maker(SyncTCP, SyncUnix, Sync2, Sync3), maker(AsyncTCP, AsyncUnix, Async2, Async3)
+    )
+
+
+def _arguments(config: Config, guard: Guard) -> dict[str, Any]:
+    """What redis-py's Connection takes. Holds the password: never kept in a frame."""
+    where: dict[str, Any] = (
+        {"host": config.host, "port": config.port}
+        if config.unix_socket is None
+        else {"path": config.unix_socket}
+    )
+    if config.credential_provider is not None:
+        where["credential_provider"] = _Provider(config.credential_provider, guard)
+    else:
+        where |= {"username": config.username, "password": config.password}
+    return {
+        **where,
+        **_library(),
+        "db": config.db,
+        "client_name": config.client_name,
+        "protocol": config.protocol,
+        "health_check_interval": 0,
+    }
+
+
+def _library() -> dict[str, Any]:
+    """How the server lists us (CLIENT SETINFO)."""
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:
+        return {"lib_name": "fastlock", "lib_version": __version__}
+    return {"driver_info": DriverInfo(name="fastlock", lib_version=__version__)}

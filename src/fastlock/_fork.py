@@ -1,0 +1,36 @@
+"""What a forked child must forget. Law: the child owns nothing of its parent's.
+
+``generation`` counts forks; what was made in another generation belongs to an
+ancestor process. Everything registered here is told in the child, where it may
+only drop its share: no shutdown, no TLS goodbye, nothing the parent would feel.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+from weakref import WeakSet
+
+
+class _Forgetful(Protocol):
+    def forked(self) -> None: ...
+
+
+generation = 0
+_registered: WeakSet[_Forgetful] = WeakSet()
+
+
+def register(thing: _Forgetful) -> None:
+    """Have ``thing.forked()`` called in every forked child, for as long as it lives."""
+    _registered.add(thing)
+
+
+def _in_child() -> None:
+    global generation
+    generation += 1
+    for thing in list(_registered):
+        thing.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,21 @@
+"""How long to pause, in seconds. Law: randomness lives here, so that waiters do not march in step."""
+
+from __future__ import annotations
+
+from random import uniform
+
+#: Before the first new connection after a failure, and by how much each further pause grows.
+FIRST_BACKOFF = 0.02
+BACKOFF_FACTOR = 5
+LONGEST_BACKOFF = 2.0
+
+
+def backoff_pause(failures: int) -> float:
+    """Before another connection, after ``failures`` (from 1) in a row: exponential, jittered."""
+    pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * BACKOFF_FACTOR ** min(failures - 1, 8))
+    return pause * uniform(0.5, 1.0)
+
+
+def retry_pause(retry_timeout: float) -> float:
+    """Between two tries for a lock somebody else holds: 0.8 to 1.0 of ``retry_timeout`` ms."""
+    return retry_timeout / 1000 * uniform(0.8, 1.0)

@@ -1,0 +1,6 @@
+-- Take the lock or tell who has it. KEYS[1] lock; ARGV[1] token, ARGV[2] ttl in ms.
+-- nil: taken now; else the token found, which may be our own from an earlier try.
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  return false
+end
+return redis.call('GET', KEYS[1])

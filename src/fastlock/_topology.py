@@ -1,0 +1,195 @@
+"""Floor 5: which connection serves a key, and who makes it when it is gone.
+
+Law: one shared connection per client. One caller connects, the others wait for its
+outcome; before a new connection carries anything, the server has ended the old one,
+so that nothing it still had under way can land later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import _commands, _fork
+from ._commands import Commands, ServerInfo
+from ._connect import open_sync
+from ._impl import Core, PipeLike
+from ._ops import Call
+from .config import Config
+from .errors import FastlockError, TransportError
+
+
+@dataclass(slots=True)
+class Link:
+    """One connection, the dialect spoken on it, and what is known of the server."""
+
+    pipe: Any  # PipeLike or AsyncPipe
+    commands: Commands
+    info: ServerInfo
+    keep: object  # what of redis-py must live as long as the connection
+
+    def encode(self, call: Call) -> bytes:
+        """The call's bytes in this connection's dialect."""
+        if call.refused:
+            self.downgrade()
+        commands = self.commands.spelled_out() if call.spelled_out else self.commands
+        data: bytes = getattr(commands, call.verb)(*call.args)
+        return data
+
+    def downgrade(self) -> None:
+        """This user may not use the server's native commands: scripts from now on."""
+        self.commands = Commands(self.commands.pack)
+        self.info = replace(self.info, release_command=self.commands.release_command)
+
+
+def must_kill(old: ServerInfo | None, new: ServerInfo) -> bool:
+    """Whether ``old`` names a connection of ours on this very run of the server.
+
+    Connection numbers start anew with the server: without the run id as proof the
+    number could be a stranger's.
+    """
+    return bool(old and old.connection_id and old.run_id and old.run_id == new.run_id)
+
+
+def copy_of(error: FastlockError) -> FastlockError:
+    """The same error for another thread, whose traceback is its own."""
+    return type(error)(*error.args)
+
+
+def closed_error() -> FastlockError:
+    """What every call on a closed client raises."""
+    return FastlockError("the client is closed; make a new one")
+
+
+class _Attempt:
+    """One try at connecting: its owner's thread, and its outcome for those who wait."""
+
+    def __init__(self) -> None:
+        self.owner = threading.get_ident()
+        self.done = threading.Event()
+        self.failure: FastlockError | None = None
+
+
+class SyncServer:
+    """The one server of a sync client. Any thread may call it."""
+
+    def __init__(self, config: Config, core: Core, on_connect: Callable[[], None]) -> None:
+        self._config = config
+        self._core = core
+        self._on_connect = on_connect
+        self._closed = False
+        self._forget()
+        _fork.register(self)
+
+    def _forget(self) -> None:
+        self._mutex = threading.RLock()  # a signal handler may interrupt its holder
+        self._link: Link | None = None
+        self._attempt: _Attempt | None = None
+        self._last: ServerInfo | None = None  # of the latest connection, broken or not
+
+    def ready(self) -> Link | None:
+        """The working connection, if there is one."""
+        link = self._link
+        return None if link is None or link.pipe.broken else link
+
+    def link(self, timeout: float) -> Link:
+        """The working connection; makes one if needed, in at most ``timeout`` seconds.
+
+        Raises TransportError (not sent), ServerError (refused by the server, as for a
+        wrong password), ProtocolError, FastlockError when closed.
+        """
+        link = self._link
+        if link is not None and not link.pipe.broken:
+            return link
+        attempt = _Attempt()
+        try:
+            with self._mutex:
+                link = self._link
+                if link is not None and not link.pipe.broken:
+                    return link
+                if self._closed:
+                    raise closed_error()
+                other = self._attempt
+                if other is None:
+                    self._attempt = attempt
+            if other is None:
+                return self._connect(attempt, timeout)
+        finally:
+            try:
+                self._finish(attempt)
+            except BaseException:  # an interrupt: others must not wait for ever
+                self._finish(attempt)
+                raise
+        if other.owner == attempt.owner:  # a signal handler interrupted its own connecting
+            return self.spare(timeout)
+        if not other.done.wait(timeout):
+            raise TransportError(f"still connecting to {self._config.address} at the deadline")
+        if other.failure is not None:
+            raise copy_of(other.failure)
+        return self.link(timeout)
+
+    def _connect(self, attempt: _Attempt, timeout: float) -> Link:
+        try:
+            link = self._open(timeout, self._last)
+            with self._mutex:
+                if self._closed:
+                    raise closed_error()
+                self._link, self._last = link, link.info
+            self._on_connect()
+            return link
+        except FastlockError as error:
+            attempt.failure = error
+            raise
+        except BaseException:
+            attempt.failure = TransportError("the thread that was connecting was interrupted")
+            raise
+
+    def _finish(self, attempt: _Attempt) -> None:
+        with self._mutex:
+            if self._attempt is attempt:
+                self._attempt = None
+        attempt.done.set()
+
+    def spare(self, timeout: float) -> Link:
+        """A connection beside the shared one, for a caller that must not wait for it.
+
+        The caller closes it.
+        """
+        return self._open(timeout, None)
+
+    def _open(self, timeout: float, last: ServerInfo | None) -> Link:
+        timeout = min(timeout, self._config.connect_timeout)
+        opened = open_sync(self._config, timeout)
+        make = self._core.tls_pipe if opened.tls else self._core.pipe
+        pipe: PipeLike = make(opened.sock)
+        try:
+            pack = self._core.pack
+            data, count = _commands.greeting(pack)
+            replies = pipe.call(data, count, timeout)
+            commands, info = _commands.dialect(pack, replies, opened.protocol)
+            if must_kill(last, info):
+                assert last is not None and last.connection_id is not None
+                pipe.call(_commands.kill_connection(pack, last.connection_id), 1, timeout)
+        except BaseException as error:
+            pipe.abort("could not be set up")
+            if isinstance(error, TransportError):
+                raise TransportError(f"{self._config.address}: {error}") from None
+            raise
+        return Link(pipe, commands, info, opened.keep)
+
+    def close(self) -> None:
+        """Close the connection; callers still waiting get an error."""
+        with self._mutex:
+            self._closed = True
+            link, self._link = self._link, None
+        if link is not None:
+            link.pipe.close()
+
+    def forked(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        link = self._link
+        self._forget()
+        if link is not None:
+            link.pipe.forked()

@@ -1,0 +1,516 @@
+"""Floor 1, asyncio: arguments -> operation -> Lease or error, for the tasks of one loop.
+
+Law: no lock logic here; operations of ``_ops`` decide, this carries their effects out.
+Names and arguments are those of ``sync.py``; what talks to the server is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from . import _args, _fork, _impl, _ops
+from ._aiotopology import AsyncServer
+from ._clock import clock
+from ._commands import Pair, ServerInfo, label_of
+from ._ops import Backoff, Call, Claim, Now, Op
+from ._pause import backoff_pause, retry_pause
+from ._tokens import TokenSource
+from ._topology import Link, closed_error
+from .config import Config
+from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
+from .lease import BaseLease, BaseLock, add_note, check_colour, lost_at_exit, remember
+
+__all__ = ["Client", "Lease", "Lock", "LockAll"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Client:
+    """Locks on one server, over one connection shared by all tasks of an event loop.
+
+    Makes no connection before the first call that needs one.
+
+    Args:
+        source: a uri (redis://, rediss://, unix://), a Config, or None.
+        options: fields of Config.
+
+    Raises:
+        ConfigError: a setting is wrong, unknown or contradictory.
+
+    Every method that talks to the server may raise TransportError (the connection could
+    not be made or broke, and ``retries`` were used up), ServerError (the server refused)
+    and FastlockError once the client is closed. Cancelling any of them is safe: a
+    cancelled acquire leaves the lock not held.
+    """
+
+    _core = _impl.core
+
+    def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
+        self.config = Config.of(source, options)
+        self._prefix = self.config.prefix.encode()
+        self._retries = self.config.retries
+        self._patience = self.config.socket_timeout
+        self._tokens = TokenSource(self.config.label)
+        self._server = AsyncServer(self.config, self._core, self._tokens.renew)
+        self._settling: set[asyncio.Task[None]] = set()
+        self._pausing: set[asyncio.Future[None]] = set()
+        self._closed = False
+        remember(self)
+        _fork.register(self)
+
+    @classmethod
+    def from_redis(cls, redis_client: Any, **options: Any) -> Client:
+        """A client with the settings of a redis-py client; ``options`` go on top."""
+        return cls(Config.from_redis(redis_client), **options)
+
+    # -- locks
+
+    def lock(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lock:
+        """A spec of one lock: async context manager, decorator, ``asyncio.Lock``'s methods.
+
+        Args:
+            key: 1 byte to 64 KiB.
+            ttl: seconds until the lock ends by itself, 0.01 to 10 years.
+            timeout: seconds to wait for it; None for ever.
+        """
+        return Lock(self, key, ttl, timeout)
+
+    async def try_acquire(self, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+        """Try once, in one round trip: a Lease, or None when somebody else has the lock.
+
+        Raises OutcomeUnknown when the answer was lost and the retries too.
+        """
+        claim = self._claim((key,), ttl, None)
+        try:
+            return await self._drive(_ops.try_acquire(claim))
+        except BaseException:
+            self._give_back(claim)
+            raise
+
+    async def acquire(
+        self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+    ) -> Lease:
+        """Wait for the lock, at most ``timeout`` seconds (None: for ever).
+
+        The last try is sent when the timeout ends; its answer may take a second more.
+        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+        """
+        claim = self._claim((key,), ttl, timeout, waits=True)
+        try:
+            return await self._drive(_ops.acquire(claim))
+        except BaseException:
+            self._give_back(claim)
+            raise
+
+    async def try_acquire_many(
+        self, keys: Iterable[str | bytes], ttl: float = 30.0
+    ) -> list[Lease | None]:
+        """Try each key once, in one write: a Lease or None for each, in order.
+
+        An error about any of them gives all back.
+        """
+        claim = self._claim(_args.key_list(keys), ttl, None)
+        try:
+            return await self._drive(_ops.try_acquire_many(claim))
+        except BaseException:
+            self._give_back(claim)
+            raise
+
+    async def release_many(self, leases: Iterable[Lease]) -> list[bool]:
+        """Release each, in one write: True or False for each, as ``Lease.release``."""
+        listed = list(leases)
+        for lease in listed:
+            lease._check_process()
+        return await self._drive(_ops.release_many(listed, self._retries))
+
+    def lock_all(
+        self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
+    ) -> LockAll:
+        """All locks or none, as an async context manager that gives the list of Leases.
+
+        No order of the keys can deadlock two callers: none is held while others are
+        waited for. On leaving, all are released.
+        """
+        return LockAll(self, keys, ttl, timeout)
+
+    async def adopt(self, key: str | bytes, token: str) -> Lease:
+        """Take over a lease handed on by another process; LockLost if it holds no longer."""
+        if not isinstance(token, str) or not token:
+            raise ConfigError("token", "it is not a token; pass the other lease's token")
+        pair = (_args.wire_key(key, self._prefix), token.encode("utf-8", "surrogateescape"))
+        return await self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+
+    # -- questions
+
+    async def locked(self, key: str | bytes) -> bool:
+        """Whether anybody holds the lock now."""
+        return bool(await self._ask("locked", key))
+
+    async def holder(self, key: str | bytes) -> str | None:
+        """The label of who holds the lock; None if nobody, "unknown" if another library."""
+        token = await self._ask("holder", key)
+        return None if token is None else label_of(token)
+
+    async def force_release(self, key: str | bytes) -> bool:
+        """Delete the lock, whoever holds it. True if there was one."""
+        return bool(await self._ask("force_release", key))
+
+    async def ping(self) -> float:
+        """The round-trip time in seconds; connects if there is no connection."""
+        await self._server.link(self._patience)
+        started = clock()
+        await self._drive(_ops.ask("ping", (), "", self._retries))
+        return clock() - started
+
+    async def server(self) -> ServerInfo:
+        """What is at the other end; connects if there is no connection."""
+        return (await self._server.link(self._patience)).info
+
+    @property
+    def core(self) -> str:
+        """The core this client runs on: "cython" or "python"."""
+        return self._core.name
+
+    # -- life
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    async def close(self) -> None:
+        """Close the connection. Locks still held stay until their ttl ends."""
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=1.0)
+        self._closed = True
+        for pause in self._pausing:
+            if not pause.done():
+                pause.set_exception(closed_error())
+        await self._server.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<fastlock.aio.Client {self.config.address} core={self.core}>"
+
+    def forked(self) -> None:
+        """In a forked child: nothing here is the child's but the settings."""
+        self._tokens.renew()
+        self._settling = set()
+        self._pausing = set()
+
+    # -- carrying operations out
+
+    def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
+        return Lease(self, key, pair, ttl, deadline)
+
+    def _claim(
+        self,
+        keys: Sequence[str | bytes],
+        ttl: float,
+        timeout: float | None,
+        waits: bool = False,
+    ) -> Claim[Lease]:
+        milliseconds = _args.milliseconds(ttl)
+        patience = _args.wait(timeout)
+        tokens, prefix = self._tokens, self._prefix
+        pairs = [(_args.wire_key(key, prefix), tokens()) for key in keys]
+        until = None if not waits or patience is None else clock() + patience
+        return Claim(keys, pairs, milliseconds, until, self._retries, self._lease)
+
+    async def _ask(self, verb: str, key: str | bytes) -> Any:
+        wire = _args.wire_key(key, self._prefix)
+        return (await self._drive(_ops.ask(verb, (wire,), key, self._retries)))[0]
+
+    async def _drive(self, op: Op[R]) -> R:
+        """Carry out the operation's effects until it returns or raises.
+
+        Cancellation is thrown into the operation, so that it can leave its lease in a
+        truthful state.
+        """
+        answer: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                if error is None:
+                    effect = op.send(answer)
+                else:
+                    effect = op.throw(error)
+                    error = None
+                try:
+                    if type(effect) is Call:
+                        answer = await self._call(effect)
+                    else:
+                        answer = await self._pause(effect)
+                except (FastlockError, asyncio.CancelledError) as failure:
+                    error = failure
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    async def _call(self, call: Call) -> tuple[float, list[Any]]:
+        link: Link | None = self._server.ready()
+        if link is None:
+            timeout = self._patience
+            if call.until is not None:
+                timeout = min(timeout, call.until - clock())
+            link = await self._server.link(timeout)
+        data = link.encode(call)
+        sent_at = clock()
+        try:
+            answer = link.pipe.call(data, call.count)
+            if call.until is None or call.until - sent_at >= self._patience:
+                return sent_at, await answer
+            expiry = answer.get_loop().call_later(call.until - sent_at, _expire, answer)
+            try:
+                return sent_at, await answer
+            finally:
+                expiry.cancel()
+        except TransportError as error:
+            error.sent_at = sent_at
+            raise
+
+    async def _pause(self, effect: Any) -> float:
+        kind = type(effect)
+        if kind is not Now:
+            if kind is Backoff:
+                pause = backoff_pause(effect.failures)
+            else:
+                pause = retry_pause(self.config.retry_timeout)
+            if effect.until is not None:
+                pause = min(pause, max(0.0, effect.until - clock()))
+            await self._sleep(pause)
+        return clock()
+
+    async def _sleep(self, pause: float) -> None:
+        """Sleep; FastlockError at once when the client is closed meanwhile."""
+        if self._closed:
+            raise closed_error()
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        timer = loop.call_later(pause, _wake, over)
+        self._pausing.add(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._pausing.discard(over)
+
+    # -- giving back
+
+    def _give_back(self, claim: Claim[Lease]) -> None:
+        """Whatever left the acquire: what the server may hold for it is released.
+
+        At once on the same connection, behind what took it, then confirmed in the
+        background until it is certain or the ttl has ended.
+        """
+        if claim.maybe:
+            self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
+
+    def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
+        try:
+            link = self._server.ready()
+            if link is not None:
+                for start in range(0, len(pairs), _ops.BATCH):
+                    call = _ops.give_back(pairs[start : start + _ops.BATCH])
+                    link.pipe.post(link.encode(call), call.count)
+        except FastlockError:
+            pass  # the background connects anew
+        task = asyncio.ensure_future(self._settle(pairs, until))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, pairs: list[Pair], until: float) -> None:
+        try:
+            await self._drive(_ops.settle(pairs, until))
+        except FastlockError:
+            pass  # closed meanwhile: the ttl must do
+
+
+def _expire(answer: asyncio.Future[list[Any]]) -> None:
+    if not answer.done():
+        error = TransportError("no answer in time", sent=True)
+        error.timed_out = True
+        answer.set_exception(error)
+
+
+def _wake(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
+
+
+class Lease(BaseLease):
+    """A held lock of an asyncio client; see BaseLease. Any task of the loop may use it."""
+
+    __slots__ = ()
+    _client: Client
+
+    async def release(self) -> bool:
+        """Free the lock. True: freed by us. False: it was no longer ours.
+
+        Raises OutcomeUnknown when neither can be known, TransportError when the server
+        was not reached; then it may be called again. LockError in a forked child.
+        """
+        self._check_process()
+        if self.over:
+            return False
+        return await self._client._drive(_ops.release(self, self._client._retries))
+
+    async def extend(self, ttl: float | None = None) -> None:
+        """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
+
+        Raises LockLost if it is no longer ours, OutcomeUnknown when the answer was lost;
+        LockError in a forked child. One extension of a lease at a time.
+        """
+        self._check_process()
+        milliseconds = _args.milliseconds(self.ttl if ttl is None else ttl)
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        async with self._turn:
+            if self.over:
+                raise lost_at_exit(self)
+            client = self._client
+            await client._drive(_ops.extend(self, milliseconds, client._retries, clock()))
+
+    async def __aenter__(self) -> Lease:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Release. LockLost if it was lost before; the body's own exception goes first."""
+        try:
+            freed = await self.release()
+            if not freed and error is None:
+                raise lost_at_exit(self)
+        except FastlockError as failure:
+            if error is None:
+                raise
+            add_note(error, failure)
+        except BaseException:
+            if not self.over:
+                self._client._give_back_pairs([self.pair], self.deadline)
+            raise
+
+
+class Lock(BaseLock):
+    """A lock spec of an asyncio client: async context manager, decorator, ``acquire``.
+
+    As a context manager and decorator every task has a lease of its own, and entering
+    gives it; with ``acquire`` and ``release`` the spec itself holds one, which any task
+    may release. Not re-entrant.
+    """
+
+    _client: Client
+
+    async def __aenter__(self) -> Lease:
+        who = asyncio.current_task()
+        self._check_entry(who)
+        lease = self._entered[who] = await self._client.acquire(self.key, self.ttl, self.timeout)
+        return lease
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._entered.pop(asyncio.current_task()).__aexit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        """Hold the lock during every call of the coroutine function ``function``."""
+        check_colour(function, inspect.iscoroutinefunction(function), wanted_async=True)
+
+        @functools.wraps(function)
+        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with self:
+                return await function(*args, **kwargs)
+
+        return locked
+
+    async def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As ``threading.Lock.acquire``: True once held; -1 waits for ever."""
+        patience = self._wait_of(blocking, timeout)
+        try:
+            if blocking:
+                lease: Lease | None = await self._client.acquire(self.key, self.ttl, patience)
+            else:
+                lease = await self._client.try_acquire(self.key, self.ttl)
+        except AcquireTimeout:
+            return False
+        if lease is not None:
+            self._lease = lease
+        return lease is not None
+
+    async def release(self) -> bool:
+        """As ``threading.Lock.release``, from any task; False: it was no longer ours."""
+        freed: bool = await self._hand_out().release()
+        self._lease = None
+        return freed
+
+    async def locked(self) -> bool:
+        """Whether anybody holds the lock now; asks the server."""
+        return await self._client.locked(self.key)
+
+
+class LockAll:
+    """Several locks or none, as an async context manager; made by ``Client.lock_all``."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Iterable[str | bytes],
+        ttl: float,
+        timeout: float | None,
+    ) -> None:
+        self._client = client
+        self._keys = _args.distinct(_args.key_list(keys))
+        self._ttl = ttl
+        self._timeout = timeout
+        self._leases: list[Lease] = []
+        _args.milliseconds(ttl)
+        _args.wait(timeout)
+
+    async def __aenter__(self) -> list[Lease]:
+        claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
+        try:
+            self._leases = await self._client._drive(_ops.acquire_all(claim))
+            return self._leases
+        except BaseException:
+            self._client._give_back(claim)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        leases = self._leases
+        try:
+            results = await self._client.release_many(leases)
+            for lease, freed in zip(leases, results, strict=True):
+                if not freed and error is None:
+                    raise lost_at_exit(lease)
+        except FastlockError as failure:
+            if error is None:
+                raise
+            add_note(error, failure)
+        except BaseException:
+            self._client._give_back_pairs(
+                [lease.pair for lease in leases], max(lease.deadline for lease in leases)
+            )
+            raise

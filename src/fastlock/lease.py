@@ -1,0 +1,196 @@
+"""What a lease and a lock spec know without asking anybody: shared by sync and asyncio.
+
+Law: no I/O. A lease's own words about itself come from its deadline and the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from weakref import WeakValueDictionary
+
+from . import _args, _fork
+from ._clock import clock
+from ._commands import Pair
+from .config import Config
+from .errors import LockError, LockLost
+
+_log = logging.getLogger("fastlock")
+
+
+class BaseLease:
+    """A lock that was ours when this was made, and until when it surely is.
+
+    Attributes:
+        key: the key as the caller wrote it (without the prefix).
+        ttl: the time to live last asked for, in seconds.
+        deadline: until when the lock surely holds, in seconds on fastlock's clock
+            (CLOCK_BOOTTIME, which runs on during suspend); see ``remaining()``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_client",
+        "_generation",
+        "_turn",
+        "deadline",
+        "doubt",
+        "key",
+        "over",
+        "pair",
+        "ttl",
+    )
+
+    def __init__(
+        self, client: Any, key: str | bytes, pair: Pair, ttl: int, deadline: float
+    ) -> None:
+        self._client = client
+        self._generation = _fork.generation
+        self._turn: Any = None  # lets one extension at a time through; made when first needed
+        self.key = key
+        self.pair = pair  # wire key, token
+        self.ttl = ttl / 1000
+        self.deadline = deadline
+        self.doubt = False  # a release may have been carried out without our knowing
+        self.over = False  # the server has said that it is not ours (any more)
+
+    @property
+    def token(self) -> str:
+        """The secret that proves possession; hand it to ``adopt`` elsewhere, never log it."""
+        return self.pair[1].decode("utf-8", "surrogateescape")
+
+    def remaining(self) -> float:
+        """Seconds until the deadline; 0.0 when the lease is over."""
+        return 0.0 if self.over else max(0.0, self.deadline - clock())
+
+    def valid(self) -> bool:
+        """Whether the lock surely is ours at this instant. No I/O."""
+        return not self.over and clock() < self.deadline
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lock ended other than by release: refused by the server, or expired."""
+        return not self.valid()
+
+    def _check_process(self) -> None:
+        if self._generation != _fork.generation:
+            raise LockError(
+                f"{self.key!r} is held by the parent process; a forked child owns none of its "
+                "parent's leases (the parent may hand its token on to adopt())",
+                self.key,
+            )
+
+    def __repr__(self) -> str:
+        state = "over" if self.over else f"{self.remaining():.3f} s left"
+        return f"<{type(self).__name__} {self.key!r} {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a lease cannot be pickled or copied; hand its key and token to client.adopt()"
+        )
+
+
+class BaseLock:
+    """A spec: which lock, for how long, how patiently. Cheap and reusable.
+
+    Attributes:
+        key: as the caller wrote it; ttl: seconds; timeout: seconds, None for ever.
+    """
+
+    def __init__(self, client: Any, key: str | bytes, ttl: float, timeout: float | None) -> None:
+        _args.milliseconds(ttl)
+        _args.wait(timeout)
+        _args.wire_key(key, b"")
+        self.key = key
+        self.ttl = ttl
+        self.timeout = timeout
+        self._client = client
+        self._lease: Any = None  # of acquire() and release()
+        self._entered: dict[Any, Any] = {}  # thread or task -> the lease of its `with`
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key!r} ttl={self.ttl} timeout={self.timeout}>"
+
+    def __reduce__(self) -> Any:
+        public = self._client.config.public()
+        return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout)
+
+    def _check_entry(self, who: Any) -> None:
+        """Refuse to wait for oneself: locks are not re-entrant."""
+        held = self._entered.get(who)
+        if held is not None and held.valid():
+            raise LockError(
+                f"{self.key!r} is already held through this lock by the same thread or task, and "
+                "locks are not re-entrant",
+                self.key,
+            )
+
+    def _wait_of(self, blocking: bool, timeout: float) -> float | None:
+        """threading.Lock's two arguments as one timeout."""
+        if not blocking:
+            if timeout != -1:
+                raise ValueError("can't specify a timeout for a non-blocking call")
+            return 0.0
+        return None if timeout == -1 else timeout
+
+    def _hand_out(self) -> Any:
+        """The lease of acquire(), for release(); RuntimeError as of an unlocked Lock."""
+        lease = self._lease
+        if lease is None:
+            raise RuntimeError(f"release of {self.key!r}, which this lock has not acquired")
+        return lease
+
+
+def check_colour(wrapped: Any, is_async: bool, wanted_async: bool) -> None:
+    """A decorator of the wrong colour would block a loop or never wait."""
+    if is_async and not wanted_async:
+        raise TypeError(
+            f"{wrapped!r} is a coroutine function; decorate it with a lock of fastlock.aio.Client"
+        )
+    if wanted_async and not is_async:
+        raise TypeError(
+            f"{wrapped!r} is not a coroutine function; decorate it with a lock of fastlock.Client"
+        )
+
+
+def lost_at_exit(lease: BaseLease) -> LockLost:
+    """What leaving a ``with`` raises when the lock had ended before."""
+    return LockLost(
+        f"{lease.key!r} was lost before its block ended: it expired, was deleted or taken over "
+        f"(ttl {lease.ttl} s)",
+        lease.key,
+    )
+
+
+def add_note(error: BaseException, failure: Exception) -> None:
+    """The body's own exception goes on; what went wrong at release is told beside it."""
+    if hasattr(error, "add_note"):  # Python 3.11
+        error.add_note(f"and the lock was not released in order: {failure}")
+    else:
+        _log.warning("the lock was not released in order: %s", failure)
+
+
+# -- clients by where they lead, for unpickled specs
+
+_clients: WeakValueDictionary[Any, Any] = WeakValueDictionary()
+
+
+def remember(client: Any) -> None:
+    """Let specs that are unpickled in this process bind to ``client``."""
+    config: Config = client.config
+    _clients.setdefault((type(client), config.address, config.prefix), client)
+
+
+def _unpickle(
+    kind: Any, public: dict[str, Any], key: str | bytes, ttl: float, timeout: float | None
+) -> Any:
+    """Bind to a client of the same server: one that lives here, or the environment's, or new."""
+    config = Config(**public)
+    where = (kind, config.address, config.prefix)
+    client = _clients.get(where)
+    if client is None or client.closed:
+        environment = Config.from_env()
+        same = (environment.address, environment.prefix) == where[1:]
+        client = kind(environment if same else config)
+        _clients[where] = client
+    return client.lock(key, ttl=ttl, timeout=timeout)

@@ -1,0 +1,500 @@
+"""Floor 1, sync: arguments -> operation -> Lease or error, for any number of threads.
+
+Law: no lock logic here; operations of ``_ops`` decide, this carries their effects out.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from . import _args, _fork, _impl, _ops
+from ._background import Background
+from ._clock import clock
+from ._commands import Pair, ServerInfo, label_of
+from ._ops import Backoff, Call, Claim, Now, Op, WaitFor
+from ._pause import backoff_pause, retry_pause
+from ._resp import Reentered
+from ._tokens import TokenSource
+from ._topology import Link, SyncServer, closed_error
+from .config import Config
+from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
+from .lease import BaseLease, BaseLock, add_note, check_colour, lost_at_exit, remember
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Client:
+    """Locks on one server, over one connection shared by all threads.
+
+    Makes no connection before the first call that needs one.
+
+    Args:
+        source: a uri (redis://, rediss://, unix://), a Config, or None.
+        options: fields of Config.
+
+    Raises:
+        ConfigError: a setting is wrong, unknown or contradictory.
+
+    Every method that talks to the server may raise TransportError (the connection could
+    not be made or broke, and ``retries`` were used up), ServerError (the server refused)
+    and FastlockError once the client is closed.
+    """
+
+    _core = _impl.core
+
+    def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
+        self.config = Config.of(source, options)
+        self._prefix = self.config.prefix.encode()
+        self._retries = self.config.retries
+        self._patience = self.config.socket_timeout
+        self._tokens = TokenSource(self.config.label)
+        self._server = SyncServer(self.config, self._core, self._tokens.renew)
+        self._background = Background(self._settle)
+        self._closing = threading.Event()
+        remember(self)
+        _fork.register(self)
+
+    @classmethod
+    def from_redis(cls, redis_client: Any, **options: Any) -> Client:
+        """A client with the settings of a redis-py client; ``options`` go on top."""
+        return cls(Config.from_redis(redis_client), **options)
+
+    # -- locks
+
+    def lock(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lock:
+        """A spec of one lock: context manager, decorator, ``threading.Lock``'s methods.
+
+        Args:
+            key: 1 byte to 64 KiB.
+            ttl: seconds until the lock ends by itself, 0.01 to 10 years.
+            timeout: seconds to wait for it; None for ever.
+        """
+        return Lock(self, key, ttl, timeout)
+
+    def try_acquire(self, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+        """Try once, in one round trip: a Lease, or None when somebody else has the lock.
+
+        Raises OutcomeUnknown when the answer was lost and the retries too.
+        """
+        claim = self._claim((key,), ttl, None)
+        try:
+            return self._drive(_ops.try_acquire(claim))
+        except BaseException:
+            self._give_back(claim)
+            raise
+
+    def acquire(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lease:
+        """Wait for the lock, at most ``timeout`` seconds (None: for ever).
+
+        The last try is sent when the timeout ends; its answer may take a second more.
+        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+        """
+        claim = self._claim((key,), ttl, timeout, waits=True)
+        try:
+            return self._drive(_ops.acquire(claim))
+        except BaseException:
+            self._give_back(claim)
+            raise
+
+    def try_acquire_many(
+        self, keys: Iterable[str | bytes], ttl: float = 30.0
+    ) -> list[Lease | None]:
+        """Try each key once, in one write: a Lease or None for each, in order.
+
+        An error about any of them gives all back.
+        """
+        claim = self._claim(_args.key_list(keys), ttl, None)
+        try:
+            return self._drive(_ops.try_acquire_many(claim))
+        except BaseException:
+            self._give_back(claim)
+            raise
+
+    def release_many(self, leases: Iterable[Lease]) -> list[bool]:
+        """Release each, in one write: True or False for each, as ``Lease.release``."""
+        listed = list(leases)
+        for lease in listed:
+            lease._check_process()
+        return self._drive(_ops.release_many(listed, self._retries))
+
+    def lock_all(
+        self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
+    ) -> LockAll:
+        """All locks or none, as a context manager that gives the list of Leases.
+
+        No order of the keys can deadlock two callers: none is held while others are
+        waited for. On leaving, all are released.
+        """
+        return LockAll(self, keys, ttl, timeout)
+
+    def adopt(self, key: str | bytes, token: str) -> Lease:
+        """Take over a lease handed on by another process; LockLost if it holds no longer."""
+        if not isinstance(token, str) or not token:
+            raise ConfigError("token", "it is not a token; pass the other lease's token")
+        pair = (_args.wire_key(key, self._prefix), token.encode("utf-8", "surrogateescape"))
+        return self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+
+    # -- questions
+
+    def locked(self, key: str | bytes) -> bool:
+        """Whether anybody holds the lock now."""
+        return bool(self._ask("locked", key))
+
+    def holder(self, key: str | bytes) -> str | None:
+        """The label of who holds the lock; None if nobody, "unknown" if another library."""
+        token = self._ask("holder", key)
+        return None if token is None else label_of(token)
+
+    def force_release(self, key: str | bytes) -> bool:
+        """Delete the lock, whoever holds it. True if there was one."""
+        return bool(self._ask("force_release", key))
+
+    def ping(self) -> float:
+        """The round-trip time in seconds; connects if there is no connection."""
+        self._server.link(self._patience)
+        started = clock()
+        self._drive(_ops.ask("ping", (), "", self._retries))
+        return clock() - started
+
+    @property
+    def server(self) -> ServerInfo:
+        """What is at the other end; connects if there is no connection."""
+        return self._server.link(self._patience).info
+
+    @property
+    def core(self) -> str:
+        """The core this client runs on: "cython" or "python"."""
+        return self._core.name
+
+    # -- life
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closing.is_set()
+
+    def close(self) -> None:
+        """Close the connection. Locks still held stay until their ttl ends."""
+        self._background.finish(1.0)
+        self._closing.set()
+        self._server.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<fastlock.Client {self.config.address} core={self.core}>"
+
+    def forked(self) -> None:
+        """In a forked child: nothing here is the child's but the settings."""
+        self._tokens.renew()
+        self._background = Background(self._settle)
+        closed, self._closing = self._closing.is_set(), threading.Event()
+        if closed:
+            self._closing.set()
+
+    # -- carrying operations out
+
+    def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
+        return Lease(self, key, pair, ttl, deadline)
+
+    def _claim(
+        self,
+        keys: Sequence[str | bytes],
+        ttl: float,
+        timeout: float | None,
+        waits: bool = False,
+    ) -> Claim[Lease]:
+        milliseconds = _args.milliseconds(ttl)
+        patience = _args.wait(timeout)
+        tokens, prefix = self._tokens, self._prefix
+        pairs = [(_args.wire_key(key, prefix), tokens()) for key in keys]
+        until = None if not waits or patience is None else clock() + patience
+        return Claim(keys, pairs, milliseconds, until, self._retries, self._lease)
+
+    def _ask(self, verb: str, key: str | bytes) -> Any:
+        wire = _args.wire_key(key, self._prefix)
+        return self._drive(_ops.ask(verb, (wire,), key, self._retries))[0]
+
+    def _drive(self, op: Op[R], interrupt: BaseException | None = None) -> R:
+        """Carry out the operation's effects until it returns or raises.
+
+        Whatever interrupts in between is thrown into the operation, so that it can
+        leave its lease in a truthful state.
+        """
+        answer: Any = None
+        error: BaseException | None = interrupt
+        try:
+            while True:
+                if error is None:
+                    effect = op.send(answer)
+                else:
+                    effect = op.throw(error)
+                    error = None
+                try:
+                    if type(effect) is Call:
+                        answer = self._call(effect)
+                    else:
+                        answer = self._pause(effect)
+                except FastlockError as failure:
+                    error = failure
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        except BaseException as caught:
+            if op.gi_frame is None:  # type: ignore[attr-defined]
+                raise
+            return self._drive(op, caught)
+
+    def _call(self, call: Call) -> tuple[float, list[Any]]:
+        timeout = self._patience
+        if call.until is not None:
+            timeout = min(timeout, call.until - clock())
+        link = self._server.link(timeout)
+        try:
+            return self._exchange(link, call, timeout)
+        except Reentered:
+            link = self._server.spare(timeout)
+            try:
+                return self._exchange(link, call, timeout)
+            finally:
+                link.pipe.close()
+
+    def _exchange(self, link: Link, call: Call, timeout: float) -> tuple[float, list[Any]]:
+        data = link.encode(call)
+        sent_at = clock()
+        try:
+            return sent_at, link.pipe.call(data, call.count, timeout)
+        except TransportError as error:
+            error.sent_at = sent_at
+            if error.timed_out and timeout >= self._patience:
+                link.pipe.abort(f"no answer for {self._patience} s")
+            raise
+
+    def _pause(self, effect: Any) -> float:
+        kind = type(effect)
+        if kind is not Now:
+            if kind is Backoff:
+                pause = backoff_pause(effect.failures)
+            else:
+                pause = retry_pause(self.config.retry_timeout)
+            if effect.until is not None:
+                pause = min(pause, max(0.0, effect.until - clock()))
+            if self._closing.wait(pause):
+                raise closed_error()
+        return clock()
+
+    # -- giving back
+
+    def _give_back(self, claim: Claim[Lease]) -> None:
+        """Whatever left the acquire: what the server may hold for it is released.
+
+        At once on the same connection, behind what took it, then confirmed in the
+        background until it is certain or the ttl has ended.
+        """
+        if claim.maybe:
+            self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
+
+    def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
+        link = self._server.ready()
+        if link is not None:
+            try:
+                for start in range(0, len(pairs), _ops.BATCH):
+                    call = _ops.give_back(pairs[start : start + _ops.BATCH])
+                    link.pipe.post(link.encode(call), call.count)
+            except TransportError:
+                pass  # the background connects anew
+        self._background.add(pairs, until)
+
+    def _settle(self, pairs: list[Pair], until: float) -> None:
+        self._drive(_ops.settle(pairs, until))
+
+
+class Lease(BaseLease):
+    """A held lock of a sync client; see BaseLease. Any thread may use it."""
+
+    __slots__ = ()
+    _client: Client
+
+    def release(self) -> bool:
+        """Free the lock. True: freed by us. False: it was no longer ours.
+
+        Raises OutcomeUnknown when neither can be known, TransportError when the server
+        was not reached; then it may be called again. LockError in a forked child.
+        """
+        self._check_process()
+        if self.over:
+            return False
+        return self._client._drive(_ops.release(self, self._client._retries))
+
+    def extend(self, ttl: float | None = None) -> None:
+        """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
+
+        Raises LockLost if it is no longer ours, OutcomeUnknown when the answer was lost;
+        LockError in a forked child. One extension of a lease at a time.
+        """
+        self._check_process()
+        milliseconds = _args.milliseconds(self.ttl if ttl is None else ttl)
+        if self._turn is None:
+            _first_turn(self)
+        with self._turn:
+            if self.over:
+                raise lost_at_exit(self)
+            client = self._client
+            client._drive(_ops.extend(self, milliseconds, client._retries, clock()))
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Release. LockLost if it was lost before; the body's own exception goes first."""
+        try:
+            freed = self.release()
+            if not freed and error is None:
+                raise lost_at_exit(self)
+        except FastlockError as failure:
+            if error is None:
+                raise
+            add_note(error, failure)
+        except BaseException:
+            if not self.over:
+                self._client._give_back_pairs([self.pair], self.deadline)
+            raise
+
+
+_turns = threading.RLock()
+
+
+def _first_turn(lease: Lease) -> None:
+    with _turns:
+        if lease._turn is None:
+            lease._turn = threading.RLock()
+
+
+class Lock(BaseLock):
+    """A lock spec of a sync client: context manager, decorator, ``threading.Lock``'s methods.
+
+    As a context manager and decorator every thread has a lease of its own, and entering
+    gives it; with ``acquire`` and ``release`` the spec itself holds one, which any thread
+    may release. Not re-entrant.
+    """
+
+    _client: Client
+
+    def __enter__(self) -> Lease:
+        who = threading.get_ident()
+        self._check_entry(who)
+        lease = None
+        try:
+            lease = self._entered[who] = self._client.acquire(self.key, self.ttl, self.timeout)
+            return lease
+        except BaseException:
+            if lease is not None:
+                self._client._give_back_pairs([lease.pair], lease.deadline)
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._entered.pop(threading.get_ident()).__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Hold the lock during every call of ``function``."""
+        check_colour(function, inspect.iscoroutinefunction(function), wanted_async=False)
+
+        @functools.wraps(function)
+        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                return function(*args, **kwargs)
+
+        return locked
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As ``threading.Lock.acquire``: True once held; -1 waits for ever."""
+        patience = self._wait_of(blocking, timeout)
+        try:
+            if blocking:
+                lease: Lease | None = self._client.acquire(self.key, self.ttl, patience)
+            else:
+                lease = self._client.try_acquire(self.key, self.ttl)
+        except AcquireTimeout:
+            return False
+        if lease is not None:
+            self._lease = lease
+        return lease is not None
+
+    def release(self) -> bool:
+        """As ``threading.Lock.release``, from any thread; False: it was no longer ours."""
+        freed: bool = self._hand_out().release()
+        self._lease = None
+        return freed
+
+    def locked(self) -> bool:
+        """Whether anybody holds the lock now; asks the server."""
+        return self._client.locked(self.key)
+
+
+class LockAll:
+    """Several locks or none, as a context manager; made by ``Client.lock_all``."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Iterable[str | bytes],
+        ttl: float,
+        timeout: float | None,
+    ) -> None:
+        self._client = client
+        self._keys = _args.distinct(_args.key_list(keys))
+        self._ttl = ttl
+        self._timeout = timeout
+        self._leases: list[Lease] = []
+        _args.milliseconds(ttl)
+        _args.wait(timeout)
+
+    def __enter__(self) -> list[Lease]:
+        claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
+        try:
+            self._leases = self._client._drive(_ops.acquire_all(claim))
+            return self._leases
+        except BaseException:
+            self._client._give_back(claim)
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        leases = self._leases
+        try:
+            for lease, freed in zip(leases, self._client.release_many(leases), strict=True):
+                if not freed and error is None:
+                    raise lost_at_exit(lease)
+        except FastlockError as failure:
+            if error is None:
+                raise
+            add_note(error, failure)
+        except BaseException:
+            self._client._give_back_pairs(
+                [lease.pair for lease in leases], max(lease.deadline for lease in leases)
+            )
+            raise
