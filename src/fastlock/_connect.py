@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._connect_faults import fault, tls_context
-from ._connect_redispy import Guard, classes
+from ._connect_redispy import Guard, async_connection, sync_connection
 from .config import Config
 from .errors import FastlockError
 
@@ -74,7 +74,7 @@ def open_sync(config: Config, timeout: float) -> Opened:
 
 def _open_sync(config: Config, guard: Guard) -> Opened:
     context = tls_context(config) if config.ssl else None
-    connection = classes().sync(config, guard, context)
+    connection = sync_connection(config, guard, context)
     try:
         connection.connect()
         if config.protocol == 2:
@@ -107,7 +107,7 @@ async def open_async(config: Config, timeout: float) -> OpenedAsync:
 async def _open_async(config: Config, guard: Guard) -> OpenedAsync:
     # Reading the system's certificate authorities takes tens of milliseconds.
     context = await asyncio.to_thread(tls_context, config) if config.ssl else None
-    connection = classes().asyncio(config, guard, context)
+    connection = async_connection(config, guard, context)
     try:
         await connection.connect()
         if config.protocol == 2:

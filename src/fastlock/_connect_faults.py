@@ -7,6 +7,7 @@ server said keeps its code. Knows redis-py's errors by what caused them only.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import ssl
@@ -137,7 +138,7 @@ def _system(error: OSError, config: Config, timeout: float) -> TransportError:
     where = config.address
     if isinstance(error, socket.gaierror):
         return TransportError(f"{where}: the name {config.host!r} cannot be resolved: check host")
-    numbers = {int(n) for n in _ERRNO.findall(str(error))} or {error.errno}
+    numbers = {int(n) for n in _ERRNO.findall(str(error))} or {error.errno or 0}
     if numbers <= {errno.ECONNREFUSED}:
         return TransportError(
             f"{where} refused the connection: is the server running, and are host and port right?"
@@ -163,16 +164,14 @@ def tls_context(config: Config) -> ssl.SSLContext:
     With no authority given, those of the system are trusted; otherwise only those given.
     Raises ConfigError naming the setting whose file cannot be used.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context = ssl.create_default_context(
             cafile=config.ssl_ca_certs, capath=config.ssl_ca_path, cadata=config.ssl_ca_data
         )
     except (OSError, ValueError) as error:
-        name = next(n for n in ("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data") if getattr(config, n))
-        raise ConfigError(name, f"holds no usable certificates: {_why(error)}") from None
-    if config.ssl_ca_path is not None:
-        _directory("ssl_ca_path", config.ssl_ca_path)
+        raise _unusable_authority(config, error) from None
+    if config.ssl_ca_path is not None and not os.path.isdir(config.ssl_ca_path):
+        raise ConfigError("ssl_ca_path", f"{config.ssl_ca_path!r} is no directory")
     context.check_hostname = config.ssl_check_hostname
     context.verify_mode = ssl.CERT_REQUIRED if config.ssl_verify else ssl.CERT_NONE
     if config.ssl_min_version is not None:
@@ -193,11 +192,15 @@ def tls_context(config: Config) -> ssl.SSLContext:
     return context
 
 
-def _directory(name: str, path: str) -> None:
-    import os
-
-    if not os.path.isdir(path):
-        raise ConfigError(name, f"{path!r} is no directory; a file goes into ssl_ca_certs")
+def _unusable_authority(config: Config, error: Exception) -> ConfigError:
+    """Which of the settings it was."""
+    name = "ssl_ca_certs"
+    if config.ssl_ca_data is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=config.ssl_ca_data)
+        except (OSError, ValueError) as data_error:
+            name, error = "ssl_ca_data", data_error
+    return ConfigError(name, f"holds no usable certificates: {_why(error)}")
 
 
 def _why(error: Exception) -> str:

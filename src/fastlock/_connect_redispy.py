@@ -2,12 +2,15 @@
 
 Law: all that is known of redis-py's insides stands here (redis-py 5.0.1 to 8): the
 connections take their time limits from the guard, the parsers read through it and keep
-the server's errors as they came. redis-py is imported inside ``classes()`` only.
+the server's errors as they came. redis-py is imported where
+its classes are first needed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import importlib
 import ssl
 from collections.abc import Callable
 from time import monotonic
@@ -176,117 +179,144 @@ class _MeteredStream:
         return self._take(size)
 
 
-class Classes(NamedTuple):
-    """Makers of connections: (config, guard, ssl context or None) -> Connection."""
+# What is mixed into redis-py's parsers
 
-    sync: Callable[[Config, Guard, ssl.SSLContext | None], Any]
-    asyncio: Callable[[Config, Guard, ssl.SSLContext | None], Any]
+
+class _Raw:
+    """Keeps an error as the server wrote it."""
+
+    @classmethod
+    def parse_error(cls, response: str) -> Any:
+        error = super().parse_error(response)  # type: ignore[misc]
+        error.raw = response
+        return error
+
+
+class _SyncParser(_Raw):
+    _guard: Guard
+    _buffer: Any
+
+    def on_connect(self, connection: Any) -> None:
+        super().on_connect(connection)  # type: ignore[misc]
+        self._guard = connection.guard
+        self._buffer._sock = _Metered(connection._sock, connection.guard)
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        return self._guard.replied(super().read_response(*args, **kwargs))  # type: ignore[misc]
+
+
+class _AsyncParser(_Raw):
+    _guard: Guard
+
+    def on_connect(self, connection: Any) -> None:
+        super().on_connect(connection)  # type: ignore[misc]
+        self._guard = connection.guard
+        self._stream = _MeteredStream(connection._reader, connection.guard)
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        reply = await super().read_response(*args, **kwargs)  # type: ignore[misc]
+        return self._guard.replied(reply)
+
+
+# What is mixed into redis-py's connections
+
+
+class _Timed:
+    """Every time limit of redis-py is what the guard has left."""
+
+    guard: Guard
+    context: ssl.SSLContext | None
+    host: str
+
+    @property
+    def socket_timeout(self) -> float:
+        return self.guard.remaining()
+
+    @socket_timeout.setter
+    def socket_timeout(self, _value: object) -> None: ...
+
+    @property
+    def socket_connect_timeout(self) -> float:
+        return self.guard.remaining()
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, _value: object) -> None: ...
+
+
+class _SyncTCP(_Timed):
+    def _connect(self) -> Any:
+        sock = super()._connect()  # type: ignore[misc]
+        if self.context is None:
+            return sock
+        try:
+            return self.context.wrap_socket(sock, server_hostname=self.host)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class _AsyncTCP(_Timed):
+    def _connection_arguments(self) -> Any:
+        arguments = super()._connection_arguments()  # type: ignore[misc]
+        return arguments if self.context is None else {**arguments, "ssl": self.context}
+
+
+class _AsyncUnix(_Timed):
+    path: str
+
+    async def _connect(self) -> None:
+        # redis-py's own would go through the handshake twice.
+        self._reader, self._writer = await asyncio.open_unix_connection(path=self.path)
+
+
+class _Classes(NamedTuple):
+    tcp: Any
+    unix: Any
+    resp2: Any
+    resp3: Any
 
 
 @functools.lru_cache(maxsize=1)
-def classes() -> Classes:
-    """Fit redis-py's classes; imports redis-py, the first time."""
-    from redis import connection as plain
-    from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser, _RESP2Parser, _RESP3Parser
-    from redis.asyncio import connection as aio
-
-    class Raw:
-        """Keeps an error as the server wrote it."""
-
-        @classmethod
-        def parse_error(cls, response: str) -> Any:
-            error = super().parse_error(response)  # type: ignore[misc]
-            error.raw = response
-            return error
-
-    class Sync(Raw):
-        def on_connect(self: Any, connection: Any) -> None:
-            super().on_connect(connection)  # type: ignore[misc]
-            self._guard = connection.guard
-            self._buffer._sock = _Metered(connection._sock, connection.guard)
-
-        def read_response(self: Any, *args: Any, **kwargs: Any) -> Any:
-            guard = self._guard
-            return guard.replied(super().read_response(*args, **kwargs))  # type: ignore[misc]
-
-    class Async(Raw):
-        def on_connect(self: Any, connection: Any) -> None:
-            super().on_connect(connection)  # type: ignore[misc]
-            self._guard = connection.guard
-            self._stream = _MeteredStream(connection._reader, connection.guard)
-
-        async def read_response(self: Any, *args: Any, **kwargs: Any) -> Any:
-            guard = self._guard
-            return guard.replied(await super().read_response(*args, **kwargs))  # type: ignore[misc]
-
-    class Sync2(Sync, _RESP2Parser): ...
-
-    class Sync3(Sync, _RESP3Parser): ...
-
-    class Async2(Async, _AsyncRESP2Parser): ...
-
-    class Async3(Async, _AsyncRESP3Parser): ...
-
-    class Timed:
-        """Every time limit of redis-py is what the guard has left."""
-
-        guard: Guard
-        context: ssl.SSLContext | None
-
-        @property
-        def socket_timeout(self) -> float:
-            return self.guard.remaining()
-
-        @socket_timeout.setter
-        def socket_timeout(self, _value: object) -> None: ...
-
-        @property
-        def socket_connect_timeout(self) -> float:
-            return self.guard.remaining()
-
-        @socket_connect_timeout.setter
-        def socket_connect_timeout(self, _value: object) -> None: ...
-
-    class SyncTCP(Timed, plain.Connection):
-        def _connect(self) -> Any:
-            sock = super()._connect()
-            if self.context is None:
-                return sock
-            try:
-                return self.context.wrap_socket(sock, server_hostname=self.host)
-            except BaseException:
-                sock.close()
-                raise
-
-    class SyncUnix(Timed, plain.UnixDomainSocketConnection): ...
-
-    class AsyncTCP(Timed, aio.Connection):
-        def _connection_arguments(self) -> Any:
-            arguments = super()._connection_arguments()
-            return arguments if self.context is None else {**arguments, "ssl": self.context}
-
-    class AsyncUnix(Timed, aio.UnixDomainSocketConnection):
-        async def _connect(self) -> None:
-            # redis-py's own would go through the handshake twice.
-            import asyncio
-
-            self._reader, self._writer = await asyncio.open_unix_connection(path=self.path)
-
-    def maker(tcp: type, unix: type, resp2: type, resp3: type) -> Any:
-        def make(config: Config, guard: Guard, context: ssl.SSLContext | None) -> Any:
-            cls = tcp if config.unix_socket is None else unix
-            connection = cls.__new__(cls)
-            connection.guard = guard
-            connection.context = context
-            parser = resp2 if config.protocol == 2 else resp3
-            connection.__init__(**_arguments(config, guard), parser_class=parser)
-            return connection
-
-        return make
-
-    return Classes(
-        maker(SyncTCP, SyncUnix, Sync2, Sync3), maker(AsyncTCP, AsyncUnix, Async2, Async3)
+def _sync_classes() -> _Classes:
+    connection: Any = importlib.import_module("redis.connection")
+    parsers: Any = importlib.import_module("redis._parsers")
+    return _Classes(
+        type("SyncTCP", (_SyncTCP, connection.Connection), {}),
+        type("SyncUnix", (_Timed, connection.UnixDomainSocketConnection), {}),
+        type("SyncRESP2", (_SyncParser, parsers._RESP2Parser), {}),
+        type("SyncRESP3", (_SyncParser, parsers._RESP3Parser), {}),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _async_classes() -> _Classes:
+    connection: Any = importlib.import_module("redis.asyncio.connection")
+    parsers: Any = importlib.import_module("redis._parsers")
+    return _Classes(
+        type("AsyncTCP", (_AsyncTCP, connection.Connection), {}),
+        type("AsyncUnix", (_AsyncUnix, connection.UnixDomainSocketConnection), {}),
+        type("AsyncRESP2", (_AsyncParser, parsers._AsyncRESP2Parser), {}),
+        type("AsyncRESP3", (_AsyncParser, parsers._AsyncRESP3Parser), {}),
+    )
+
+
+def sync_connection(config: Config, guard: Guard, context: ssl.SSLContext | None) -> Any:
+    """redis-py's Connection for these settings, not yet connected."""
+    return _made(_sync_classes(), config, guard, context)
+
+
+def async_connection(config: Config, guard: Guard, context: ssl.SSLContext | None) -> Any:
+    """redis-py's asyncio Connection for these settings, not yet connected."""
+    return _made(_async_classes(), config, guard, context)
+
+
+def _made(classes: _Classes, config: Config, guard: Guard, context: ssl.SSLContext | None) -> Any:
+    make = classes.tcp if config.unix_socket is None else classes.unix
+    parser = classes.resp2 if config.protocol == 2 else classes.resp3
+    connection = make(**_arguments(config, guard), parser_class=parser)
+    connection.guard = guard
+    connection.context = context
+    return connection
 
 
 def _arguments(config: Config, guard: Guard) -> dict[str, Any]:
@@ -313,7 +343,7 @@ def _arguments(config: Config, guard: Guard) -> dict[str, Any]:
 def _library() -> dict[str, Any]:
     """How the server lists us (CLIENT SETINFO)."""
     try:
-        from redis.driver_info import DriverInfo
+        driver: Any = importlib.import_module("redis.driver_info")
     except ImportError:
         return {"lib_name": "fastlock", "lib_version": __version__}
-    return {"driver_info": DriverInfo(name="fastlock", lib_version=__version__)}
+    return {"driver_info": driver.DriverInfo(name="fastlock", lib_version=__version__)}
