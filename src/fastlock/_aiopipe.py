@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import struct
 from collections import deque
 from typing import Any
 
 from ._impl import DecoderLike
 from ._resp import Push
+from ._sockets import reset_on_close
 from .errors import ProtocolError, TransportError
 
 
@@ -95,10 +94,7 @@ class AsyncPipe(asyncio.Protocol):
         self._fail(reason)
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            except OSError:
-                pass  # a unix socket, or already closed
+            reset_on_close(sock)
         self._transport.abort()
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from ._aiopipe import AsyncPipe
 from ._commands import ServerInfo
 from ._connect import open_async
 from ._impl import Core
-from ._topology import Link, closed_error, copy_of, must_kill
+from ._topology import Link, closed_error, connection_to_kill, copy_of
 from .config import Config
 from .errors import FastlockError, TransportError
 
@@ -63,7 +63,7 @@ class AsyncServer:
                 f"still connecting to {self._config.address} at the deadline"
             ) from None
         except asyncio.CancelledError:
-            if self._closed and attempt.cancelled():
+            if attempt.cancelled():  # by close()
                 raise closed_error() from None
             raise
         except FastlockError as error:
@@ -78,13 +78,10 @@ class AsyncServer:
             data, count = _commands.greeting(pack)
             replies = await asyncio.wait_for(pipe.call(data, count), config.connect_timeout)
             commands, info = _commands.dialect(pack, replies, opened.protocol)
-            last = self._last
-            if must_kill(last, info):
-                assert last is not None and last.connection_id is not None
-                await asyncio.wait_for(
-                    pipe.call(_commands.kill_connection(pack, last.connection_id), 1),
-                    config.connect_timeout,
-                )
+            old = connection_to_kill(self._last, info)
+            if old is not None:
+                kill = pipe.call(_commands.kill_connection(pack, old), 1)
+                await asyncio.wait_for(kill, config.connect_timeout)
         except BaseException as error:
             pipe.abort("could not be set up")
             if isinstance(error, (TransportError, asyncio.TimeoutError)):
@@ -93,7 +90,7 @@ class AsyncServer:
             raise
         link = Link(pipe, commands, info, opened.keep)
         if self._closed:
-            pipe.close()
+            await pipe.close()
             raise closed_error()
         self._link, self._last = link, info
         self._on_connect()

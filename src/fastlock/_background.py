@@ -6,6 +6,7 @@ owed on the shared connection by the way. Any thread may call any method.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -49,7 +50,5 @@ class Background:
                     self._thread = None
                     return
                 pairs, until = self._debts.popleft()
-            try:
+            with contextlib.suppress(FastlockError):  # closed meanwhile: the ttl must do
                 self._settle(pairs, until)
-            except FastlockError:
-                pass  # closed meanwhile: the ttl must do

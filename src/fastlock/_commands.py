@@ -30,7 +30,8 @@ class Script:
     """One Lua script: its text, and the hash the server knows it by."""
 
     def __init__(self, name: str) -> None:
-        text = resources.files("fastlock").joinpath("_scripts", f"{name}.lua").read_bytes()
+        scripts = resources.files("fastlock").joinpath("_scripts")
+        text = scripts.joinpath(f"{name}.lua").read_bytes()
         # The comments are for readers of the file, not for every server's script cache.
         lines = [line for line in text.splitlines() if not line.startswith(b"--")]
         self.text = b"\n".join(lines)

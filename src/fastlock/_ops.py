@@ -197,8 +197,9 @@ def acquire(claim: Claim[L]) -> Op[L]:
 def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
     """One try, repeated over lost connections until its outcome is known.
 
-    Returns the lease or None, the time before sending, and the holder's label. The first is a plain SET NX; repetitions carry the same token and ask whose the
-    lock is, so that a try whose reply was lost is recognised.
+    Returns the lease or None, the time before sending, and the holder's label. The first
+    try is a plain SET NX; repetitions carry the same token and ask whose the lock is, so
+    that a try whose reply was lost is recognised.
     """
     first: float | None = None  # when the oldest try without an answer was sent
     failures = 0

@@ -1,4 +1,4 @@
-"""How long to pause, in seconds. Law: randomness lives here, so that waiters do not march in step."""
+"""How long to pause, in seconds. Law: randomness lives here; no two waiters march in step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ LONGEST_BACKOFF = 2.0
 
 def backoff_pause(failures: int) -> float:
     """Before another connection, after ``failures`` (from 1) in a row: exponential, jittered."""
-    pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * BACKOFF_FACTOR ** min(failures - 1, 8))
+    pause = FIRST_BACKOFF
+    for _ in range(min(failures - 1, 8)):
+        pause = min(LONGEST_BACKOFF, pause * BACKOFF_FACTOR)
     return pause * uniform(0.5, 1.0)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ._pycodec import Decoder, pack
 from ._resp import Push, Reentered
+from ._sockets import reset_on_close
 from .errors import ProtocolError, TransportError
 
 __all__ = ["Decoder", "Pipe", "name", "pack"]
@@ -230,7 +231,7 @@ class Pipe:
         """Mutex held."""
         if self._reason is not None and not self._inside:
             if reset:
-                _reset_on_close(self._sock)
+                reset_on_close(self._sock)
             _close_descriptor(self._sock)
 
     def _take_lead(self, place: _Place) -> bool:
@@ -359,14 +360,6 @@ class Pipe:
 def _patched() -> bool:
     """Whether gevent or eventlet has replaced the socket module's class."""
     return socket.socket.__module__ != "socket"
-
-
-def _reset_on_close(sock: socket.socket) -> None:
-    """Make closing send RST, so that nothing unsent lands later."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    except OSError:
-        pass  # a unix socket, or already closed
 
 
 def _close_descriptor(sock: socket.socket) -> None:

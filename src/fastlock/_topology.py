@@ -44,13 +44,14 @@ class Link:
         self.info = replace(self.info, release_command=self.commands.release_command)
 
 
-def must_kill(old: ServerInfo | None, new: ServerInfo) -> bool:
-    """Whether ``old`` names a connection of ours on this very run of the server.
+def connection_to_kill(old: ServerInfo | None, new: ServerInfo) -> int | None:
+    """The number of our ``old`` connection, if this is the very same run of the server.
 
     Connection numbers start anew with the server: without the run id as proof the
     number could be a stranger's.
     """
-    return bool(old and old.connection_id and old.run_id and old.run_id == new.run_id)
+    same_run = old is not None and old.run_id and old.run_id == new.run_id
+    return old.connection_id if old is not None and same_run else None
 
 
 def copy_of(error: FastlockError) -> FastlockError:
@@ -169,9 +170,9 @@ class SyncServer:
             data, count = _commands.greeting(pack)
             replies = pipe.call(data, count, timeout)
             commands, info = _commands.dialect(pack, replies, opened.protocol)
-            if must_kill(last, info):
-                assert last is not None and last.connection_id is not None
-                pipe.call(_commands.kill_connection(pack, last.connection_id), 1, timeout)
+            old = connection_to_kill(last, info)
+            if old is not None:
+                pipe.call(_commands.kill_connection(pack, old), 1, timeout)
         except BaseException as error:
             pipe.abort("could not be set up")
             if isinstance(error, TransportError):

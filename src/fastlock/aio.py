@@ -7,6 +7,7 @@ Names and arguments are those of ``sync.py``; what talks to the server is awaite
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -16,10 +17,10 @@ from typing import Any, ParamSpec, TypeVar
 from . import _args, _fork, _impl, _ops
 from ._aiotopology import AsyncServer
 from ._clock import clock
-from ._commands import Pair, ServerInfo, label_of
+from ._commands import Pair, ServerInfo
 from ._ops import Backoff, Call, Claim, Now, Op
 from ._pause import backoff_pause, retry_pause
-from ._tokens import TokenSource
+from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
@@ -248,10 +249,8 @@ class Client:
                     effect = op.throw(error)
                     error = None
                 try:
-                    if type(effect) is Call:
-                        answer = await self._call(effect)
-                    else:
-                        answer = await self._pause(effect)
+                    is_call = type(effect) is Call
+                    answer = await (self._call(effect) if is_call else self._pause(effect))
                 except (FastlockError, asyncio.CancelledError) as failure:
                     error = failure
         except StopIteration as end:
@@ -331,10 +330,8 @@ class Client:
         task.add_done_callback(self._settling.discard)
 
     async def _settle(self, pairs: list[Pair], until: float) -> None:
-        try:
+        with contextlib.suppress(FastlockError):  # closed meanwhile: the ttl must do
             await self._drive(_ops.settle(pairs, until))
-        except FastlockError:
-            pass  # closed meanwhile: the ttl must do
 
 
 def _expire(answer: asyncio.Future[list[Any]]) -> None:

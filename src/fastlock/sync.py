@@ -15,11 +15,11 @@ from typing import Any, ParamSpec, TypeVar
 from . import _args, _fork, _impl, _ops
 from ._background import Background
 from ._clock import clock
-from ._commands import Pair, ServerInfo, label_of
-from ._ops import Backoff, Call, Claim, Now, Op, WaitFor
+from ._commands import Pair, ServerInfo
+from ._ops import Backoff, Call, Claim, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
-from ._tokens import TokenSource
+from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
@@ -241,10 +241,8 @@ class Client:
                     effect = op.throw(error)
                     error = None
                 try:
-                    if type(effect) is Call:
-                        answer = self._call(effect)
-                    else:
-                        answer = self._pause(effect)
+                    is_call = type(effect) is Call
+                    answer = self._call(effect) if is_call else self._pause(effect)
                 except FastlockError as failure:
                     error = failure
         except StopIteration as end:
