@@ -57,13 +57,17 @@ _HOME = {"Client": "sync", "Config": "config", "Lease": "sync", "Lock": "sync"}
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    value: Any
     if name in _HOME:
-        return getattr(import_module(f"fastlock.{_HOME[name]}"), name)
-    if name == "aio":
-        return import_module("fastlock.aio")
-    if name == "core":
-        return import_module("fastlock._impl").core.name
-    raise AttributeError(f"module 'fastlock' has no attribute {name!r}")
+        value = getattr(import_module(f"fastlock.{_HOME[name]}"), name)
+    elif name == "aio":
+        value = import_module("fastlock.aio")
+    elif name == "core":
+        value = import_module("fastlock._impl").core.name
+    else:
+        raise AttributeError(f"module 'fastlock' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -183,11 +183,32 @@ class RedisCommands(_Native):
 # -- replies
 
 
+#: What an answer to "acquire" or "ask" says; anything else is the holder's label.
+TAKEN = "taken now"
+OURS = "taken by an earlier try of ours"
+
+
+def acquired(reply: Any) -> str:
+    """TAKEN, or "somebody else"."""
+    return TAKEN if reply == b"OK" else "somebody else"
+
+
+def asked(reply: Any, token: bytes) -> str:
+    """TAKEN, OURS or the holder's label."""
+    if reply is None:
+        return TAKEN
+    return OURS if reply == token else label_of(reply) if type(reply) is bytes else ""
+
+
+def extended(reply: Any) -> bool:
+    """Whether the extension was carried out; else the lock was not ours."""
+    return bool(reply == b"OK" or reply == 1)
+
+
 def checked(reply: Any, key: str | bytes) -> Any:
     """The reply, unless it is a server error: raised, with the key named."""
     if isinstance(reply, ServerError):
-        named = ServerError(f"{reply} (key {key!r})")
-        raise named from None
+        raise ServerError(f"{reply} (key {key!r})")
     return reply
 
 
@@ -198,11 +219,9 @@ def wants_spelling_out(reply: Any) -> bool:
     )
 
 
-def asked(reply: Any, token: bytes) -> str | None:
-    """What "ask" found: None if taken now, "" if taken by an earlier try, else the holder."""
-    if reply is None:
-        return None
-    return "" if reply == token else label_of(reply)
+def is_transient(reply: Any) -> bool:
+    """Whether the server says "not now": surely nothing was done."""
+    return isinstance(reply, ServerError) and reply.code in TRANSIENT
 
 
 # -- the first words on a connection

@@ -20,14 +20,22 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from ._commands import TRANSIENT, Pair, asked, checked, wants_spelling_out
+from ._commands import (
+    OURS,
+    TAKEN,
+    Pair,
+    acquired,
+    asked,
+    checked,
+    extended,
+    is_transient,
+    wants_spelling_out,
+)
 from .errors import AcquireTimeout, LockLost, OutcomeUnknown, ServerError, TransportError
 
 T = TypeVar("T")
 Op = Generator[Any, Any, T]
 
-#: Commands one Call sends at once: about 1 MB of bytes, and one deadline for all.
-BATCH = 10_000
 #: Seconds an answer may take after the caller's own deadline, for the last try is
 #: sent at that deadline.
 GRACE = 1.0
@@ -132,39 +140,39 @@ def deadline(sent_at: float, ttl: int) -> float:
 # ------------------------------------------------------------------ one exchange
 
 
-def _exchange(call: Call) -> Op[tuple[float, Any]]:
-    """One verb, one reply; spelled out if the server lacks the script or the command."""
-    sent_at, replies = yield call
-    if wants_spelling_out(replies[0]):
+def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, Any]]:
+    """What to make of a server error: the answer after spelling the verb out, or itself.
+
+    A refusal that will pass is a failure to reach a working server: TransportError.
+    """
+    reply: Any = error
+    if wants_spelling_out(error):
         call.spelled_out = True
-        call.refused = replies[0].code != "NOSCRIPT"
-        sent_at, replies = yield call
-    return sent_at, replies[0]
+        call.refused = error.code != "NOSCRIPT"
+        sent_at, (reply,) = yield call
+    if is_transient(reply):
+        raise not_ready(reply)
+    return sent_at, reply
 
 
-def _transient(reply: Any) -> TransportError | None:
-    """A refusal that will pass is a failure to reach a working server."""
-    if isinstance(reply, ServerError) and reply.code in TRANSIENT:
-        return TransportError(f"the server is not ready: {reply}")
-    return None
+def not_ready(error: ServerError) -> TransportError:
+    """The server is up but not working yet; surely nothing was done."""
+    return TransportError(f"the server is not ready: {error}")
 
 
-def ask(
-    verb: str, args: tuple[Any, ...], key: str | bytes, retries: int, count: int = 1
-) -> Op[Any]:
-    """A question that may be repeated freely: its replies, checked."""
+def ask(verb: str, args: tuple[Any, ...], key: str | bytes, retries: int) -> Op[Any]:
+    """A question that may be repeated freely: its reply, checked."""
     failures = 0
     while True:
         try:
-            _, replies = yield Call(verb, args, count)
-            failure = _transient(replies[0])
-            if failure is None:
-                return [checked(reply, key) for reply in replies]
-        except TransportError as error:
-            failure = error
-        failures += 1
-        if failures > retries:
-            raise failure
+            _, (reply,) = yield Call(verb, args)
+            if is_transient(reply):
+                raise not_ready(reply)
+            return checked(reply, key)
+        except TransportError:
+            failures += 1
+            if failures > retries:
+                raise
         yield Backoff(failures, None)
 
 
@@ -207,49 +215,49 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
     until = None if claim.until is None else claim.until + GRACE
     while True:
         claim.maybe = claim.pairs
+        call = Call(verb, (key, token, claim.ttl), 1, until)
         try:
-            sent_at, reply = yield from _exchange(Call(verb, (key, token, claim.ttl), 1, until))
-            failure = _transient(reply)
+            sent_at, (reply,) = yield call
+            if isinstance(reply, ServerError):
+                sent_at, reply = yield from mended(call, sent_at, reply)
         except TransportError as error:
-            failure = error
             if error.sent:
-                first = error.sent_at if first is None else first
                 verb = "ask"
-        if failure is None:
-            if verb == "acquire":
-                checked(_definite(claim, reply), claim.keys[0])
-                if reply is not None:
-                    return claim.lease(0, sent_at), sent_at, ""
-                return None, sent_at, "somebody else"
-            holder = asked(checked(_definite(claim, reply, token), claim.keys[0]), token)
-            if holder is None:
-                return claim.lease(0, sent_at), sent_at, ""
-            if holder:
-                return None, sent_at, holder
+                first = error.sent_at if first is None else first
+            if first is None:
+                claim.maybe = ()
+            failures += 1
+            yield from back_off(claim, failures, until, error, first is not None)
+            continue
+        found = acquired(reply) if verb == "acquire" else asked(reply, token)
+        if found is TAKEN:
+            return claim.lease(0, sent_at), sent_at, ""
+        if found is OURS:
             lease = yield from _recognised(claim, sent_at if first is None else first)
             if lease is not None:
                 return lease, sent_at, ""
             first, failures = None, 0
             continue
-        if first is None:
-            claim.maybe = ()
-        failures += 1
-        if failures > claim.retries:
-            raise _given_up(claim, failure, first is not None)
-        now = yield Backoff(failures, until)
-        if until is not None and now >= until:
-            raise _given_up(claim, failure, first is not None)
-
-
-def _definite(claim: Claim[L], reply: Any, token: bytes | None = None) -> Any:
-    """Note in the claim what a definite answer says: refused or failed means not ours."""
-    if token is None:
-        ours = reply is not None and not isinstance(reply, ServerError)
-    else:
-        ours = reply is None or reply == token
-    if not ours:
         claim.maybe = ()
-    return reply
+        checked(reply, claim.keys[0])
+        return None, sent_at, found
+
+
+def back_off(
+    claim: Claim[L], failures: int, until: float | None, error: TransportError, doubt: bool
+) -> Op[None]:
+    """Pause before another attempt, or give up when retries or time are used up."""
+    if failures <= claim.retries:
+        now = yield Backoff(failures, until)
+        if until is None or now < until:
+            return
+    if not doubt:
+        raise error
+    raise OutcomeUnknown(
+        f"no answer about {claim.keys[0]!r} ({error}); it is not held by this caller, and what "
+        "may have arrived is given back in the background or ends with its ttl",
+        claim.keys[0],
+    ) from error
 
 
 def _recognised(claim: Claim[L], first: float) -> Op[L | None]:
@@ -269,18 +277,6 @@ def _recognised(claim: Claim[L], first: float) -> Op[L | None]:
     return lease
 
 
-def _given_up(claim: Claim[L], failure: TransportError, doubt: bool) -> Exception:
-    if not doubt:
-        return failure
-    unknown = OutcomeUnknown(
-        f"no answer about {claim.keys[0]!r} ({failure}); it is not held by this caller, and what "
-        f"may have arrived is given back in the background or expires within its ttl",
-        claim.keys[0],
-    )
-    unknown.__cause__ = failure
-    return unknown
-
-
 # ------------------------------------------------------------------ release, extend
 
 
@@ -292,32 +288,29 @@ def release(lease: HeldLease, retries: int) -> Op[bool]:
     """
     failures = 0
     while True:
-        failure: TransportError | None
         before = lease.doubt
         lease.doubt = True  # for whoever interrupts from here on
+        call = Call("release", lease.pair)
         try:
-            _, reply = yield from _exchange(Call("release", lease.pair))
-            failure = _transient(reply)
-            if failure is not None:
-                lease.doubt = before
-        except TransportError as error:
-            failure = error
-            lease.doubt = before or error.sent
-        if failure is None:
+            sent_at, (reply,) = yield call
             if isinstance(reply, ServerError):
+                sent_at, reply = yield from mended(call, sent_at, reply)
                 lease.doubt = before
                 checked(reply, lease.key)
-            now = (yield Now()) if before else 0.0
-            return _released(lease, reply, before, now)
-        failures += 1
-        if failures > retries:
-            if lease.doubt:
-                raise _release_unknown(lease) from failure
-            raise failure
+            now = (yield Now()) if before else sent_at
+            return released(lease, reply, before, now)
+        except TransportError as error:
+            lease.doubt = before or error.sent
+            failures += 1
+            if failures > retries:
+                if lease.doubt:
+                    raise release_unknown(lease) from error
+                raise
         yield Backoff(failures, None)
 
 
-def _released(lease: HeldLease, reply: Any, doubt: bool, now: float) -> bool:
+def released(lease: HeldLease, reply: Any, doubt: bool, now: float) -> bool:
+    """What an answer to a release means, if ``doubt`` an earlier one had gone unanswered."""
     lease.over = True
     if reply == 1:
         return True
@@ -332,7 +325,8 @@ def _released(lease: HeldLease, reply: Any, doubt: bool, now: float) -> bool:
     )
 
 
-def _release_unknown(lease: HeldLease) -> OutcomeUnknown:
+def release_unknown(lease: HeldLease) -> OutcomeUnknown:
+    """The error when the retries are used up and no answer has come."""
     return OutcomeUnknown(
         f"{lease.key!r}: the answer to a release was lost; either it was freed or it expires "
         "within its ttl; release() may be called again",
@@ -350,39 +344,38 @@ def extend(lease: HeldLease, ttl: int, retries: int, now: float) -> Op[None]:
     before = lease.deadline
     while True:
         # An interrupt from here on leaves an extension that may have been carried out.
-        earliest = min(before, deadline(now, ttl))
-        lease.deadline = earliest
+        lease.deadline = min(before, deadline(now, ttl))
+        call = Call("extend", (*lease.pair, ttl))
         try:
-            sent_at, reply = yield from _exchange(Call("extend", (*lease.pair, ttl)))
-            failure = _transient(reply)
+            sent_at, (reply,) = yield call
+            if isinstance(reply, ServerError):
+                sent_at, reply = yield from mended(call, sent_at, reply)
         except TransportError as error:
-            failure = error
             doubt = doubt or error.sent
-        if failure is None:
-            if reply in (b"OK", 1):
-                lease.deadline, lease.ttl = deadline(sent_at, ttl), ttl / 1000
-                return
             if not doubt:
                 lease.deadline = before
-            checked(reply, lease.key)
-            lease.over = True
-            raise LockLost(
-                f"{lease.key!r} is no longer held by this lease: it expired, was deleted or "
-                "taken over",
-                lease.key,
-            )
-        if not doubt:
-            lease.deadline = before
-        failures += 1
-        if failures > retries:
-            if doubt:
+            failures += 1
+            if failures > retries:
+                if not doubt:
+                    raise
                 raise OutcomeUnknown(
                     f"{lease.key!r}: the answer to an extension was lost; the lease counts with "
                     "the earlier deadline",
                     lease.key,
-                ) from failure
-            raise failure
-        yield Backoff(failures, None)
+                ) from error
+            yield Backoff(failures, None)
+            continue
+        if extended(reply):
+            lease.deadline, lease.ttl = deadline(sent_at, ttl), ttl / 1000
+            return
+        if not doubt:
+            lease.deadline = before
+        checked(reply, lease.key)
+        lease.over = True
+        raise LockLost(
+            f"{lease.key!r} is no longer held by this lease: it expired, was deleted or taken over",
+            lease.key,
+        )
 
 
 def adopt(
@@ -408,192 +401,3 @@ def adopt(
         if left < 0:  # a lock without ttl, made by another library
             return make(key, pair, 0, float("inf"))
         return make(key, pair, left, deadline(sent_at, left))
-
-
-# ------------------------------------------------------------------ many keys
-
-
-def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
-    """One try for each key; a lease or None for each, in order.
-
-    A server error about any key gives all back and is raised.
-    """
-    leases: list[L | None] = []
-    held: list[Pair] = []
-    for start in range(0, len(claim.pairs), BATCH):
-        chunk = range(start, min(start + BATCH, len(claim.pairs)))
-        yield from _try_chunk(claim, chunk, leases, held)
-    claim.maybe = held
-    return leases
-
-
-def _try_chunk(claim: Claim[L], chunk: range, leases: list[L | None], held: list[Pair]) -> Op[None]:
-    """``leases`` grows by one entry for each key of the chunk, ``held`` by what is ours."""
-    verb = "acquire_many"
-    first: float | None = None
-    failures = 0
-    spelled_out = False
-    while len(leases) < chunk.stop:
-        rest = claim.pairs[len(leases) : chunk.stop]
-        claim.maybe = [*held, *rest]
-        failure: TransportError | None = None
-        call = Call(verb, (rest, claim.ttl), len(rest), spelled_out=spelled_out)
-        try:
-            sent_at, replies = yield call
-        except TransportError as error:
-            failure = error
-            sent_at, replies = error.sent_at, error.replies
-        for reply in replies:
-            index = len(leases)
-            token = claim.pairs[index][1]
-            if wants_spelling_out(reply) and not spelled_out:
-                spelled_out = True
-                break
-            refusal = _transient(reply)
-            if refusal is not None:
-                failure = failure or refusal
-                break
-            checked(reply, claim.keys[index])
-            counted_from = sent_at
-            if verb == "acquire_many":
-                ours = reply is not None
-            else:
-                holder = asked(reply, token)
-                ours = not holder
-                if holder == "" and first is not None:
-                    counted_from = first
-            if ours:
-                held.append(claim.pairs[index])
-            leases.append(claim.lease(index, counted_from) if ours else None)
-        if len(leases) < chunk.stop and (failure is None or failure.sent):
-            first = sent_at if first is None else first
-            verb = "ask_many"
-        if failure is None:
-            continue
-        failures += 1
-        if failures > claim.retries:
-            if first is None:
-                claim.maybe = held
-            raise _given_up(claim, failure, first is not None)
-        yield Backoff(failures, None)
-
-
-def release_many(leases: Sequence[HeldLease], retries: int) -> Op[list[bool]]:
-    """Release each; True or False for each, in order.
-
-    The first OutcomeUnknown or ServerError is raised after all have been tried; those
-    leases may be released again.
-    """
-    results: list[bool] = [False] * len(leases)
-    rest = [index for index, lease in enumerate(leases) if not lease.over]
-    failures = 0
-    spelled_out = False
-    trouble: OutcomeUnknown | ServerError | None = None
-    while rest:
-        chunk = [leases[index] for index in rest[:BATCH]]
-        before = [lease.doubt for lease in chunk]
-        for lease in chunk:
-            lease.doubt = True
-        call = Call("release_many", ([lease.pair for lease in chunk],), len(chunk))
-        call.spelled_out = spelled_out
-        failure: TransportError | None = None
-        sent = True
-        try:
-            _, replies = yield call
-        except TransportError as error:
-            failure, sent, replies = error, error.sent, error.replies
-        now = yield Now()
-        again = []
-        spelled_out = False
-        for place, (lease, doubt) in enumerate(zip(chunk, before, strict=True)):
-            reply = replies[place] if place < len(replies) else failure
-            if isinstance(reply, TransportError):
-                lease.doubt = doubt or sent
-                again.append(rest[place])
-            elif wants_spelling_out(reply) and not call.spelled_out:
-                lease.doubt = doubt
-                spelled_out = True
-                again.append(rest[place])
-            elif _transient(reply):
-                lease.doubt = doubt
-                failure = failure or _transient(reply)
-                again.append(rest[place])
-            else:
-                lease.doubt = doubt
-                try:
-                    checked(reply, lease.key)
-                    results[rest[place]] = _released(lease, reply, doubt, now)
-                except (OutcomeUnknown, ServerError) as error:
-                    trouble = trouble or error
-        rest = again + rest[BATCH:]
-        if failure is not None:
-            failures += 1
-            if failures > retries:
-                for index in rest:
-                    if leases[index].doubt:
-                        raise _release_unknown(leases[index]) from failure
-                raise failure
-            yield Backoff(failures, None)
-    if trouble is not None:
-        raise trouble
-    return results
-
-
-def acquire_all(claim: Claim[L]) -> Op[list[L]]:
-    """All locks or none, tried until they are ours or the claim's deadline has passed."""
-    verb = "acquire_all"
-    failures = 0
-    until = None if claim.until is None else claim.until + GRACE
-    doubt = False
-    while True:
-        claim.maybe = claim.pairs
-        try:
-            sent_at, reply = yield from _exchange(Call(verb, (claim.pairs, claim.ttl), 1, until))
-            failure = _transient(reply)
-        except TransportError as error:
-            failure = error
-            if error.sent:
-                verb, doubt = "ask_all", True
-        if failure is None:
-            failures = 0
-            if reply == 1:
-                return [claim.lease(index, sent_at) for index in range(len(claim.pairs))]
-            if doubt:  # an earlier try may have taken them and lost some since
-                yield from settle(claim.pairs, sent_at + claim.ttl / 1000)
-            claim.maybe, doubt = (), False
-            checked(reply, claim.keys[0])
-            if claim.until is not None and sent_at >= claim.until:
-                raise AcquireTimeout(
-                    f"some of {len(claim.keys)} locks were still held by somebody else when the "
-                    "timeout ended; none was taken",
-                    claim.keys[0],
-                )
-            yield WaitFor(claim.pairs[0][0], claim.until)
-            continue
-        if not doubt:
-            claim.maybe = ()
-        failures += 1
-        if failures > claim.retries:
-            raise _given_up(claim, failure, doubt)
-        now = yield Backoff(failures, until)
-        if until is not None and now >= until:
-            raise _given_up(claim, failure, doubt)
-
-
-def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
-    """Give back what may be ours, in the background, as long as it could still be there."""
-    failures = 0
-    while True:
-        try:
-            for start in range(0, len(pairs), BATCH):
-                yield give_back(pairs[start : start + BATCH])
-            return
-        except (TransportError, ServerError):
-            failures += 1
-        if (yield Backoff(failures, until)) >= until:
-            return
-
-
-def give_back(pairs: Sequence[Pair]) -> Call:
-    """Release whatever of these is ours, on any server and whatever came before."""
-    return Call("release_many", (pairs,), len(pairs), spelled_out=True)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from . import _args, _fork, _impl, _ops
+from . import _args, _fork, _impl, _ops, _ops_many
 from ._aiotopology import AsyncServer
 from ._clock import clock
 from ._commands import Pair, ServerInfo
@@ -118,7 +118,7 @@ class Client:
         """
         claim = self._claim(_args.key_list(keys), ttl, None)
         try:
-            return await self._drive(_ops.try_acquire_many(claim))
+            return await self._drive(_ops_many.try_acquire_many(claim))
         except BaseException:
             self._give_back(claim)
             raise
@@ -128,7 +128,7 @@ class Client:
         listed = list(leases)
         for lease in listed:
             lease._check_process()
-        return await self._drive(_ops.release_many(listed, self._retries))
+        return await self._drive(_ops_many.release_many(listed, self._retries))
 
     def lock_all(
         self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
@@ -231,7 +231,7 @@ class Client:
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
-        return (await self._drive(_ops.ask(verb, (wire,), key, self._retries)))[0]
+        return await self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
     async def _drive(self, op: Op[R]) -> R:
         """Carry out the operation's effects until it returns or raises.
@@ -320,8 +320,8 @@ class Client:
         try:
             link = self._server.ready()
             if link is not None:
-                for start in range(0, len(pairs), _ops.BATCH):
-                    call = _ops.give_back(pairs[start : start + _ops.BATCH])
+                for start in range(0, len(pairs), _ops_many.BATCH):
+                    call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
                     link.pipe.post(link.encode(call), call.count)
         except FastlockError:
             pass  # the background connects anew
@@ -331,7 +331,7 @@ class Client:
 
     async def _settle(self, pairs: list[Pair], until: float) -> None:
         with contextlib.suppress(FastlockError):  # closed meanwhile: the ttl must do
-            await self._drive(_ops.settle(pairs, until))
+            await self._drive(_ops_many.settle(pairs, until))
 
 
 def _expire(answer: asyncio.Future[list[Any]]) -> None:
@@ -484,7 +484,7 @@ class LockAll:
     async def __aenter__(self) -> list[Lease]:
         claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
         try:
-            self._leases = await self._client._drive(_ops.acquire_all(claim))
+            self._leases = await self._client._drive(_ops_many.acquire_all(claim))
             return self._leases
         except BaseException:
             self._client._give_back(claim)

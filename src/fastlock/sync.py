@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from . import _args, _fork, _impl, _ops
+from . import _args, _fork, _impl, _ops, _ops_many
 from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
@@ -20,7 +20,7 @@ from ._ops import Backoff, Call, Claim, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
 from ._tokens import TokenSource, label_of
-from ._topology import Link, SyncServer, closed_error
+from ._topology import SyncServer, closed_error
 from .config import Config
 from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
 from .lease import BaseLease, BaseLock, add_note, check_colour, lost_at_exit, remember
@@ -111,7 +111,7 @@ class Client:
         """
         claim = self._claim(_args.key_list(keys), ttl, None)
         try:
-            return self._drive(_ops.try_acquire_many(claim))
+            return self._drive(_ops_many.try_acquire_many(claim))
         except BaseException:
             self._give_back(claim)
             raise
@@ -121,7 +121,7 @@ class Client:
         listed = list(leases)
         for lease in listed:
             lease._check_process()
-        return self._drive(_ops.release_many(listed, self._retries))
+        return self._drive(_ops_many.release_many(listed, self._retries))
 
     def lock_all(
         self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
@@ -223,7 +223,7 @@ class Client:
 
     def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
-        return self._drive(_ops.ask(verb, (wire,), key, self._retries))[0]
+        return self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
     def _drive(self, op: Op[R], interrupt: BaseException | None = None) -> R:
         """Carry out the operation's effects until it returns or raises.
@@ -258,25 +258,26 @@ class Client:
         if call.until is not None:
             timeout = min(timeout, call.until - clock())
         link = self._server.link(timeout)
-        try:
-            return self._exchange(link, call, timeout)
-        except Reentered:
-            link = self._server.spare(timeout)
-            try:
-                return self._exchange(link, call, timeout)
-            finally:
-                link.pipe.close()
-
-    def _exchange(self, link: Link, call: Call, timeout: float) -> tuple[float, list[Any]]:
         data = link.encode(call)
         sent_at = clock()
         try:
             return sent_at, link.pipe.call(data, call.count, timeout)
+        except Reentered:
+            return sent_at, self._call_aside(call, timeout)
         except TransportError as error:
             error.sent_at = sent_at
             if error.timed_out and timeout >= self._patience:
                 link.pipe.abort(f"no answer for {self._patience} s")
             raise
+
+    def _call_aside(self, call: Call, timeout: float) -> list[Any]:
+        """For a signal handler that has interrupted the shared connection's own code."""
+        link = self._server.spare(timeout)
+        try:
+            answer: list[Any] = link.pipe.call(link.encode(call), call.count, timeout)
+            return answer
+        finally:
+            link.pipe.close()
 
     def _pause(self, effect: Any) -> float:
         kind = type(effect)
@@ -306,15 +307,15 @@ class Client:
         link = self._server.ready()
         if link is not None:
             try:
-                for start in range(0, len(pairs), _ops.BATCH):
-                    call = _ops.give_back(pairs[start : start + _ops.BATCH])
+                for start in range(0, len(pairs), _ops_many.BATCH):
+                    call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew
         self._background.add(pairs, until)
 
     def _settle(self, pairs: list[Pair], until: float) -> None:
-        self._drive(_ops.settle(pairs, until))
+        self._drive(_ops_many.settle(pairs, until))
 
 
 class Lease(BaseLease):
@@ -470,7 +471,7 @@ class LockAll:
     def __enter__(self) -> list[Lease]:
         claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
         try:
-            self._leases = self._client._drive(_ops.acquire_all(claim))
+            self._leases = self._client._drive(_ops_many.acquire_all(claim))
             return self._leases
         except BaseException:
             self._client._give_back(claim)

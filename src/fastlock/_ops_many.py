@@ -1,0 +1,213 @@
+"""Floor 2, many locks at once: batches, all-or-nothing, and giving back.
+
+Law: that of ``_ops.py``, whose effects and Claim these use. A batch that loses its
+connection midway keeps what was answered and asks again about the rest only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ._commands import (
+    OURS,
+    TAKEN,
+    Pair,
+    acquired,
+    asked,
+    checked,
+    is_transient,
+    wants_spelling_out,
+)
+from ._ops import (
+    GRACE,
+    Backoff,
+    Call,
+    Claim,
+    HeldLease,
+    L,
+    Now,
+    Op,
+    WaitFor,
+    back_off,
+    mended,
+    not_ready,
+    release_unknown,
+    released,
+)
+from .errors import AcquireTimeout, OutcomeUnknown, ServerError, TransportError
+
+#: Commands one Call sends at once: about 1 MB of bytes, and one deadline for all.
+BATCH = 10_000
+
+
+def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
+    """One try for each key; a lease or None for each, in order.
+
+    A server error about any key gives all back and is raised.
+    """
+    leases: list[L | None] = []
+    held: list[Pair] = []
+    for start in range(0, len(claim.pairs), BATCH):
+        chunk = range(start, min(start + BATCH, len(claim.pairs)))
+        yield from _try_chunk(claim, chunk, leases, held)
+    claim.maybe = held
+    return leases
+
+
+def _try_chunk(claim: Claim[L], chunk: range, leases: list[L | None], held: list[Pair]) -> Op[None]:
+    """``leases`` grows by one entry for each key of the chunk, ``held`` by what is ours."""
+    verb = "acquire_many"
+    first: float | None = None
+    failures = 0
+    spelled_out = False
+    while len(leases) < chunk.stop:
+        rest = claim.pairs[len(leases) : chunk.stop]
+        claim.maybe = [*held, *rest]
+        failure: TransportError | None = None
+        call = Call(verb, (rest, claim.ttl), len(rest), spelled_out=spelled_out)
+        try:
+            sent_at, replies = yield call
+        except TransportError as error:
+            failure = error
+            sent_at, replies = error.sent_at, error.replies
+        for reply in replies:
+            index = len(leases)
+            if wants_spelling_out(reply) and not spelled_out:
+                spelled_out = True
+                break
+            if is_transient(reply):
+                failure = failure or not_ready(reply)
+                break
+            checked(reply, claim.keys[index])
+            token = claim.pairs[index][1]
+            found = acquired(reply) if verb == "acquire_many" else asked(reply, token)
+            if found is TAKEN or found is OURS:
+                held.append(claim.pairs[index])
+                counts_from = sent_at if found is TAKEN or first is None else first
+                leases.append(claim.lease(index, counts_from))
+            else:
+                leases.append(None)
+        if len(leases) < chunk.stop and (failure is None or failure.sent):
+            first = sent_at if first is None else first
+            verb = "ask_many"
+        if failure is not None:
+            failures += 1
+            claim.maybe = [*held, *(() if first is None else rest)]
+            yield from back_off(claim, failures, None, failure, first is not None)
+
+
+def release_many(leases: Sequence[HeldLease], retries: int) -> Op[list[bool]]:
+    """Release each; True or False for each, in order.
+
+    The first OutcomeUnknown or ServerError is raised after all have been tried; those
+    leases may be released again.
+    """
+    results: list[bool] = [False] * len(leases)
+    rest = [index for index, lease in enumerate(leases) if not lease.over]
+    failures = 0
+    spelled_out = False
+    trouble: OutcomeUnknown | ServerError | None = None
+    while rest:
+        chunk = [leases[index] for index in rest[:BATCH]]
+        before = [lease.doubt for lease in chunk]
+        for lease in chunk:
+            lease.doubt = True
+        call = Call("release_many", ([lease.pair for lease in chunk],), len(chunk))
+        call.spelled_out = spelled_out
+        failure: TransportError | None = None
+        sent = True
+        try:
+            _, replies = yield call
+        except TransportError as error:
+            failure, sent, replies = error, error.sent, error.replies
+        now = yield Now()
+        again = []
+        spelled_out = False
+        for place, (lease, doubt) in enumerate(zip(chunk, before, strict=True)):
+            reply = replies[place] if place < len(replies) else failure
+            if isinstance(reply, TransportError):
+                lease.doubt = doubt or sent
+                again.append(rest[place])
+            elif wants_spelling_out(reply) and not call.spelled_out:
+                lease.doubt = doubt
+                spelled_out = True
+                again.append(rest[place])
+            elif is_transient(reply):
+                lease.doubt = doubt
+                failure = failure or not_ready(reply)  # type: ignore[arg-type]
+                again.append(rest[place])
+            else:
+                lease.doubt = doubt
+                try:
+                    checked(reply, lease.key)
+                    results[rest[place]] = released(lease, reply, doubt, now)
+                except (OutcomeUnknown, ServerError) as error:
+                    trouble = trouble or error
+        rest = again + rest[BATCH:]
+        if failure is not None:
+            failures += 1
+            if failures > retries:
+                for index in rest:
+                    if leases[index].doubt:
+                        raise release_unknown(leases[index]) from failure
+                raise failure
+            yield Backoff(failures, None)
+    if trouble is not None:
+        raise trouble
+    return results
+
+
+def acquire_all(claim: Claim[L]) -> Op[list[L]]:
+    """All locks or none, tried until they are ours or the claim's deadline has passed."""
+    verb = "acquire_all"
+    failures = 0
+    until = None if claim.until is None else claim.until + GRACE
+    doubt = False
+    while True:
+        claim.maybe = claim.pairs
+        call = Call(verb, (claim.pairs, claim.ttl), 1, until)
+        try:
+            sent_at, (reply,) = yield call
+            if isinstance(reply, ServerError):
+                sent_at, reply = yield from mended(call, sent_at, reply)
+        except TransportError as error:
+            if error.sent:
+                verb, doubt = "ask_all", True
+            if not doubt:
+                claim.maybe = ()
+            failures += 1
+            yield from back_off(claim, failures, until, error, doubt)
+            continue
+        failures = 0
+        if reply == 1:
+            return [claim.lease(index, sent_at) for index in range(len(claim.pairs))]
+        if doubt:  # an earlier try may have taken them and lost some since
+            yield from settle(claim.pairs, sent_at + claim.ttl / 1000)
+        claim.maybe, doubt = (), False
+        checked(reply, claim.keys[0])
+        if claim.until is not None and sent_at >= claim.until:
+            raise AcquireTimeout(
+                f"some of {len(claim.keys)} locks were still held by somebody else when the "
+                "timeout ended; none was taken",
+                claim.keys[0],
+            )
+        yield WaitFor(claim.pairs[0][0], claim.until)
+
+
+def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
+    """Give back what may be ours, in the background, as long as it could still be there."""
+    failures = 0
+    while True:
+        try:
+            for start in range(0, len(pairs), BATCH):
+                yield give_back(pairs[start : start + BATCH])
+            return
+        except (TransportError, ServerError):
+            failures += 1
+        if (yield Backoff(failures, until)) >= until:
+            return
+
+
+def give_back(pairs: Sequence[Pair]) -> Call:
+    """Release whatever of these is ours, on any server and whatever came before."""
+    return Call("release_many", (pairs,), len(pairs), spelled_out=True)
