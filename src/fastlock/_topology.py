@@ -10,15 +10,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _commands, _fork
 from ._commands import Commands, ServerInfo
 from ._connect import open_sync
 from ._impl import Core, PipeLike
-from ._ops import Call
 from .config import Config
 from .errors import FastlockError, TransportError
+
+if TYPE_CHECKING:
+    from ._ops import Call
 
 
 @dataclass(slots=True)
