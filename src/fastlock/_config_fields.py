@@ -7,7 +7,6 @@ mappings, and the documentation's table all follow ``FIELDS``.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -40,9 +39,9 @@ _ELSEWHERE = {
     "path": "unix_socket",
     "unix_socket_path": "unix_socket",
     "socket_connect_timeout": "connect_timeout",
-    "timeout": "socket_timeout or connect_timeout (seconds)",
+    "timeout": "socket_timeout",
     "tls": "ssl",
-    "ssl_cert_reqs": "ssl_verify (true or false)",
+    "ssl_cert_reqs": "ssl_verify",
     "ssl_cafile": "ssl_ca_certs",
     "ssl_password": "ssl_keyfile_password",
     "name": "client_name",
@@ -57,25 +56,29 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def unknown(name: str, known: Iterable[str], what: str = "setting") -> str:
-    """Why ``name`` is refused, with the nearest names that exist."""
+def unknown(
+    name: str,
+    known: Iterable[str],
+    what: str = "setting",
+    spell: Callable[[str], str] = str,
+) -> str:
+    """Why ``name`` is refused, with the nearest names that exist, as ``spell`` writes them."""
     import difflib
 
     names = sorted(known)
     if name in _ELSEWHERE:
-        return f"unknown {what}; here it is called {_ELSEWHERE[name]}"
+        return f"unknown {what}; here it is called {spell(_ELSEWHERE[name])}"
     near = difflib.get_close_matches(name, names, 3, 0.6)
     if near:
-        return f"unknown {what}; did you mean {' or '.join(near)}?"
-    return f"unknown {what}; there are {', '.join(names)}"
+        return f"unknown {what}; did you mean {' or '.join(map(spell, near))}?"
+    return f"unknown {what}; there are {', '.join(map(spell, names))}"
 
 
 def encodable(field: str, value: str) -> None:
     """Refuse lone surrogates, without showing the value."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(field, "contains characters that UTF-8 cannot encode") from None
+    # Encoding would raise an error that holds the value.
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ConfigError(field, "contains characters that UTF-8 cannot encode")
 
 
 def _string(field: str, value: Any) -> str:
@@ -155,7 +158,7 @@ def _number(high: float, unit: str, *, keep_int: bool = False) -> Check:
     def check(field: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(field, f"{show(value)} must be a number of {unit} (int or float)")
-        if not (math.isfinite(value) and 0 < value <= high):
+        if not 0 < value <= high:  # nor NaN
             raise ConfigError(field, f"{show(value)} must be over 0 and at most {high:.0f} {unit}")
         return value if keep_int else float(value)
 

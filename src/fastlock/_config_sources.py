@@ -73,6 +73,8 @@ def from_uri(uri: Any) -> dict[str, Any]:
     if "#" in rest:
         raise ConfigError("uri", f"contains a '#', which has no meaning here; {_ESCAPE}")
     rest, _, query = rest.partition("?")
+    if "@" in query:
+        raise ConfigError("uri", f"contains an '@' after the '?'; {_ESCAPE}")
     netloc, slash, path = rest.partition("/")
     userinfo, at, hostport = netloc.rpartition("@")
     found: dict[str, Given] = {}
@@ -92,10 +94,11 @@ def from_uri(uri: Any) -> dict[str, Any]:
 
 def _decode(field: str, text: str) -> str:
     """Percent-decoded; never shows the text."""
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise ConfigError(field, "its percent-encoded part of the uri is not UTF-8") from None
+    # Decoding strictly would raise an error that holds the text.
+    decoded = unquote(text, errors="surrogateescape")
+    if any("\udc80" <= c <= "\udcff" for c in decoded):
+        raise ConfigError(field, "its percent-encoded part of the uri is not UTF-8")
+    return decoded
 
 
 def _userinfo(found: dict[str, Given], userinfo: str) -> None:
@@ -143,8 +146,6 @@ def _database(found: dict[str, Given], path: str) -> None:
 
 
 def _query(found: dict[str, Given], query: str, *, unix: bool) -> None:
-    if "@" in query:
-        raise ConfigError("uri", f"contains an '@' after the '?'; {_ESCAPE}")
     allowed = [f.name for f in FIELDS.values() if not f.secret and f.name != "unix_socket"]
     allowed = [name for name in allowed if name not in ("host", "port", "username", "ssl")]
     if unix:
@@ -190,8 +191,10 @@ def from_environ(environ: Mapping[str, str], prefix: str) -> dict[str, Given]:
             continue
         field = "uri" if name == "URL" else name.lower()
         if name != name.upper() or field not in (*FIELDS, "uri"):
-            known = [prefix + n.upper() for n in ("url", *FIELDS) if n != "credential_provider"]
-            raise ConfigError(variable, unknown(variable, known, "variable"))
+            known = [n for n in ("url", *FIELDS) if n != "credential_provider"]
+            raise ConfigError(
+                variable, unknown(name.lower(), known, "variable", lambda n: prefix + n.upper())
+            )
         text = environ[variable]
         if not text.strip():
             continue

@@ -25,6 +25,15 @@ _ADVICE = {
     "DENIED": "the server is in protected mode",
     "LOADING": "the server is starting; try later",
 }
+_AUTHORITY = "give the authority that signed it as ssl_ca_certs"
+_NAME = "use a host that the certificate names, or ssl_check_hostname=False"
+#: OpenSSL's X509_V_ERR_* codes: issuer not found or not trusted (2, 18 to 21), not yet valid,
+#: expired, mismatch of host name (62) or address (64).
+_CERTIFICATE = {
+    **dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY),
+    **dict.fromkeys((9, 10), "renew it, or set the clock right"),
+    **dict.fromkeys((62, 64), _NAME),
+}
 _NO_PASSWORD_SET = "without any password configured"
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
@@ -46,7 +55,7 @@ def fault(error: Exception, config: Config, guard: Guard, timeout: float) -> Fas
     causes = list(_chain(error))
     for cause in causes:
         if isinstance(cause, ConfigError):
-            return cause
+            return ConfigError(cause.field, cause.problem)
         raw = getattr(cause, "raw", None)
         if isinstance(raw, str):
             return _refused(raw, config, guard)
@@ -66,15 +75,13 @@ def fault(error: Exception, config: Config, guard: Guard, timeout: float) -> Fas
     names = {base.__name__ for cause in causes for base in type(cause).__mro__}
     if "TimeoutError" in names:
         return _timeout(config, timeout)
-    if "InvalidResponse" not in names and names & {"ConnectionError", "EOFError"}:
-        return _closed(config)
-    # InvalidResponse, or whatever redis-py's parser stumbled over.
-    return _not_resp(config)
+    # Otherwise it is whatever redis-py's parser stumbled over.
+    return _closed(config) if guard.closed else _not_resp(config)
 
 
 def _provider(error: Exception) -> FastlockError:
     if isinstance(error, ConfigError):
-        return error
+        return ConfigError(error.field, error.problem)
     failure = TransportError(f"the credential provider failed with {type(error).__name__}")
     failure.__cause__ = error
     return failure
@@ -121,11 +128,7 @@ def _timeout(config: Config, timeout: float) -> TransportError:
 def _tls(error: ssl.SSLError, config: Config) -> TransportError:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
-        # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
-        if error.verify_code in (62, 64):
-            advice = "use a host that the certificate names, or ssl_check_hostname=False"
-        else:
-            advice = "give the authority that signed it as ssl_ca_certs"
+        advice = _CERTIFICATE.get(error.verify_code, "see to the server's certificate")
         return TransportError(f"{config.address}: its certificate was refused: {why}; {advice}")
     why = (error.reason or "the connection was closed").lower().replace("_", " ")
     return TransportError(

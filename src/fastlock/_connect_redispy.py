@@ -57,8 +57,10 @@ class Guard:
         return max(self.deadline - monotonic(), 0.001)
 
     def received(self, data: bytes) -> None:
-        """Look at what has just arrived."""
-        if data and not self._received:
+        """Look at what has just arrived; nothing means that the peer closed."""
+        if not data:
+            self.closed = True
+        elif not self._received:
             if data[0] in _TLS:
                 raise SpeaksTLS
             if data[0] not in _RESP:
