@@ -30,7 +30,7 @@ lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/cython-lint $(filter %.pyx %.pxd %.pxi,$(CORE))
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint $(filter %.pyx %.pxd %.pxi,$(CORE))
 	@$(BIN)/codespell
 
 format: $(READY) ## let ruff lay out the code and mend what it can
