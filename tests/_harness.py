@@ -21,9 +21,12 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
+import _servers
+import pytest
 from _proxy import Proxy
 
 import fastlock
@@ -34,8 +37,17 @@ from fastlock._clock import clock
 #: FASTLOCK_CORE=python says that there may be no compiled core: then it is not tested.
 CORES = ("python",) if os.environ.get("FASTLOCK_CORE") == "python" else ("cython", "python")
 APIS = ("sync", "async")
+SERVERS = ("given",) if _servers.GIVEN_URL else ("valkey", "redis")
 
-__all__ = ["APIS", "CORES", "Sync", "Ways", "client_class", "clock", "drive", "remaining_at_most"]
+#: For tests that are about one API, or for which the session's server makes no difference.
+sync_only = pytest.mark.parametrize("api", ["sync"], indirect=True)
+async_only = pytest.mark.parametrize("api", ["async"], indirect=True)
+one_server = pytest.mark.parametrize("server", SERVERS[:1], indirect=True)
+
+__all__ = [
+    "APIS", "CORES", "SERVERS", "Sync", "Ways", "async_only", "client_class", "clock", "drive",
+    "one_server", "remaining_at_most", "sync_only",
+]  # fmt: skip
 
 
 # ------------------------------------------------------------------ classes on a given core
@@ -73,20 +85,8 @@ def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 #: What is awaited in the asyncio API.
 _IO = frozenset(
-    (
-        "acquire",
-        "try_acquire",
-        "try_acquire_many",
-        "release_many",
-        "adopt",
-        "locked",
-        "holder",
-        "force_release",
-        "ping",
-        "close",
-        "release",
-        "extend",
-    )
+    "acquire try_acquire try_acquire_many release_many adopt locked holder force_release ping "  # noqa: SIM905
+    "close release extend".split()
 )
 
 
@@ -328,10 +328,8 @@ def leftovers() -> tuple[int, list[str]]:
     kinds = ("socket:", "anon_inode:[eventpoll]", "pipe:")
     found = 0
     for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
-        try:
+        with suppress(OSError):  # the listing's own descriptor
             found += os.readlink(f"/proc/self/fd/{number}").startswith(kinds)
-        except OSError:
-            pass  # the listing's own descriptor
     return found, sorted(thread.name for thread in threading.enumerate())
 
 

@@ -15,10 +15,8 @@ from typing import Any
 
 import _servers
 import pytest
-from _harness import APIS, CORES, Ways
+from _harness import APIS, CORES, SERVERS, Ways
 from _proxy import INJECTED
-
-SERVERS = ("given",) if _servers.GIVEN_URL else ("valkey", "redis")
 
 _expected = Path(__file__).with_name("expected_skips.txt")
 _met: dict[str, str] = {}  # server kind -> name and version
