@@ -128,7 +128,11 @@ class Pipe:
                     break
                 self._wait(place, remaining)
         finally:
-            self._leave_for_sure(place)
+            try:
+                self._leave(place)
+            except BaseException:  # an interrupt: leaving twice does no harm
+                self._leave(place)
+                raise
         if place.state == _DONE:
             return place.replies
         timed_out = place.state == _ABANDONED
@@ -150,7 +154,11 @@ class Pipe:
             if self._plain or self._take_lead(place):
                 self._flush()
         finally:
-            self._leave_for_sure(place)
+            try:
+                self._leave(place)
+            except BaseException:  # an interrupt: leaving twice does no harm
+                self._leave(place)
+                raise
 
     def abort(self, reason: str) -> None:
         """End the connection at once, by RST where TCP allows; callers get ``reason``."""
@@ -188,18 +196,10 @@ class Pipe:
             self._places.append(place)
             self._busy = 0
 
-    def _leave_for_sure(self, place: _Place) -> None:
-        """Leave also when an interrupt strikes while leaving: what is done twice does no harm."""
-        try:
-            self._leave(place)
-        except BaseException:
-            self._leave(place)
-            raise
-
     def _leave(self, place: _Place) -> None:
-        if place.state == _NEW:
-            return
         me = threading.get_ident()
+        if place.state == _NEW and self._busy != me:
+            return
         with self._mutex:
             if self._busy == me:
                 self._fail("a caller was interrupted in the middle of its bookkeeping")

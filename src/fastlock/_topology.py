@@ -91,6 +91,7 @@ class SyncServer:
         self._link: Link | None = None
         self._attempt: _Attempt | None = None
         self._last: ServerInfo | None = None  # of the latest connection, broken or not
+        self.strays: list[ServerInfo] = []  # spare connections that may still carry something
 
     def ready(self) -> Link | None:
         """The working connection, if there is one."""
@@ -158,9 +159,19 @@ class SyncServer:
     def spare(self, timeout: float) -> Link:
         """A connection beside the shared one, for a caller that must not wait for it.
 
-        The caller closes it.
+        The caller closes it, and if it left something unanswered there, adds its ``info``
+        to ``strays``.
         """
         return self._open(timeout, None)
+
+    def end_strays(self, timeout: float) -> None:
+        """Have the server end what interrupted callers left behind."""
+        link = self.link(timeout)
+        while self.strays:
+            old = connection_to_kill(self.strays[-1], link.info)
+            if old is not None:
+                link.pipe.call(_commands.kill_connection(self._core.pack, old), 1, timeout)
+            self.strays.pop()
 
     def _open(self, timeout: float, last: ServerInfo | None) -> Link:
         timeout = min(timeout, self._config.connect_timeout)

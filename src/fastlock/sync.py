@@ -257,6 +257,8 @@ class Client:
         timeout = self._patience
         if call.until is not None:
             timeout = min(timeout, call.until - clock())
+        if self._server.strays:
+            self._server.end_strays(timeout)
         link = self._server.link(timeout)
         data = link.encode(call)
         sent_at = clock()
@@ -276,6 +278,9 @@ class Client:
         try:
             answer: list[Any] = link.pipe.call(link.encode(call), call.count, timeout)
             return answer
+        except BaseException:
+            self._server.strays.append(link.info)
+            raise
         finally:
             link.pipe.close()
 
@@ -370,9 +375,13 @@ class Lease(BaseLease):
                 raise
             add_note(error, failure)
         except BaseException:
-            if not self.over:
-                self._client._give_back_pairs([self.pair], self.deadline)
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """Interrupted while releasing: let the background see to it."""
+        if not self.over:
+            self._client._give_back_pairs([self.pair], self.deadline)
 
 
 _turns = threading.RLock()
@@ -403,7 +412,7 @@ class Lock(BaseLock):
             return lease
         except BaseException:
             if lease is not None:
-                self._client._give_back_pairs([lease.pair], lease.deadline)
+                lease._abandon()
             raise
 
     def __exit__(
@@ -412,7 +421,15 @@ class Lock(BaseLock):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._entered.pop(threading.get_ident()).__exit__(kind, error, trace)
+        try:
+            self._entered[threading.get_ident()].__exit__(kind, error, trace)
+        except FastlockError:
+            raise
+        except BaseException:  # interrupted, perhaps before the release was sent
+            self._entered[threading.get_ident()]._abandon()
+            raise
+        finally:
+            self._entered.pop(threading.get_ident(), None)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Hold the lock during every call of ``function``."""
