@@ -136,7 +136,20 @@ def _host(field: str, value: Any) -> str:
             raise ConfigError(
                 field, f"{show(text)} is no name and no IPv6 address; a port goes into port"
             ) from None
+    elif not _is_name(text):
+        raise ConfigError(field, f"{show(text)} is no name of a host and no address")
     return text
+
+
+def _is_name(text: str) -> bool:
+    """Whether it can be looked up at all; the resolver would fail in odd ways."""
+    if any(c in "%?#[]" for c in text):
+        return False
+    try:
+        encoded = text if text.isascii() else text.encode("idna").decode()
+    except UnicodeError:
+        return False
+    return all(0 < len(label) < 64 for label in encoded.removesuffix(".").split("."))
 
 
 def _whole(low: int, high: int) -> Check:

@@ -96,15 +96,21 @@ def _open_sync(config: Config, guard: Guard) -> Opened:
 async def open_async(config: Config, timeout: float) -> OpenedAsync:
     """As ``open_sync``, in the running loop. Cancelling it leaves nothing open."""
     guard = Guard(config, timeout)
+    done: list[OpenedAsync] = []
     failure: FastlockError
     try:
-        return await asyncio.wait_for(_open_async(config, guard), timeout)
+        await asyncio.wait_for(_open_async(config, guard, done), timeout)
+        return done.pop()
     except Exception as error:
         failure = fault(error, config, guard, timeout)
+    finally:
+        # Before Python 3.12 a wait_for that is left may drop what was just finished.
+        for opened in done:
+            opened.transport.abort()
     raise failure
 
 
-async def _open_async(config: Config, guard: Guard) -> OpenedAsync:
+async def _open_async(config: Config, guard: Guard, done: list[OpenedAsync]) -> None:
     # Reading the system's certificate authorities takes tens of milliseconds.
     context = await asyncio.to_thread(tls_context, config) if config.ssl else None
     connection = async_connection(config, guard, context)
@@ -134,7 +140,7 @@ async def _open_async(config: Config, guard: Guard) -> OpenedAsync:
     if sock is not None:
         _tune(sock)
     keep = (reader, writer)
-    return OpenedAsync(transport, context is not None, keep, config.protocol, guard.hello)
+    done.append(OpenedAsync(transport, context is not None, keep, config.protocol, guard.hello))
 
 
 def _tune(sock: Any) -> None:

@@ -148,7 +148,7 @@ def _system(error: OSError, config: Config, timeout: float) -> TransportError:
             if config.unix_socket is None
             else f"{where} refused the connection: is the server running?"
         )
-    if numbers & {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}:
+    if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
         return _closed(config)
     if numbers <= {errno.ETIMEDOUT}:
         return _timeout(config, timeout)

@@ -1,6 +1,6 @@
 """redis-py's connections and parsers, fitted for one handshake under a deadline.
 
-Law: all that is known of redis-py's insides stands here (redis-py 5.0.1 to 8): the
+Law: all that is known of redis-py's insides stands here (redis-py 5.1 to 8): the
 connections take their time limits from the guard, the parsers read through it and keep
 the server's errors as they came. redis-py is imported where
 its classes are first needed.

@@ -180,7 +180,9 @@ class Config:
         """The server as a uri, without user and password: for messages."""
         if self.unix_socket is not None:
             return f"unix://{quote(self.unix_socket)}?db={self.db}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = self.host
+        if ":" in host:
+            host = f"[{host.replace('%', '%25')}]"
         return f"{'rediss' if self.ssl else 'redis'}://{host}:{self.port}/{self.db}"
 
     def public(self) -> dict[str, Any]:

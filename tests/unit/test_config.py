@@ -91,6 +91,10 @@ def test_it_never_changes() -> None:
         ("host", "localhost:6379", "a port goes into port"),
         ("host", f"redis://:{SECRET}@h", "a whole uri goes into uri"),
         ("host", "x" * 256, "longer than 255 bytes"),
+        ("host", "x" * 64, "no name of a host"),
+        ("host", "a..b", "no name of a host"),
+        ("host", "ä" * 63, "no name of a host"),
+        ("host", "a%b", "no name of a host"),
         ("unix_socket", "", "must not be empty"),
         ("unix_socket", "\0abstract", "NUL"),
         ("unix_socket", "/" + "x" * 107, "longer than 107 bytes"),
@@ -225,7 +229,9 @@ def test_what_is_right_is_accepted() -> None:
     assert isinstance(config.socket_timeout, float)
     assert isinstance(Config(retry_timeout=100).retry_timeout, int)
     assert Config(ssl=True, ssl_verify=False).ssl_check_hostname is False
-    assert Config(host="fe80::1%eth0").address == "redis://[fe80::1%eth0]:6379/0"
+    assert Config("redis://[fe80::1%25eth0]").host == "fe80::1%eth0"
+    assert Config(host="bücher.example.").host == "bücher.example."
+    assert Config(host="fe80::1%eth0").address == "redis://[fe80::1%25eth0]:6379/0"
     assert Config(unix_socket="/run/a b.sock", db=2).address == "unix:///run/a%20b.sock?db=2"
 
 
@@ -329,8 +335,9 @@ def test_what_redis_py_clients_know_is_taken_over() -> None:
         assert Config.from_redis(client).address == "unix:///s?db=3"
         client = module.Redis(
             host="h", ssl=True, ssl_ca_certs="/ca", ssl_certfile="/c", ssl_keyfile="/k",
-            ssl_check_hostname=False, ssl_password=SECRET,
+            ssl_check_hostname=False,
         )  # fmt: skip
+        client.connection_pool.connection_kwargs["ssl_password"] = SECRET
         config = Config.from_redis(client)
         assert (config.ssl, config.ssl_ca_certs, config.ssl_verify) == (True, "/ca", True)
         assert (config.ssl_certfile, config.ssl_keyfile) == ("/c", "/k")
@@ -341,8 +348,9 @@ def test_what_redis_py_clients_know_is_taken_over() -> None:
         provider = redis.credentials.UsernamePasswordCredentialProvider("bob", SECRET)
         client = module.Redis(credential_provider=provider)
         assert Config.from_redis(client).credential_provider is provider
-        with pytest.raises(ConfigError, match="ssl_ciphers"):
-            Config.from_redis(module.Redis(ssl=True, ssl_ciphers="AES256-SHA"))
+        client.connection_pool.connection_kwargs["redis_connect_func"] = print
+        with pytest.raises(ConfigError, match="redis_connect_func"):
+            Config.from_redis(client)
 
 
 def test_other_objects_are_no_redis_py_client() -> None:
@@ -357,8 +365,8 @@ def test_other_objects_are_no_redis_py_client() -> None:
 
 def test_the_documentation_lists_every_setting() -> None:
     page = Path(__file__).parents[2] / "docs" / "configuration.md"
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", page.read_text(), re.MULTILINE)
-    documented = {name: default for name, default in rows if name in FIELDS}
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", page.read_text(), re.MULTILINE)
+    documented = {name: default.strip() for name, default in rows if name in FIELDS}
     assert list(documented) == list(FIELDS)
     for name, field in FIELDS.items():
         assert documented[name] == ("" if field.default is None else f"`{field.default!r}`"), name

@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from fastlock._config_fields import FIELDS
 from fastlock.config import Config
 from fastlock.errors import ConfigError
 
@@ -342,7 +345,7 @@ def test_text_becomes_what_is_meant() -> None:
         ({"connection.port": "x"}, "connection.port", "'x' must be a whole number"),
         ({"connections": {"a": {"hots": "h"}}}, "connections.a.hots", "did you mean host?"),
         ({"hots": "h"}, "hots", "did you mean host?"),
-        ({"conection": {"host": "h"}}, "conection.host", "unknown setting"),
+        ({"connektion": {"host": "h"}}, "connektion.host", "unknown setting"),
         ({"options": {"a": {"retries": 1}}}, "options.a.retries", "unknown setting"),
         ({"options.timeout": 30000}, "options.timeout", "here it is called socket_timeout"),
         ({"credential.host": "h"}, "credential.host", "put it under connection or options"),
@@ -371,3 +374,36 @@ def test_a_wrong_mapping_is_refused_by_key(mapping: Any, field: str, word: str) 
     assert caught.value.field == field, caught.value
     assert word in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+# -- anything at all
+
+
+@given(st.text(alphabet="redis://@:?&=[]%#0a1. ") | st.text(), st.sampled_from(["", "unix://"]))
+@example("redis://[", "")
+@example("redis://%", "")
+@example("redis://h/٣", "")
+def test_any_text_is_a_uri_or_refused(rest: str, scheme: str) -> None:
+    for uri in (rest, (scheme or "redis://") + rest):
+        try:
+            config = Config(uri)
+        except ConfigError:
+            continue
+        assert Config(config.uri).address == config.address
+
+
+_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+
+
+@given(st.dictionaries(st.sampled_from(["uri", *FIELDS]), _values, max_size=4))
+def test_any_settings_are_accepted_or_refused(settings_: dict[str, Any]) -> None:
+    makers: list[Any] = [lambda: Config(**settings_), lambda: Config.from_mapping(settings_)]
+    makers.append(lambda: Config.from_mapping({"connections": {"a": settings_}}))
+    texts = {f"FASTLOCK_{n.upper()}": str(v) for n, v in settings_.items()}
+    makers.append(lambda: Config.from_env(texts))
+    for make in makers:
+        try:
+            config = make()
+        except ConfigError:
+            continue
+        assert Config(**config.public()).address == config.address
