@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from _harness import Ways, clock, one_server
-from _proxy import Proxy
 
 import fastlock
 
@@ -176,18 +175,3 @@ async def test_bad_lists_are_refused(fl: Ways) -> None:
     for bad in ([], "one key", b"one key", [key, key], [key, key.encode()], [key, ""], 7):
         with pytest.raises(fastlock.ConfigError, match="key"):
             client.lock_all(bad, ttl=5)
-
-
-async def test_a_reply_lost_on_the_way_still_gives_all(fl: Ways) -> None:
-    proxy: Proxy = fl.proxy()
-    client, keys = await fl.warm(fl.client(proxy.uri)), keys_of(fl, 3)
-    fault = proxy.fault("lose_reply")
-    before = clock()
-    async with client.lock_all(keys, ttl=5, timeout=5) as leases:
-        await fl.happened(fault)
-        assert fl.admin.mget(keys) == [lease.token.encode() for lease in leases]
-        for lease in leases:
-            left, asked = lease.remaining(), clock()
-            assert left <= fl.admin.pttl(lease.key) / 1000 + (clock() - asked) + 0.001
-            assert lease.deadline >= before + 5 - 0.052
-    assert fl.admin.exists(*keys) == 0
