@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from . import _commands, _fork
 from ._aiopipe import AsyncPipe
-from ._commands import ServerInfo
+from ._commands import ServerInfo, is_transient, not_ready
 from ._connect import open_async
 from ._impl import Core
 from ._topology import Link, closed_error, connection_to_kill, copy_of
 from .config import Config
-from .errors import FastlockError, TransportError
+from .errors import FastlockError, ServerError, TransportError
 
 
 class AsyncServer:
@@ -71,7 +71,10 @@ class AsyncServer:
 
     async def _connect(self) -> Link:
         config, pack = self._config, self._core.pack
-        opened = await open_async(config, config.connect_timeout)
+        try:
+            opened = await open_async(config, config.connect_timeout)
+        except ServerError as error:
+            raise not_ready(error) if is_transient(error) else error from None
         pipe = AsyncPipe(self._core.decoder(), config.socket_timeout)
         pipe.attach(opened.transport)
         try:

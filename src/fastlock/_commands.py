@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from ._tokens import label_of
-from .errors import ServerError
+from .errors import ServerError, TransportError
 
 Pair = tuple[bytes, bytes]  # wire key, token
 
@@ -222,6 +222,11 @@ def wants_spelling_out(reply: Any) -> bool:
 def is_transient(reply: Any) -> bool:
     """Whether the server says "not now": surely nothing was done."""
     return isinstance(reply, ServerError) and reply.code in TRANSIENT
+
+
+def not_ready(error: ServerError) -> TransportError:
+    """The server is up but not working yet; surely nothing was done."""
+    return TransportError(f"the server is not ready: {error}")
 
 
 # -- the first words on a connection

@@ -90,7 +90,7 @@ cdef enum Outcome:
 # the Pipe, so a late signal to one can only be a spurious wake-up. All under the mutex.
 cdef struct Place:
     Place *next
-    Place *next_to_wake     # the leader's list, used outside the mutex
+    Place *next_to_wake     # the leader's alone, also after its owner has recycled the place
     int want
     int got
     State state
@@ -380,7 +380,7 @@ cdef class Pipe:
             if fl_cond_init(&place.cond) != 0:
                 free(place)
                 return NULL
-        place.next = place.next_to_wake = NULL
+        place.next = NULL
         place.got = 0
         place.state = WAITING
         return place

@@ -29,9 +29,17 @@ from ._commands import (
     checked,
     extended,
     is_transient,
+    not_ready,
     wants_spelling_out,
 )
-from .errors import AcquireTimeout, LockLost, OutcomeUnknown, ServerError, TransportError
+from .errors import (
+    AcquireTimeout,
+    FastlockError,
+    LockLost,
+    OutcomeUnknown,
+    ServerError,
+    TransportError,
+)
 
 T = TypeVar("T")
 Op = Generator[Any, Any, T]
@@ -155,11 +163,6 @@ def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, An
     return sent_at, reply
 
 
-def not_ready(error: ServerError) -> TransportError:
-    """The server is up but not working yet; surely nothing was done."""
-    return TransportError(f"the server is not ready: {error}")
-
-
 def ask(verb: str, args: tuple[Any, ...], key: str | bytes, retries: int) -> Op[Any]:
     """A question that may be repeated freely: its reply, checked."""
     failures = 0
@@ -220,12 +223,14 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
             sent_at, (reply,) = yield call
             if isinstance(reply, ServerError):
                 sent_at, reply = yield from mended(call, sent_at, reply)
-        except TransportError as error:
-            if error.sent:
+        except FastlockError as error:
+            if isinstance(error, TransportError) and error.sent:
                 verb = "ask"
                 first = error.sent_at if first is None else first
             if first is None:
                 claim.maybe = ()
+            if not isinstance(error, TransportError):  # no connection to be had: nothing was sent
+                raise
             failures += 1
             yield from back_off(claim, failures, until, error, first is not None)
             continue
@@ -299,8 +304,12 @@ def release(lease: HeldLease, retries: int) -> Op[bool]:
                 checked(reply, lease.key)
             now = (yield Now()) if before else sent_at
             return released(lease, reply, before, now)
-        except TransportError as error:
-            lease.doubt = before or error.sent
+        except OutcomeUnknown:
+            raise
+        except FastlockError as error:
+            lease.doubt = before or (isinstance(error, TransportError) and error.sent)
+            if not isinstance(error, TransportError):
+                raise
             failures += 1
             if failures > retries:
                 if lease.doubt:
@@ -350,10 +359,12 @@ def extend(lease: HeldLease, ttl: int, retries: int, now: float) -> Op[None]:
             sent_at, (reply,) = yield call
             if isinstance(reply, ServerError):
                 sent_at, reply = yield from mended(call, sent_at, reply)
-        except TransportError as error:
-            doubt = doubt or error.sent
+        except FastlockError as error:
+            doubt = doubt or (isinstance(error, TransportError) and error.sent)
             if not doubt:
                 lease.deadline = before
+            if not isinstance(error, TransportError):
+                raise
             failures += 1
             if failures > retries:
                 if not doubt:

@@ -16,6 +16,7 @@ from ._commands import (
     asked,
     checked,
     is_transient,
+    not_ready,
     wants_spelling_out,
 )
 from ._ops import (
@@ -30,11 +31,16 @@ from ._ops import (
     WaitFor,
     back_off,
     mended,
-    not_ready,
     release_unknown,
     released,
 )
-from .errors import AcquireTimeout, OutcomeUnknown, ServerError, TransportError
+from .errors import (
+    AcquireTimeout,
+    FastlockError,
+    OutcomeUnknown,
+    ServerError,
+    TransportError,
+)
 
 #: Commands one Call sends at once: about 1 MB of bytes, and one deadline for all.
 BATCH = 10_000
@@ -67,7 +73,10 @@ def _try_chunk(claim: Claim[L], chunk: range, leases: list[L | None], held: list
         call = Call(verb, (rest, claim.ttl), len(rest), spelled_out=spelled_out)
         try:
             sent_at, replies = yield call
-        except TransportError as error:
+        except FastlockError as error:
+            if not isinstance(error, TransportError):  # no connection to be had
+                claim.maybe = [*held, *(() if first is None else rest)]
+                raise
             failure = error
             sent_at, replies = error.sent_at, error.replies
         for reply in replies:
@@ -118,7 +127,11 @@ def release_many(leases: Sequence[HeldLease], retries: int) -> Op[list[bool]]:
         sent = True
         try:
             _, replies = yield call
-        except TransportError as error:
+        except FastlockError as error:
+            if not isinstance(error, TransportError):
+                for lease, doubt in zip(chunk, before, strict=True):
+                    lease.doubt = doubt
+                raise
             failure, sent, replies = error, error.sent, error.replies
         now = yield Now()
         again = []
@@ -170,11 +183,13 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
             sent_at, (reply,) = yield call
             if isinstance(reply, ServerError):
                 sent_at, reply = yield from mended(call, sent_at, reply)
-        except TransportError as error:
-            if error.sent:
+        except FastlockError as error:
+            if isinstance(error, TransportError) and error.sent:
                 verb, doubt = "ask_all", True
             if not doubt:
                 claim.maybe = ()
+            if not isinstance(error, TransportError):
+                raise
             failures += 1
             yield from back_off(claim, failures, until, error, doubt)
             continue
@@ -200,9 +215,12 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
     while True:
         try:
             for start in range(0, len(pairs), BATCH):
-                yield give_back(pairs[start : start + BATCH])
+                _, replies = yield give_back(pairs[start : start + BATCH])
+                for reply in replies:
+                    if is_transient(reply):
+                        raise not_ready(reply)
             return
-        except (TransportError, ServerError):
+        except TransportError:
             failures += 1
         if (yield Backoff(failures, until)) >= until:
             return

@@ -7,17 +7,18 @@ so that nothing it still had under way can land later.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import _commands, _fork
-from ._commands import Commands, ServerInfo
+from ._commands import Commands, ServerInfo, is_transient, not_ready
 from ._connect import open_sync
 from ._impl import Core, PipeLike
 from .config import Config
-from .errors import FastlockError, TransportError
+from .errors import FastlockError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from ._ops import Call
@@ -57,8 +58,10 @@ def connection_to_kill(old: ServerInfo | None, new: ServerInfo) -> int | None:
 
 
 def copy_of(error: FastlockError) -> FastlockError:
-    """The same error for another thread, whose traceback is its own."""
-    return type(error)(*error.args)
+    """The same error for another caller, whose traceback is its own."""
+    twin = copy.copy(error)
+    twin.__cause__ = error.__cause__
+    return twin
 
 
 def closed_error() -> FastlockError:
@@ -175,7 +178,10 @@ class SyncServer:
 
     def _open(self, timeout: float, last: ServerInfo | None) -> Link:
         timeout = min(timeout, self._config.connect_timeout)
-        opened = open_sync(self._config, timeout)
+        try:
+            opened = open_sync(self._config, timeout)
+        except ServerError as error:
+            raise not_ready(error) if is_transient(error) else error from None
         make = self._core.tls_pipe if opened.tls else self._core.pipe
         pipe: PipeLike = make(opened.sock)
         try:
