@@ -86,8 +86,12 @@ class AsyncPipe(asyncio.Protocol):
         return future
 
     def post(self, data: bytes, count: int) -> None:
-        """Send ``data`` in this tick; its ``count`` replies are dropped when they come."""
+        """Send ``data`` at once; its ``count`` replies are dropped when they come.
+
+        Works while the loop is not running, as when a coroutine is closed after it.
+        """
         self.call(data, count).cancel()
+        self._flush()
 
     def abort(self, reason: str) -> None:
         """End the connection at once, by RST where TCP allows; callers get ``reason``."""

@@ -34,15 +34,19 @@ class AsyncServer:
         self._attempt: asyncio.Task[Link] | None = None
         self._last: ServerInfo | None = None
 
+    def alive(self) -> Link | None:
+        """The working connection, whichever loop it belongs to, if there is one."""
+        link = self._link
+        if link is None or link.pipe.broken or link.pipe.loop.is_closed():
+            return None
+        return link
+
     def ready(self) -> Link | None:
         """The working connection of the running loop, if there is one."""
-        link = self._link
-        if link is not None and not link.pipe.broken:
-            if link.pipe.loop is asyncio.get_running_loop():
-                return link
-            if not link.pipe.loop.is_closed():
-                raise FastlockError("the client belongs to another event loop; use one per loop")
-        return None
+        link = self.alive()
+        if link is not None and link.pipe.loop is not asyncio.get_running_loop():
+            raise FastlockError("the client belongs to another event loop; use one per loop")
+        return link
 
     async def link(self, timeout: float) -> Link:
         """As SyncServer.link."""

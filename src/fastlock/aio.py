@@ -317,15 +317,17 @@ class Client:
             self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
 
     def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
-        try:
-            link = self._server.ready()
-            if link is not None:
+        link = self._server.alive()
+        if link is not None:
+            with contextlib.suppress(TransportError):  # the background connects anew
                 for start in range(0, len(pairs), _ops_many.BATCH):
                     call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
                     link.pipe.post(link.encode(call), call.count)
-        except FastlockError:
-            pass  # the background connects anew
-        task = asyncio.ensure_future(self._settle(pairs, until))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a coroutine closed after its loop: what was posted must do
+            return
+        task = loop.create_task(self._settle(pairs, until))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
