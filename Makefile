@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Newer than everything the compiled core is made of, once the environment is ready.
 READY := $(VENV)/.ready
-CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.pxi src/fastlock/*.h)
+CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench wheel clean
@@ -30,7 +30,7 @@ lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@PATH="$(abspath $(BIN)):$$PATH" cython-lint $(filter %.pyx %.pxd %.pxi,$(CORE))
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint $(filter %.pyx %.pxd,$(CORE))
 	@$(BIN)/codespell
 
 format: $(READY) ## let ruff lay out the code and mend what it can
@@ -41,7 +41,8 @@ bench: $(READY) ## measure against the rivals and the limits (see bench/README.m
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 wheel: $(READY) ## sdist and, from it, a wheel: into dist/
-	@FASTLOCK_BUILD=cython $(BIN)/python -m build --outdir dist .
+	@FASTLOCK_BUILD=cython $(BIN)/python -m build --quiet --outdir dist .
+	@ls -1 dist/*
 
 clean: ## remove everything that make made, the environment too
 	@rm -rf build dist src/*.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
