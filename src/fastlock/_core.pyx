@@ -94,6 +94,7 @@ cdef struct Place:
     int want
     int got
     State state
+    bint away               # its owner runs signal handlers: it cannot lead now
     long long begin         # stream offset of the first byte
     Reply *first            # its replies, in order
     Reply *last
@@ -340,6 +341,8 @@ cdef class Pipe:
         else:
             self.recycle(place)
         self.users -= 1
+        if not self.leading:
+            self.wake_a_leader()
         self.close_if_unused()
         return sent
 
@@ -383,6 +386,7 @@ cdef class Pipe:
         place.next = NULL
         place.got = 0
         place.state = WAITING
+        place.away = False
         return place
 
     cdef void recycle(self, Place *place) noexcept nogil:
@@ -391,10 +395,10 @@ cdef class Pipe:
         place.next = self.spare
         self.spare = place
 
-    cdef void wake_a_leader(self, Place *besides) noexcept nogil:
+    cdef void wake_a_leader(self) noexcept nogil:
         cdef Place *place = self.head
         while place != NULL:
-            if place.state == WAITING and place != besides:
+            if place.state == WAITING and not place.away:
                 pthread_cond_signal(&place.cond)
                 return
             place = place.next
@@ -404,7 +408,7 @@ cdef class Pipe:
     cdef Outcome wait(self, Place *place, long long deadline, bint main) noexcept nogil:
         """Lead if nobody does, else sleep until woken."""
         cdef long long remaining
-        cdef bint signals
+        place.away = False
         while place.state == WAITING:
             if self.ended:  # a fork in a signal handler: the child's copy of this call
                 place.state = FAILED
@@ -414,10 +418,10 @@ cdef class Pipe:
                 return TIMED_OUT
             if not self.leading:
                 self.leading = True
-                signals = self.lead(place, deadline, main)
+                place.away = self.lead(place, deadline, main)
                 self.leading = False
-                self.wake_a_leader(place)
-                if signals and place.state == WAITING:
+                if place.away:
+                    self.wake_a_leader()
                     return SIGNALS
                 continue
             if self.unanswered <= FLUSH_AT_ONCE and self.out.size:
@@ -428,6 +432,7 @@ cdef class Pipe:
                 remaining = SLICE
             fl_cond_wait(&place.cond, &self.mutex, remaining)
             if main and place.state == WAITING and self.leading:
+                place.away = True
                 return SIGNALS
         return ANSWERED if place.state == DONE else ENDED
 

@@ -30,6 +30,8 @@ name = "python"
 #: Longest a leader sits in one receive, in seconds: bounds how late it notices
 #: that the Pipe was ended by somebody else, or that bytes wait for a full buffer.
 SLICE = 0.05
+#: Longest a follower sleeps before it looks whether anybody leads, in seconds.
+PATIENCE = 0.25
 #: A caller writes its own command at once while at most this many others are
 #: unanswered; above that, what queues leaves together with the leader's next write.
 FLUSH_AT_ONCE = 16
@@ -252,7 +254,8 @@ class Pipe:
         if self._plain and len(self._places) <= FLUSH_AT_ONCE:
             self._flush()
         if place.state == _WAITING:
-            place.gate.acquire(timeout=remaining)
+            # Not longer: whoever was woken to lead may be running a signal handler.
+            place.gate.acquire(timeout=min(remaining, PATIENCE))
             place.told = False
 
     def _lead(self, place: _Place, deadline: float) -> None:
