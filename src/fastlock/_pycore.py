@@ -183,6 +183,8 @@ class Pipe:
     # -- bookkeeping
 
     def _enter(self, place: _Place, data: bytes) -> None:
+        if type(data) is not bytes:
+            raise TypeError("a Pipe sends bytes")
         me = threading.get_ident()
         with self._mutex:
             if me in (self._busy, self._leader, self._writer):

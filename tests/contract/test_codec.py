@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import math
 import pickle
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import hiredis
@@ -60,7 +62,7 @@ def decoded(core: _impl.Core, chunks: list[bytes]) -> list[Any]:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 # ------------------------------------------------------------------ packing
@@ -295,10 +297,8 @@ def test_the_surface_is_the_same(codec: _impl.Core) -> None:
 
 def cores() -> list[_impl.Core]:
     found = [_impl.load("python")]
-    try:
+    with suppress(ImportError):  # a pure build: the Python codec is compared with hiredis alone
         found.append(_impl.load("cython"))
-    except ImportError:
-        pass  # a pure build: the Python codec is compared with hiredis alone
     return found
 
 
@@ -355,9 +355,8 @@ def plain_of_hiredis(value: Any) -> Any:
     """hiredis gives big numbers as text."""
     if isinstance(value, list):
         return [plain_of_hiredis(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value not in range(-(2**63), 2**63):
-            return repr(str(value).encode())
+    if type(value) is int and value not in range(-(2**63), 2**63):
+        return repr(str(value).encode())
     return repr(value.encode() if isinstance(value, str) else value)
 
 

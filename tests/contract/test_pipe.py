@@ -1,0 +1,469 @@
+"""What both Pipes promise, on both, over real sockets.
+
+Law: the far end is a script of raw bytes where the bytes themselves are the point, and a
+real server where there are many callers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from fastlock import _impl
+from fastlock._resp import MALFORMED, Reentered
+from fastlock.errors import ServerError, TransportError
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+
+
+class Line:
+    """A Pipe and the far end of its socket."""
+
+    def __init__(self, core: str) -> None:
+        near, self.far = socket.socketpair()
+        self.far.settimeout(5)
+        self.pipe = _impl.load(core).pipe(near)
+
+    def hear(self, data: bytes) -> None:
+        """Wait until exactly ``data`` has come."""
+        got = b""
+        while len(got) < len(data):
+            got += self.far.recv(len(data) - len(got))
+        assert got == data
+
+    def later(self, *steps: Callable[[], Any]) -> threading.Thread:
+        """Play the far end's part in another thread."""
+        thread = threading.Thread(target=lambda: [step() for step in steps])
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def line(core: str) -> Iterator[Line]:
+    made = Line(core)
+    yield made
+    made.pipe.close()
+    made.far.close()
+
+
+def failure(call: Callable[[], Any]) -> TransportError:
+    with pytest.raises(TransportError) as caught:
+        call()
+    return caught.value
+
+
+def until(true: Callable[[], Any]) -> None:
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+# ------------------------------------------------------------------ one caller
+
+
+def test_a_call_gives_its_replies_in_order(line: Line) -> None:
+    far = line.later(
+        lambda: line.hear(PING * 3), lambda: line.far.sendall(b"+a\r\n-ERR b\r\n*1\r\n$-1\r\n")
+    )
+    replies = line.pipe.call(PING * 3, 3, 5)
+    far.join()
+    assert replies[0] == b"a"
+    assert isinstance(replies[1], ServerError)
+    assert str(replies[1]) == "ERR b"
+    assert replies[2] == [None]
+    assert line.pipe.owed == 0
+    assert not line.pipe.broken
+
+
+def test_a_late_answer_is_dropped_and_the_stream_stays_in_step(line: Line) -> None:
+    error = failure(lambda: line.pipe.call(PING, 2, 0.05))
+    assert error.timed_out
+    assert error.sent
+    assert not line.pipe.broken
+    assert line.pipe.owed == 1
+    line.hear(PING)
+    line.far.sendall(b"+late\r\n+later\r\n+mine\r\n")
+    assert line.pipe.call(PING, 1, 5) == [b"mine"]
+    assert line.pipe.owed == 0
+
+
+def test_a_posted_command_is_sent_and_its_answer_dropped(line: Line) -> None:
+    line.pipe.post(PING * 2, 2)
+    line.hear(PING * 2)
+    line.far.sendall(b"+1\r\n+2\r\n+3\r\n")
+    assert line.pipe.call(PING, 1, 5) == [b"3"]
+
+
+def test_pushes_answer_nobody(line: Line) -> None:
+    push = b">2\r\n+invalidate\r\n*1\r\n+k\r\n"
+    line.far.sendall(push + b"+a\r\n" + push + b"+b\r\n" + push)
+    assert line.pipe.call(PING * 2, 2, 5) == [b"a", b"b"]
+
+
+def test_what_had_arrived_before_the_end_is_told(line: Line) -> None:
+    line.far.sendall(b"+a\r\n:1\r\n$5\r\nhal")
+    line.far.shutdown(socket.SHUT_WR)
+    error = failure(lambda: line.pipe.call(PING * 3, 3, 5))
+    assert error.replies == [b"a", 1]
+    assert error.sent
+    assert not error.timed_out
+    assert str(error) == "the server closed the connection"
+    assert line.pipe.broken
+
+
+def test_after_the_end_nothing_is_sent(line: Line) -> None:
+    line.pipe.abort("for a test")
+    for call in (lambda: line.pipe.call(PING, 1, 5), lambda: line.pipe.post(PING, 1)):
+        error = failure(call)
+        assert str(error) == "for a test"
+        assert not error.sent
+        assert error.replies in ((), [])
+
+
+def test_the_first_reason_stays(line: Line) -> None:
+    line.pipe.abort("first")
+    line.pipe.abort("second")
+    line.pipe.close()
+    assert str(failure(lambda: line.pipe.call(PING, 1, 5))) == "first"
+
+
+@pytest.mark.parametrize("noise", [b"HTTP/1.1 400\r\n", b"$99999999999\r\n", b"?"])
+def test_noise_ends_the_pipe_after_the_good_replies(line: Line, noise: bytes) -> None:
+    line.far.sendall(b"+good\r\n" + noise)
+    error = failure(lambda: line.pipe.call(PING * 2, 2, 5))
+    assert error.replies == [b"good"]
+    assert str(error) == MALFORMED
+    assert line.pipe.broken
+
+
+def test_an_answer_nobody_asked_for_ends_the_pipe(line: Line) -> None:
+    line.far.sendall(b"+mine\r\n+whose\r\n")
+    assert line.pipe.call(PING, 1, 5) == [b"mine"]
+    assert line.pipe.broken
+    message = str(failure(lambda: line.pipe.call(PING, 1, 5)))
+    assert message == "the server answered what nobody had asked"
+
+
+@pytest.mark.parametrize("data", ["text", None, bytearray(b"x")])
+def test_only_bytes_are_sent(line: Line, data: Any) -> None:
+    with pytest.raises(TypeError):
+        line.pipe.call(data, 1, 5)
+    assert line.pipe.owed == 0
+
+
+# ------------------------------------------------------------------ sizes
+
+
+def echo_slowly(far: socket.socket, size: int, replies: int) -> None:
+    """Take in ``size`` bytes in small sips, answering bit by bit."""
+    taken = answered = 0
+    while taken < size:
+        taken += len(far.recv(300_000))
+        due = replies * taken // size
+        far.sendall(b"+OK\r\n" * (due - answered))
+        answered = due
+
+
+def test_a_hundred_thousand_commands_fit_no_buffer_and_pass(line: Line) -> None:
+    count = 100_000
+    far = line.later(lambda: echo_slowly(line.far, count * len(PING), count))
+    replies = line.pipe.call(PING * count, count, 30)
+    far.join()
+    assert replies == [b"OK"] * count
+
+
+def test_one_command_larger_than_any_buffer_passes(line: Line) -> None:
+    data = b"*1\r\n$8000000\r\n" + bytes(8_000_000) + b"\r\n"
+    far = line.later(lambda: echo_slowly(line.far, len(data), 1))
+    assert line.pipe.call(data, 1, 30) == [b"OK"]
+    far.join()
+
+
+# ------------------------------------------------------------------ many callers
+
+
+def test_every_thread_gets_its_own_answers(core: str, server_of: Any) -> None:
+    port = server_of("valkey").port
+    load = _impl.load(core)
+    pipe = load.pipe(socket.create_connection(("127.0.0.1", port)))
+    wrong: list[Any] = []
+
+    def work(me: int) -> None:
+        for turn in range(200):
+            word = b"%d:%d" % (me, turn)
+            count = 1 + turn % 3
+            try:
+                answer = pipe.call(load.pack(b"ECHO", word) * count, count, 10)
+            except Exception as error:
+                answer = error
+            if answer != [word] * count:
+                wrong.append((word, answer))
+                return
+
+    threads = [threading.Thread(target=work, args=(me,)) for me in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert pipe.owed == 0
+    pipe.close()
+
+
+@pytest.mark.parametrize("way", ["abort", "close", "far end"])
+def test_the_end_wakes_everybody_at_once(line: Line, way: str) -> None:
+    errors: list[TransportError] = []
+    threads = [
+        threading.Thread(target=lambda: errors.append(failure(lambda: line.pipe.call(PING, 1, 60))))
+        for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    line.hear(PING * 5)
+    if way == "abort":
+        line.pipe.abort("for a test")
+    elif way == "close":
+        line.pipe.close()
+    else:
+        line.far.close()
+    for thread in threads:
+        thread.join(5)
+    reason = {
+        "abort": "for a test",
+        "close": "the client was closed",
+        "far end": "the server closed the connection",
+    }[way]
+    assert [(str(error), error.sent, error.timed_out) for error in errors] == [
+        (reason, True, False)
+    ] * 5
+
+
+def test_a_follower_leads_when_the_leader_has_gone(line: Line) -> None:
+    leader = threading.Thread(target=lambda: failure(lambda: line.pipe.call(PING, 1, 0.2)))
+    leader.start()
+    until(lambda: line.pipe.owed == 1)
+    got: list[Any] = []
+    follower = threading.Thread(target=lambda: got.append(line.pipe.call(PING, 1, 5)))
+    follower.start()
+    leader.join()
+    line.far.sendall(b"+leader's\r\n+follower's\r\n")
+    follower.join(2)
+    assert got == [[b"follower's"]]
+
+
+# ------------------------------------------------------------------ signals
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[float, Callable[[], Any]], None]]:
+    """Run a handler in the main thread after some seconds."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def set_alarm(delay: float, handler: Callable[[], Any]) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: handler())
+        signal.setitimer(signal.ITIMER_REAL, delay)
+
+    yield set_alarm
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_handlers_run_while_the_main_thread_waits(line: Line, alarm: Any, role: str) -> None:
+    others = []
+    if role == "follower":
+        thread = threading.Thread(target=lambda: line.pipe.call(PING, 1, 5))
+        thread.start()
+        others.append(thread)
+        line.hear(PING)
+    replies = b"+x\r\n" * (1 + len(others))
+    alarm(0.05, lambda: line.far.sendall(replies))
+    assert line.pipe.call(PING, 1, 5) == [b"x"]
+    for thread in others:
+        thread.join()
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_an_exception_of_a_handler_leaves_the_truth_behind(
+    line: Line, core: str, alarm: Any, role: str
+) -> None:
+    """Compiled: the place is abandoned. Python: a leader's interrupt ends the Pipe."""
+    others: list[Any] = []
+
+    def raising() -> None:
+        raise Interrupted
+
+    if role == "follower":
+        thread = threading.Thread(target=lambda: others.append(line.pipe.call(PING, 1, 5)))
+        thread.start()
+        line.hear(PING)
+    alarm(0.05, raising)
+    with pytest.raises(Interrupted):
+        line.pipe.call(PING, 1, 5)
+    if core == "python" and role == "leader":
+        assert line.pipe.broken
+        return
+    assert not line.pipe.broken
+    line.far.sendall(b"+first\r\n" * (1 + (role == "follower")))
+    if role == "follower":
+        thread.join()
+        assert others == [[b"first"]]
+    line.far.sendall(b"+mine\r\n")
+    assert line.pipe.call(PING, 1, 5) == [b"mine"]
+
+
+def test_a_handler_may_call_the_pipe_it_interrupted(line: Line, core: str, alarm: Any) -> None:
+    """Compiled: it just works. Python: Reentered, nothing sent, for a spare connection."""
+    inner: list[Any] = []
+
+    def call_again() -> None:
+        try:
+            line.far.sendall(b"+outer\r\n+inner\r\n")
+            inner.append(line.pipe.call(PING, 1, 5))
+        except Reentered as error:
+            inner.append(error.sent)
+
+    alarm(0.05, call_again)
+    if core == "python":
+        # The scripted far end has answered both; only one had asked.
+        assert line.pipe.call(PING, 1, 5) == [b"outer"]
+        assert inner == [False]
+    else:
+        assert line.pipe.call(PING, 1, 5) == [b"outer"]
+        assert inner == [[b"inner"]]
+
+
+def test_followers_are_led_while_the_main_thread_runs_a_handler(line: Line, alarm: Any) -> None:
+    """Whoever is in a handler cannot read; somebody else must."""
+    got: list[Any] = []
+    main_waits = threading.Event()
+    follower = threading.Thread(
+        target=lambda: (main_waits.wait(), got.append(line.pipe.call(PING, 1, 5)))
+    )
+    follower.start()
+    served: list[bool] = []
+
+    def long_handler() -> None:
+        main_waits.set()
+        line.hear(PING * 2)
+        line.far.sendall(b"+main\r\n+follower\r\n")
+        follower.join(2)
+        served.append(not follower.is_alive())
+
+    if isinstance(line.pipe, _impl.load("python").pipe):  # type: ignore[arg-type]
+        # There the handler runs inside the leader's own code: followers wait for it.
+        main_waits.set()
+        line.far.sendall(b"+a\r\n+b\r\n")
+        line.pipe.call(PING, 1, 5)
+    else:
+        alarm(0.05, long_handler)
+        assert line.pipe.call(PING, 1, 5) == [b"main"]
+        assert served == [True]
+    follower.join()
+    assert len(got) == 1
+
+
+# ------------------------------------------------------------------ forks, leaks
+
+
+def test_a_child_lets_go_without_a_word(line: Line) -> None:
+    child = os.fork()
+    if child == 0:
+        line.pipe.forked()
+        with suppress(TransportError):
+            line.pipe.call(PING, 1, 1)
+            os._exit(1)
+        line.pipe.close()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    line.far.sendall(b"+parent\r\n")
+    assert line.pipe.call(PING, 1, 5) == [b"parent"]
+    line.hear(PING)
+
+
+def test_a_fork_in_the_middle_of_others_calls(line: Line) -> None:
+    got: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: got.append(line.pipe.call(PING, 1, 5))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    line.hear(PING * 3)
+    child = os.fork()
+    if child == 0:
+        line.pipe.forked()
+        os._exit(0 if line.pipe.broken and line.pipe.owed == 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    line.far.sendall(b"+x\r\n" * 3)
+    for thread in threads:
+        thread.join(5)
+    assert got == [[b"x"]] * 3
+
+
+def test_no_descriptor_is_left(core: str) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+
+    before = descriptors()
+    for end in ("close", "abort", "drop", "fault"):
+        for _ in range(5):
+            line = Line(core)
+            if end == "close":
+                line.pipe.close()
+            elif end == "abort":
+                line.pipe.abort("for a test")
+            elif end == "fault":
+                line.far.sendall(b"?")
+                failure(lambda pipe=line.pipe: pipe.call(PING, 1, 5))  # type: ignore[misc]
+            else:
+                line.pipe.close()
+                line.pipe.close()
+            line.far.close()
+            del line
+    assert descriptors() == before
+
+
+def test_memory_does_not_grow(core: str, server_of: Any) -> None:
+    """Places, replies and buffers of 20,000 calls are recycled or freed."""
+    import resource
+
+    load = _impl.load(core)
+    pipe = load.pipe(socket.create_connection(("127.0.0.1", server_of("valkey").port)))
+    data = load.pack(b"ECHO", b"x" * 100)
+
+    def calls(count: int) -> None:
+        for _ in range(count):
+            pipe.call(data, 1, 5)
+            pipe.post(data, 1)
+
+    calls(2000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    calls(10_000)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert pipe.owed <= 1
+    pipe.close()
+    assert grown < 4096  # KiB; a leak of one place a call would be twice that
+
+
+def test_the_surfaces_are_the_same() -> None:
+    pipes = [_impl.load("python").pipe]
+    with suppress(ImportError):
+        pipes.append(_impl.load("cython").pipe)
+    names = [{name for name in dir(pipe) if not name.startswith("_")} for pipe in pipes]
+    assert all(found == names[0] for found in names)
+    for name in names[0]:
+        docs = [getattr(pipe, name).__doc__.split() for pipe in pipes]
+        assert all(doc == docs[0] for doc in docs)
