@@ -72,7 +72,7 @@ SYSTEM = setting("FASTLOCK_HIREDIS", "system") == "system"
 DEBUG = setting("FASTLOCK_DEBUG", "0", "1") == "1"
 
 
-# --- hiredis ------------------------------------------------------------------------
+# --- hiredis (bench/limit.py borrows fetch, read_tar and read_tree) ------------------
 
 
 @dataclass

@@ -26,6 +26,7 @@ cdef int next_reply(Codec *codec, Reply **reply) noexcept nogil
 cdef void free_reply(void *reply) noexcept nogil
 cdef void free_chain(Reply *reply) noexcept nogil
 
+
 @cython.final
 cdef class Owned:
     cdef Reply *chain

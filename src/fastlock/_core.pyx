@@ -139,7 +139,7 @@ cdef class Pipe:
     cdef bint ended
     cdef bint reset_on_close
     cdef int error          # errno of what ended it, 0 if none
-    cdef const char *reason # static text
+    cdef const char *reason  # static text
     cdef str told           # the reason given to abort()
 
     def __cinit__(self, sock):
