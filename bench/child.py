@@ -1,0 +1,253 @@
+"""Python contestants in a process of their own: bench.child W NAME PORT SHA COUNT [uvloop].
+
+Law: the protocol of runner.py and the loops around a pair, the same for ours and for rivals;
+a pair that was not both acquired and released ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Pair = Callable[[], None]
+AsyncPair = Callable[[], Awaitable[None]]
+#: Pairs between two looks at the clock.
+BETWEEN_CLOCKS = 16
+
+
+def key_of(number: int) -> str:
+    """16 bytes, as in the C programs."""
+    return f"bench:key:{number:06d}"
+
+
+def report(pairs: int, seconds: float, cpu: float, **more: float) -> dict[str, float]:
+    return {"pairs": pairs, "seconds": seconds, "cpu": cpu, **more}
+
+
+def percentiles(latencies: list[float]) -> dict[str, float]:
+    """Median and 99th percentile, in seconds."""
+    latencies.sort()
+    size = len(latencies)
+    return {"p50": latencies[size // 2], "p99": latencies[size * 99 // 100]} if size else {}
+
+
+# -- W1: one caller
+
+
+def lone(pair: Pair, mode: str, amount: float) -> dict[str, float]:
+    clock = time.perf_counter
+    latencies: list[float] = []
+    pairs = 0
+    cpu, began = time.process_time(), clock()
+    if mode == "n":
+        for _ in range(int(amount)):
+            pair()
+        pairs = int(amount)
+    elif mode == "l":
+        last = began
+        while last - began < amount:
+            pair()
+            last, before = clock(), last
+            latencies.append(last - before)
+        pairs = len(latencies)
+    else:
+        end = began + amount
+        while clock() < end:
+            for _ in range(BETWEEN_CLOCKS):
+                pair()
+            pairs += BETWEEN_CLOCKS
+    return report(pairs, clock() - began, time.process_time() - cpu, **percentiles(latencies))
+
+
+async def lone_task(pair: AsyncPair, mode: str, amount: float) -> dict[str, float]:
+    clock = time.perf_counter
+    latencies: list[float] = []
+    pairs = 0
+    cpu, began = time.process_time(), clock()
+    if mode == "n":
+        for _ in range(int(amount)):
+            await pair()
+        pairs = int(amount)
+    elif mode == "l":
+        last = began
+        while last - began < amount:
+            await pair()
+            last, before = clock(), last
+            latencies.append(last - before)
+        pairs = len(latencies)
+    else:
+        end = began + amount
+        while clock() < end:
+            for _ in range(BETWEEN_CLOCKS):
+                await pair()
+            pairs += BETWEEN_CLOCKS
+    return report(pairs, clock() - began, time.process_time() - cpu, **percentiles(latencies))
+
+
+# -- W2: threads
+
+
+def threads(pairs: list[Pair], mode: str, amount: float) -> dict[str, float]:
+    counts = [0] * len(pairs)
+    late: list[list[float]] = [[] for _ in pairs]
+    failures: list[BaseException] = []
+    begin = threading.Barrier(len(pairs) + 1)
+    stop = False
+
+    def work(number: int) -> None:
+        pair, done, seen = pairs[number], 0, late[number]
+        clock = time.perf_counter
+        begin.wait()
+        try:
+            if mode == "l":
+                last = clock()
+                while not stop:
+                    pair()
+                    last, before = clock(), last
+                    seen.append(last - before)
+                    done += 1
+            else:
+                while done < amount if mode == "n" else not stop:
+                    pair()
+                    done += 1
+        except BaseException as failure:
+            failures.append(failure)
+        counts[number] = done
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(len(pairs))]
+    for worker in workers:
+        worker.start()
+    begin.wait()
+    cpu, began = time.process_time(), time.perf_counter()
+    if mode != "n":
+        time.sleep(amount)
+        stop = True
+    for worker in workers:
+        worker.join()
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    if failures:
+        raise failures[0]
+    least = min(counts) * len(counts) / sum(counts)
+    seen = percentiles([one for each in late for one in each])
+    return report(sum(counts), seconds, cpu, least=least, **seen)
+
+
+# -- W3: tasks
+
+
+async def tasks(pairs: list[AsyncPair], mode: str, amount: float) -> dict[str, float]:
+    stop = False
+
+    async def work(pair: AsyncPair) -> int:
+        done = 0
+        while done < amount if mode == "n" else not stop:
+            await pair()
+            done += 1
+        return done
+
+    cpu, began = time.process_time(), time.perf_counter()
+    workers = [asyncio.ensure_future(work(pair)) for pair in pairs]
+    if mode != "n":
+        await asyncio.sleep(amount)
+        stop = True
+    counts = await asyncio.gather(*workers)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return report(sum(counts), seconds, cpu, least=min(counts) * len(counts) / sum(counts))
+
+
+# -- W4: batches
+
+
+def batches(batch: Pair, size: int, mode: str, amount: float) -> dict[str, float]:
+    clock = time.perf_counter
+    done = 0
+    cpu, began = time.process_time(), clock()
+    while done < amount if mode == "n" else clock() - began < amount:
+        batch()
+        done += 1
+    return report(done * size, clock() - began, time.process_time() - cpu)
+
+
+# -- the protocol
+
+Measure = Callable[[str, float], dict[str, float]]
+
+
+def answer_orders(measures: list[Measure]) -> None:
+    """Until standard input ends. A third word on the line picks one of several contestants."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        mode, amount, *which = line.split()
+        measure = measures[int(which[0]) if which else 0]
+        gc.collect()
+        print(json.dumps(measure(mode, float(amount))), flush=True)
+
+
+def sync_measure(workload: str, kind: Any, port: int, script: str, count: int) -> Measure:
+    contestant = kind(port, script)
+    if workload == "w4":
+        batch = contestant.batch([key_of(i) for i in range(count)])
+        batch()
+        return lambda mode, amount: batches(batch, count, mode, amount)
+    pairs = [contestant.pair(key_of(i)) for i in range(count)]
+    if workload == "w1":
+        lone(pairs[0], "n", 3)
+        return lambda mode, amount: lone(pairs[0], mode, amount)
+    threads(pairs, "n", 1)
+    return lambda mode, amount: threads(pairs, mode, amount)
+
+
+def async_measure(
+    workload: str, kind: Any, port: int, script: str, count: int, loop: asyncio.AbstractEventLoop
+) -> Measure:
+    run = loop.run_until_complete
+    contestant = run(kind(port, script, count))
+    pairs = [contestant.pair(key_of(i)) for i in range(count)]
+    if workload == "w1":
+        run(lone_task(pairs[0], "n", 3))
+        return lambda mode, amount: run(lone_task(pairs[0], mode, amount))
+    run(tasks(pairs, "n", 1))
+    return lambda mode, amount: run(tasks(pairs, mode, amount))
+
+
+def new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    if kind == "uvloop":
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        return loop
+    return asyncio.new_event_loop()
+
+
+def main(workload: str, names: str, port: str, script: str, count: str, loop: str = "") -> None:
+    """Connect, warm up, say "ready", measure on demand. ``names``: with commas between."""
+    if os.environ.get("BENCH_HIREDIS") == "0":
+        sys.modules["hiredis"] = None  # type: ignore[assignment]  # redis-py shall not find it
+    from . import rivals
+
+    known: dict[str, Any] = dict(rivals.CONTESTANTS)
+    if set(names.split(",")) - set(known):
+        from . import ours
+
+        known |= ours.CONTESTANTS
+    measures = []
+    for name in names.split(","):
+        kind = known[name]
+        where = workload, kind, int(port), script, int(count)
+        if inspect.iscoroutinefunction(kind):
+            measures.append(async_measure(*where, new_loop(loop)))
+        else:
+            measures.append(sync_measure(*where))
+    answer_orders(measures)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

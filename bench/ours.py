@@ -1,0 +1,172 @@
+"""fastlock's own contestants, and the asyncio machinery without any lock in it.
+
+Law: the public API as a user writes it. Two exceptions: one forces the release by script on a
+server that has a command for it, to measure what that command is worth; one puts both cores
+into one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import fastlock
+from fastlock import _impl, aio
+
+from .rivals import HOST, TTL, Refused
+
+
+def uri(port: int) -> str:
+    return f"redis://{HOST}:{port}"
+
+
+class TryAcquire:
+    """``try_acquire`` and ``release``."""
+
+    make = fastlock.Client
+
+    def __init__(self, port: int, script: str) -> None:
+        self.client = self.make(uri(port))
+        self.client.ping()
+
+    def pair(self, key: str) -> Callable[[], None]:
+        client = self.client
+
+        def pair() -> None:
+            lease = client.try_acquire(key, TTL)
+            if lease is None or not lease.release():
+                raise Refused
+
+        return pair
+
+    def batch(self, keys: list[str]) -> Callable[[], None]:
+        client = self.client
+
+        def batch() -> None:
+            leases = client.try_acquire_many(keys, TTL)
+            held = [lease for lease in leases if lease is not None]
+            if len(held) != len(keys) or not all(client.release_many(held)):
+                raise Refused
+
+        return batch
+
+
+class PureClient(fastlock.Client):
+    """On the Python core, in a process where others run on the compiled one."""
+
+    _core = _impl.load("python")
+
+
+class PureTryAcquire(TryAcquire):
+    """``try_acquire`` and ``release`` on the Python core."""
+
+    make = PureClient
+
+
+class ByScript(TryAcquire):
+    """The same, releasing by EVALSHA whatever the server offers."""
+
+    def __init__(self, port: int, script: str) -> None:
+        super().__init__(port, script)
+        link: Any = self.client._server.ready()
+        link.downgrade()
+
+
+class With(TryAcquire):
+    """``with client.lock(key, ttl):``"""
+
+    def pair(self, key: str) -> Callable[[], None]:
+        client = self.client
+
+        def pair() -> None:
+            with client.lock(key, TTL):
+                pass
+
+        return pair
+
+
+class AsyncTryAcquire:
+    """``await try_acquire`` and ``await release``."""
+
+    def __init__(self, client: aio.Client) -> None:
+        self.client = client
+
+    def pair(self, key: str) -> Callable[[], Awaitable[None]]:
+        client = self.client
+
+        async def pair() -> None:
+            lease = await client.try_acquire(key, TTL)
+            if lease is None or not await lease.release():
+                raise Refused
+
+        return pair
+
+
+class AsyncWith(AsyncTryAcquire):
+    """``async with client.lock(key, ttl):``"""
+
+    def pair(self, key: str) -> Callable[[], Awaitable[None]]:
+        client = self.client
+
+        async def pair() -> None:
+            async with client.lock(key, TTL):
+                pass
+
+        return pair
+
+
+async def async_try_acquire(port: int, script: str, tasks: int) -> AsyncTryAcquire:
+    client = aio.Client(uri(port))
+    await client.ping()
+    return AsyncTryAcquire(client)
+
+
+async def async_with(port: int, script: str, tasks: int) -> AsyncWith:
+    client = aio.Client(uri(port))
+    await client.ping()
+    return AsyncWith(client)
+
+
+class Machinery:
+    """No lock, no I/O: tasks that await two futures per pair, all resolved once per tick."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.waiting: list[asyncio.Future[None]] = []
+
+    def turn(self) -> asyncio.Future[None]:
+        future = self.loop.create_future()
+        if not self.waiting:
+            self.loop.call_soon(self.resolve)
+        self.waiting.append(future)
+        return future
+
+    def resolve(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for future in waiting:
+            future.set_result(None)
+
+    def pair(self, key: str) -> Callable[[], Awaitable[None]]:
+        turn = self.turn
+
+        async def pair() -> None:
+            await turn()
+            await turn()
+
+        return pair
+
+
+async def machinery(port: int, script: str, tasks: int) -> Machinery:
+    return Machinery()
+
+
+CONTESTANTS: dict[str, Any] = {
+    "fastlock": TryAcquire,
+    "fastlock-python": PureTryAcquire,
+    "fastlock-by-script": ByScript,
+    "fastlock-with": With,
+    "fastlock-aio": async_try_acquire,
+    "fastlock-aio-with": async_with,
+    "machinery": machinery,
+}

@@ -1,0 +1,197 @@
+"""The rivals, each used as its own documentation says, at its best honest setting.
+
+Law: a lock object is made once per key where the library allows; a pair is one acquire
+without waiting and one release, both checked. Imports happen inside: a rival that is not
+installed is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+HOST = "127.0.0.1"
+TTL = 30  # seconds
+
+
+class Refused(Exception):
+    """A pair that did not do its work must not be counted."""
+
+
+def tokens() -> Callable[[], str]:
+    """Cheap fresh tokens for raw commands: random once, then counted."""
+    prefix = secrets.token_hex(8)
+    numbers = itertools.count()
+    return lambda: f"{prefix}{next(numbers):016x}"
+
+
+class RedisPyLock:
+    """redis-py's Lock; threads share one client and its pool."""
+
+    module = "redis"
+
+    def __init__(self, port: int, script: str) -> None:
+        package = __import__(self.module)
+        name = {"redis": "Redis", "valkey": "Valkey"}[self.module]
+        self.client = getattr(package, name)(host=HOST, port=port)
+
+    def pair(self, key: str) -> Callable[[], None]:
+        lock = self.client.lock(key, timeout=TTL)
+
+        def pair() -> None:
+            if not lock.acquire(blocking=False):
+                raise Refused
+            lock.release()  # raises when it was not ours
+
+        return pair
+
+
+class ValkeyPyLock(RedisPyLock):
+    """valkey-py's Lock, the same code grown apart."""
+
+    module = "valkey"
+
+
+class RedisPyRaw:
+    """redis-py without its Lock: the two commands, and pipelines of them."""
+
+    def __init__(self, port: int, script: str) -> None:
+        import redis
+
+        self.client = redis.Redis(host=HOST, port=port)
+        self.script = script
+
+    def pair(self, key: str) -> Callable[[], None]:
+        client, script, token_of = self.client, self.script, tokens()
+
+        def pair() -> None:
+            token = token_of()
+            if not client.set(key, token, nx=True, px=TTL * 1000):
+                raise Refused
+            if client.evalsha(script, 1, key, token) != 1:
+                raise Refused
+
+        return pair
+
+    def batch(self, keys: list[str]) -> Callable[[], None]:
+        client, script, token_of = self.client, self.script, tokens()
+
+        def batch() -> None:
+            held = [(key, token_of()) for key in keys]
+            with client.pipeline(transaction=False) as pipe:
+                for key, token in held:
+                    pipe.set(key, token, nx=True, px=TTL * 1000)
+                if not all(pipe.execute()):
+                    raise Refused
+                for key, token in held:
+                    pipe.evalsha(script, 1, key, token)
+                if sum(pipe.execute()) != len(keys):
+                    raise Refused
+
+        return batch
+
+
+class PythonRedisLock:
+    """python-redis-lock."""
+
+    def __init__(self, port: int, script: str) -> None:
+        import redis
+
+        self.client = redis.Redis(host=HOST, port=port)
+
+    def pair(self, key: str) -> Callable[[], None]:
+        import redis_lock
+
+        lock = redis_lock.Lock(self.client, key, expire=TTL)
+
+        def pair() -> None:
+            if not lock.acquire(blocking=False):
+                raise Refused
+            lock.release()
+
+        return pair
+
+
+class PotteryRedlock:
+    """pottery's Redlock on one master."""
+
+    def __init__(self, port: int, script: str) -> None:
+        import redis
+
+        self.client = redis.Redis(host=HOST, port=port)
+
+    def pair(self, key: str) -> Callable[[], None]:
+        from pottery import Redlock
+
+        lock = Redlock(key=key, masters={self.client}, auto_release_time=TTL)
+
+        def pair() -> None:
+            if not lock.acquire(blocking=False):
+                raise Refused
+            lock.release()
+
+        return pair
+
+
+# -- asyncio
+
+
+class RedisAioLock:
+    """redis.asyncio's Lock: a pool with a connection per task, or it raises."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def pair(self, key: str) -> Callable[[], Awaitable[None]]:
+        lock = self.client.lock(key, timeout=TTL)
+
+        async def pair() -> None:
+            if not await lock.acquire(blocking=False):
+                raise Refused
+            await lock.release()
+
+        return pair
+
+
+async def redis_aio(port: int, script: str, tasks: int) -> RedisAioLock:
+    from redis.asyncio import Redis
+
+    return RedisAioLock(Redis(host=HOST, port=port, max_connections=tasks + 8))
+
+
+class CoredisLock:
+    """coredis's Lock."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def pair(self, key: str) -> Callable[[], Awaitable[None]]:
+        lock = self.client.lock(key, timeout=TTL, blocking=False)
+
+        async def pair() -> None:
+            if not await lock.acquire():
+                raise Refused
+            await lock.release()
+
+        return pair
+
+
+async def coredis_lock(port: int, script: str, tasks: int) -> CoredisLock:
+    import coredis
+
+    client: Any = coredis.Redis(host=HOST, port=port, max_connections=tasks + 8)
+    await client.__aenter__()  # for the life of the process
+    return CoredisLock(client)
+
+
+CONTESTANTS: dict[str, Any] = {
+    "redis-py": RedisPyLock,
+    "redis-py-raw": RedisPyRaw,
+    "valkey-py": ValkeyPyLock,
+    "python-redis-lock": PythonRedisLock,
+    "pottery": PotteryRedlock,
+    "redis-aio": redis_aio,
+    "coredis": coredis_lock,
+}

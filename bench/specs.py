@@ -1,0 +1,58 @@
+"""Every contestant by name. Law: a name means the same in every workload."""
+
+from __future__ import annotations
+
+from .runner import Spec
+
+COMPILED = {"FASTLOCK_CORE": "cython"}
+PURE = {"FASTLOCK_CORE": "python"}
+NO_HIREDIS = {"BENCH_HIREDIS": "0"}
+
+_ALL = [
+    # the limits
+    Spec("c-sockets", "C, RESP by hand", program="w1_sockets"),
+    Spec("c-hiredis", "C on libhiredis, redisCommandArgv", program="w1_hiredis"),
+    Spec("c-hiredis-format", "C on libhiredis, redisCommand", program="w1_format_hiredis"),
+    Spec("c-threads", "C, a thread and a connection each", program="w2_threads"),
+    Spec("c-depth", "C, one connection, one thread", program="w3_depth"),
+    Spec("c-pipeline", "C, pipeline by hand", program="w4_pipeline"),
+    Spec("c-pipeline-native", "C, native release", program="w4_pipeline", native=True),
+    Spec("c-pipeline-hiredis", "C on libhiredis, pipeline", program="w4_hiredis"),
+    Spec("machinery", "asyncio alone, no I/O", python="machinery"),
+    Spec(
+        "machinery-uvloop", "uvloop alone, no I/O", python="machinery",
+        uvloop=True, needs="uvloop",
+    ),
+    # ours
+    Spec("fastlock", "compiled core", python="fastlock", env=COMPILED),
+    Spec("fastlock-with", "compiled, with client.lock()", python="fastlock-with", env=COMPILED),
+    Spec("fastlock-script", "compiled, EVALSHA", python="fastlock-by-script", env=COMPILED),
+    Spec("fastlock-pure", "Python core", python="fastlock", env=PURE),
+    Spec("fastlock-aio", "asyncio, compiled", python="fastlock-aio", env=COMPILED),
+    Spec("fastlock-aio-with", "async with", python="fastlock-aio-with", env=COMPILED),
+    Spec("fastlock-aio-pure", "asyncio, Python core", python="fastlock-aio", env=PURE),
+    Spec(
+        "fastlock-uvloop", "uvloop, compiled", python="fastlock-aio", env=COMPILED,
+        uvloop=True, needs="uvloop",
+    ),
+    # rivals
+    Spec("redis-py+hiredis", "redis-py Lock", python="redis-py", needs="redis, hiredis"),
+    Spec("redis-py", "redis-py Lock, no hiredis", python="redis-py", env=NO_HIREDIS),
+    Spec("redis-py-raw", "SET, EVALSHA; hiredis", python="redis-py-raw", needs="redis, hiredis"),
+    Spec("valkey-py", "valkey-py Lock", python="valkey-py", needs="valkey"),
+    Spec("python-redis-lock", "", python="python-redis-lock", needs="redis_lock"),
+    Spec("pottery", "Redlock, one master", python="pottery", needs="pottery"),
+    Spec("redis-aio", "redis.asyncio Lock; hiredis", python="redis-aio", needs="redis, hiredis"),
+    Spec(
+        "redis-aio-uvloop", "the same on uvloop", python="redis-aio", uvloop=True,
+        needs="redis, hiredis, uvloop",
+    ),
+    Spec("coredis", "coredis Lock", python="coredis", needs="coredis"),
+]  # fmt: skip
+
+SPECS = {spec.name: spec for spec in _ALL}
+
+
+def named(names: str) -> list[Spec]:
+    """Contestants by their names, spaces between."""
+    return [SPECS[name] for name in names.split()]

@@ -1,0 +1,39 @@
+"""W1: one caller, one key, pair after pair. Law: client and server share one core, where a
+wake-up costs a tenth of one across cores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .runner import Plan, Spec, compete
+from .servers import Server
+from .specs import COMPILED, named
+
+SHORT = (
+    "c-sockets c-hiredis c-hiredis-format"
+    " fastlock fastlock-with fastlock-pure redis-py+hiredis redis-py"
+)
+FULL = (
+    SHORT + " redis-py-raw valkey-py python-redis-lock pottery"
+    " fastlock-aio fastlock-aio-pure fastlock-uvloop redis-aio redis-aio-uvloop coredis"
+)
+RIVAL, LIMIT = "redis-py+hiredis", "c-hiredis"
+#: In one process: both cores beside the rival, in slices of 0.15 s.
+TOGETHER = [
+    Spec("fastlock", "compiled core", python="fastlock", env=COMPILED),
+    Spec("fastlock-pure", "Python core", python="fastlock-python"),
+    Spec("redis-py+hiredis", "redis-py Lock", python="redis-py", needs="redis, hiredis"),
+]
+
+
+def run(server: Server, cores: tuple[int, int], rounds: int, full: bool) -> dict[str, Any]:
+    """Each contestant in its own process, by turns."""
+    plan = Plan("w1", 1, cores[0], cores[0], rounds, 0.2, latencies=True)
+    return compete(named(FULL if full else SHORT), plan, server)
+
+
+def run_together(server: Server, cores: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """The Python contestants in one process, by turns."""
+    plan = Plan("w1", 1, cores[0], cores[0], 2 * rounds, 0.15, together=True)
+    return compete(TOGETHER, plan, server)
