@@ -309,6 +309,7 @@ class Ways:
             await asyncio.sleep(0.005)
 
     def _check(self, before: tuple[int, list[str]]) -> None:
+        self.admin.connection_pool.disconnect()  # it has grown with the threads that used it
         end = time.monotonic() + 2
         while True:
             sockets, threads = leftovers()

@@ -316,7 +316,7 @@ async def test_a_user_without_scripts_or_native_commands(fl: Ways, own_server: S
     """A user with SET, GET, DEL and EVAL is enough: what is forbidden is done by script."""
     own_server.admin.acl_setuser(
         "plain", enabled=True, passwords=["+word"], keys=["*"],
-        commands=["-@all", *"+set +get +del +pexpire +eval +evalsha +exists +hello".split()],
+        commands=["-@all", *["+set", "+get", "+del", "+pexpire", "+eval", "+evalsha", "+exists", "+hello"]],
     )  # fmt: skip
     client = fl.client(own_server.uri, username="plain", password="word")
     await use(fl, client)

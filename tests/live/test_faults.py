@@ -368,9 +368,11 @@ async def test_replies_may_come_in_pieces_late_or_last(fl: Ways, fault: str) -> 
     lease = await client.try_acquire(key, ttl=TTL)
     await fl.happened(planned)
     assert fl.admin.get(key).decode() == lease.token
+    await client.ping()  # an idle sync client learns of a goodbye at its next call
     planned = proxy.fault(fault, seconds=0.05)
     await lease.extend(TTL)
     await fl.happened(planned)
+    await client.ping()
     planned = proxy.fault(fault, seconds=0.05)
     assert await lease.release() is True
     await fl.happened(planned)
