@@ -17,6 +17,7 @@ from . import _commands, _fork
 from ._commands import Commands, ServerInfo, is_transient, not_ready
 from ._connect import open_sync
 from ._impl import Core, PipeLike
+from ._resp import Reentered
 from .config import Config
 from .errors import FastlockError, ServerError, TransportError
 
@@ -105,7 +106,8 @@ class SyncServer:
         """The working connection; makes one if needed, in at most ``timeout`` seconds.
 
         Raises TransportError (not sent), ServerError (refused by the server, as for a
-        wrong password), ProtocolError, FastlockError when closed.
+        wrong password), ProtocolError, FastlockError when closed; Reentered in a signal
+        handler that has interrupted the connecting.
         """
         link = self._link
         if link is not None and not link.pipe.broken:
@@ -129,8 +131,8 @@ class SyncServer:
             except BaseException:  # an interrupt: others must not wait for ever
                 self._finish(attempt)
                 raise
-        if other.owner == attempt.owner:  # a signal handler interrupted its own connecting
-            return self.spare(timeout)
+        if other.owner == attempt.owner:
+            raise Reentered("called from inside the client's own connecting")
         if not other.done.wait(timeout):
             raise TransportError(f"still connecting to {self._config.address} at the deadline")
         if other.failure is not None:
@@ -173,7 +175,10 @@ class SyncServer:
         while self.strays:
             old = connection_to_kill(self.strays[-1], link.info)
             if old is not None:
-                link.pipe.call(_commands.kill_connection(self._core.pack, old), 1, timeout)
+                try:
+                    link.pipe.call(_commands.kill_connection(self._core.pack, old), 1, timeout)
+                except TransportError as error:  # the caller's own command was not sent
+                    raise TransportError(str(error)) from None
             self.strays.pop()
 
     def _open(self, timeout: float, last: ServerInfo | None) -> Link:

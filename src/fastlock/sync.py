@@ -257,27 +257,32 @@ class Client:
         timeout = self._patience
         if call.until is not None:
             timeout = min(timeout, call.until - clock())
-        if self._server.strays:
-            self._server.end_strays(timeout)
-        link = self._server.link(timeout)
-        data = link.encode(call)
-        sent_at = clock()
         try:
+            if self._server.strays:
+                self._server.end_strays(timeout)
+            link = self._server.link(timeout)
+            data = link.encode(call)
+            sent_at = clock()
             return sent_at, link.pipe.call(data, call.count, timeout)
         except Reentered:
-            return sent_at, self._call_aside(call, timeout)
+            return self._call_aside(call, timeout)
         except TransportError as error:
-            error.sent_at = sent_at
+            if error.sent:
+                error.sent_at = sent_at
             if error.timed_out and timeout >= self._patience:
                 link.pipe.abort(f"no answer for {self._patience} s")
             raise
 
-    def _call_aside(self, call: Call, timeout: float) -> list[Any]:
+    def _call_aside(self, call: Call, timeout: float) -> tuple[float, list[Any]]:
         """For a signal handler that has interrupted the shared connection's own code."""
         link = self._server.spare(timeout)
+        sent_at = clock()
         try:
-            answer: list[Any] = link.pipe.call(link.encode(call), call.count, timeout)
-            return answer
+            return sent_at, link.pipe.call(link.encode(call), call.count, timeout)
+        except TransportError as error:
+            error.sent_at = sent_at
+            self._server.strays.append(link.info)
+            raise
         except BaseException:
             self._server.strays.append(link.info)
             raise

@@ -311,12 +311,15 @@ async def test_a_wrong_password_is_told_at_once(fl: Ways, own_server: Server) ->
     await use(fl, fl.client(own_server.uri, username="default", password="open-sesame"))
 
 
+WORDS = ("set", "get", "del", "pexpire", "eval", "evalsha", "exists", "hello")
+
+
 @one_server
 async def test_a_user_without_scripts_or_native_commands(fl: Ways, own_server: Server) -> None:
     """A user with SET, GET, DEL and EVAL is enough: what is forbidden is done by script."""
     own_server.admin.acl_setuser(
         "plain", enabled=True, passwords=["+word"], keys=["*"],
-        commands=["-@all", *["+set", "+get", "+del", "+pexpire", "+eval", "+evalsha", "+exists", "+hello"]],
+        commands=["-@all", *f"+{' +'.join(WORDS)}".split()],
     )  # fmt: skip
     client = fl.client(own_server.uri, username="plain", password="word")
     await use(fl, client)

@@ -329,16 +329,16 @@ async def test_cancelling_at_every_turn_of_the_loop_leaves_no_lock(
 ) -> None:
     key = fl.key()
     shared = await fl.warm(fl.client())
+    calls: dict[str, Callable[[Any], Any]] = {
+        "try_acquire": lambda client: client.try_acquire(key, TTL),
+        "acquire": lambda client: client.acquire(key, TTL),
+        "many": lambda client: client.try_acquire_many([key, key + "2"], TTL),
+        "all": lambda client: client.lock_all([key, key + "2"], TTL).__aenter__(),
+        "with": lambda client: client.lock(key, TTL).__aenter__(),
+    }
     for turns in range(2000):
         client = shared if connected else fl.client_class(fl.server.uri)
-        calls: dict[str, Callable[[], Any]] = {
-            "try_acquire": lambda: client.try_acquire(key, TTL),
-            "acquire": lambda: client.acquire(key, TTL),
-            "many": lambda: client.try_acquire_many([key, key + "2"], TTL),
-            "all": lambda: client.lock_all([key, key + "2"], TTL).__aenter__(),
-            "with": lambda: client.lock(key, TTL).__aenter__(),
-        }
-        task = asyncio.ensure_future(calls[way]())
+        task = asyncio.ensure_future(calls[way](client))
         for _ in range(turns if connected else turns * 3):
             await asyncio.sleep(0)
         done = task.done()
