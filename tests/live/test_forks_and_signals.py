@@ -1,4 +1,4 @@
-"""A forked child owns nothing of its parent's; a signal handler may use the client it interrupted."""
+"""A forked child owns nothing of its parent's; a handler may use the client it interrupted."""
 
 from __future__ import annotations
 
