@@ -346,34 +346,29 @@ def test_a_handler_may_call_the_pipe_it_interrupted(line: Line, core: str, alarm
         assert inner == [[b"inner"]]
 
 
-def test_followers_are_led_while_the_main_thread_runs_a_handler(line: Line, alarm: Any) -> None:
-    """Whoever is in a handler cannot read; somebody else must."""
+def test_somebody_else_leads_while_the_main_thread_runs_a_handler(line: Line, alarm: Any) -> None:
+    """The leader leaves while the next in line, the main thread, is in a signal handler."""
     got: list[Any] = []
-    main_waits = threading.Event()
-    follower = threading.Thread(
-        target=lambda: (main_waits.wait(), got.append(line.pipe.call(PING, 1, 5)))
-    )
-    follower.start()
+    others = [
+        threading.Thread(target=lambda: got.append(line.pipe.call(PING, 1, 5))) for _ in range(2)
+    ]
     served: list[bool] = []
 
     def long_handler() -> None:
-        main_waits.set()
-        line.hear(PING * 2)
+        others[1].start()
+        line.hear(PING * 3)
+        line.far.sendall(b"+leader\r\n")
+        others[0].join(2)
         line.far.sendall(b"+main\r\n+follower\r\n")
-        follower.join(2)
-        served.append(not follower.is_alive())
+        others[1].join(2)
+        served.append(not others[1].is_alive())
 
-    if isinstance(line.pipe, _impl.load("python").pipe):  # type: ignore[arg-type]
-        # There the handler runs inside the leader's own code: followers wait for it.
-        main_waits.set()
-        line.far.sendall(b"+a\r\n+b\r\n")
-        line.pipe.call(PING, 1, 5)
-    else:
-        alarm(0.05, long_handler)
-        assert line.pipe.call(PING, 1, 5) == [b"main"]
-        assert served == [True]
-    follower.join()
-    assert len(got) == 1
+    others[0].start()
+    until(lambda: line.pipe.owed == 1)
+    alarm(0.05, long_handler)
+    assert line.pipe.call(PING, 1, 5) == [b"main"]
+    assert served == [True]
+    assert got == [[b"leader"], [b"follower"]]
 
 
 # ------------------------------------------------------------------ forks, leaks
