@@ -16,6 +16,9 @@ from fastlock import _impl, aio
 
 from .rivals import HOST, TTL, Refused
 
+#: Under valgrind on a busy machine even connecting takes seconds.
+PATIENCE = {"connect_timeout": 60.0, "socket_timeout": 60.0}
+
 
 def uri(port: int) -> str:
     return f"redis://{HOST}:{port}"
@@ -27,7 +30,7 @@ class TryAcquire:
     make = fastlock.Client
 
     def __init__(self, port: int, script: str) -> None:
-        self.client = self.make(uri(port))
+        self.client = self.make(uri(port), **PATIENCE)
         self.client.ping()
 
     def pair(self, key: str) -> Callable[[], None]:
@@ -117,13 +120,13 @@ class AsyncWith(AsyncTryAcquire):
 
 
 async def async_try_acquire(port: int, script: str, tasks: int) -> AsyncTryAcquire:
-    client = aio.Client(uri(port))
+    client = aio.Client(uri(port), **PATIENCE)
     await client.ping()
     return AsyncTryAcquire(client)
 
 
 async def async_with(port: int, script: str, tasks: int) -> AsyncWith:
-    client = aio.Client(uri(port))
+    client = aio.Client(uri(port), **PATIENCE)
     await client.ping()
     return AsyncWith(client)
 

@@ -156,6 +156,7 @@ class AsyncPipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(f"the connection failed: {exc}" if exc else "the server closed the connection")
+        self._transport.close()  # CPython 3.10 leaves a TLS transport open behind a lost socket
         if not self._gone.done():
             self._gone.set_result(None)
 

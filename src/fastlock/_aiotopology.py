@@ -60,16 +60,13 @@ class AsyncServer:
             # A task of its own: a caller that is cancelled does not take the others along.
             attempt = self._attempt = asyncio.ensure_future(self._connect())
             attempt.add_done_callback(_retrieve)
+        await asyncio.wait([attempt], timeout=timeout)
+        if not attempt.done():
+            raise TransportError(f"still connecting to {self._config.address} at the deadline")
+        if attempt.cancelled():  # by close()
+            raise closed_error()
         try:
-            return await asyncio.wait_for(asyncio.shield(attempt), timeout)
-        except asyncio.TimeoutError:
-            raise TransportError(
-                f"still connecting to {self._config.address} at the deadline"
-            ) from None
-        except asyncio.CancelledError:
-            if attempt.cancelled():  # by close()
-                raise closed_error() from None
-            raise
+            return attempt.result()
         except FastlockError as error:
             raise copy_of(error) from None
 
