@@ -475,3 +475,38 @@ async def test_cancelling_the_release_of_a_block_still_frees_the_lock(fl: Ways) 
         proxy._faults.clear()
         if done:
             break
+
+
+@async_only
+async def test_closing_a_coroutine_in_the_middle_leaves_no_lock(fl: Ways) -> None:
+    client, key = await fl.warm(fl.client()), fl.key()
+    coroutine = client.acquire(key, ttl=TTL)
+    coroutine.send(None)  # as far as waiting for the answer
+    await fl.until(lambda: bool(fl.admin.exists(key)), 2)
+    coroutine.close()
+    await fl.until(gone(fl, key), 2)
+
+
+@async_only
+async def test_closing_a_coroutine_after_its_loop_has_stopped_leaves_no_lock(fl: Ways) -> None:
+    key = fl.key()
+
+    def elsewhere() -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            client = fl.client_class(fl.server.uri)
+            loop.run_until_complete(client.ping())
+
+            async def begin() -> Any:
+                coroutine = client.acquire(key, ttl=TTL)
+                coroutine.send(None)
+                return coroutine
+
+            coroutine = loop.run_until_complete(begin())
+            coroutine.close()
+            loop.run_until_complete(client.close())
+        finally:
+            loop.close()
+
+    await asyncio.to_thread(elsewhere)
+    assert fl.admin.exists(key) == 0
