@@ -29,7 +29,7 @@ _INTEGER = re.compile(rb"-?[1-9][0-9]{0,18}")
 _DOUBLE = re.compile(rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BIGNUM = re.compile(rb"-?[0-9]{1,%d}" % MAX_BIGNUM)
 _NOT_FINITE = {b"inf", b"-inf", b"nan", b"-nan"}
-_KINDS = frozenset(b"+-:$*_#,(=~%>")
+_KINDS = frozenset(b"+-:$*_#,(=~%>|")  # attributes too: a line of one is refused when it is whole
 
 
 def pack(*args: bytes | int) -> bytes:

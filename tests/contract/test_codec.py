@@ -16,7 +16,7 @@ from typing import Any
 
 import hiredis
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastlock import _impl
@@ -365,6 +365,7 @@ tokens = st.sampled_from([data for data, _ in GOOD[:-1]] + [data for data in BAD
 
 @settings(max_examples=600, deadline=None)
 @given(st.lists(tokens, max_size=6), cuts, st.integers(0, 500), st.integers(-1, 255))
+@example([b"|0\r\n"], [], 2, 0)  # an attribute that is not whole
 def test_any_stream_means_the_same_to_both(
     parts: list[bytes], places: list[int], where: int, byte: int
 ) -> None:

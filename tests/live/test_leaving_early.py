@@ -225,15 +225,17 @@ async def test_a_signal_while_the_answer_is_on_its_way(fl: Ways, method: str) ->
 
 @sync_only
 async def test_a_signal_while_waiting_for_the_holder(fl: Ways) -> None:
-    key = fl.key()
-    client = fl.raw(await fl.warm(fl.client(retry_timeout=60_000)))
+    proxy, key = fl.proxy(), fl.key()
+    client = fl.raw(await fl.warm(fl.client(proxy.uri, retry_timeout=60_000)))
     fl.admin.set(key, "taken", px=60_000)
 
-    def soon() -> None:
-        threading.Event().wait(0.1)
+    def tried() -> None:
+        while "SET" not in proxy.verbs():
+            threading.Event().wait(0.005)
+        threading.Event().wait(0.05)
 
     with signal_raises(signal.SIGUSR1):
-        striker = strike_main_when(soon)
+        striker = strike_main_when(tried)
         with pytest.raises(Interrupt):
             client.acquire(key, TTL)
         striker.join(5)
