@@ -108,14 +108,20 @@ class AsyncPipe(asyncio.Protocol):
         self._transport.close()
         await asyncio.wait([self._gone], timeout=self._patience)
 
-    def forked(self) -> None:
-        """In a forked child: let go of the descriptor; the loop is the parent's."""
-        self._reason = "the connection belongs to the parent process"
+    def dismiss(self, reason: str) -> None:
+        """Callers get ``reason``; the Pipe goes on, and drops their answers when they come."""
+        for place in self._places:
+            if not place.future.done():
+                place.future.set_exception(TransportError(reason, sent=True))
+
+    def abandon(self, reason: str) -> None:
+        """Let go of the descriptor without the loop, which is the parent's or closed."""
+        self._reason = reason
         self._places.clear()
         sock = self._transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return
-        # The transport keeps the number; behind it is no longer the parent's connection.
+        # The transport keeps the number; behind it is no longer our connection.
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, sock.fileno())
         os.close(null)

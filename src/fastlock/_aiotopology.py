@@ -100,14 +100,25 @@ class AsyncServer:
         self._on_connect()
         return link
 
+    def dismiss(self) -> None:
+        """Let everybody who waits go, before the connection is closed."""
+        self._closed = True
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and not attempt.done() and not attempt.get_loop().is_closed():
+            attempt.cancel()
+        link = self.alive()
+        if link is not None:
+            link.pipe.dismiss("the client was closed")
+
     async def close(self) -> None:
         """As SyncServer.close."""
-        self._closed = True
+        self.dismiss()
         link, self._link = self._link, None
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None and not attempt.done():
-            attempt.cancel()
-        if link is not None:
+        if link is None:
+            return
+        if link.pipe.loop.is_closed():
+            link.pipe.abandon("its event loop is closed")
+        else:
             await link.pipe.close()
 
     def forked(self) -> None:
@@ -115,7 +126,7 @@ class AsyncServer:
         link = self._link
         self._forget()
         if link is not None:
-            link.pipe.forked()
+            link.pipe.abandon("the connection belongs to the parent process")
 
 
 def _retrieve(task: asyncio.Task[Link]) -> None:

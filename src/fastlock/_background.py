@@ -6,13 +6,14 @@ owed on the shared connection by the way. Any thread may call any method.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from ._commands import Pair
-from .errors import FastlockError
+
+_log = logging.getLogger("fastlock")
 
 
 class Background:
@@ -28,14 +29,13 @@ class Background:
         """Give ``pairs`` back, trying until ``until`` (seconds on fastlock's clock)."""
         with self._mutex:
             self._debts.append((pairs, until))
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="fastlock-give-back", daemon=True
-                )
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="fastlock-give-back", daemon=True)
                 try:
-                    self._thread.start()
+                    thread.start()
                 except RuntimeError:  # the interpreter is shutting down: the ttl must do
-                    self._thread = None
+                    return
+                self._thread = thread
 
     def finish(self, timeout: float) -> None:
         """Wait until nothing is left to give back, at most ``timeout`` seconds."""
@@ -50,5 +50,12 @@ class Background:
                     self._thread = None
                     return
                 pairs, until = self._debts.popleft()
-            with contextlib.suppress(FastlockError):  # closed meanwhile: the ttl must do
+            try:
                 self._settle(pairs, until)
+            except Exception as error:
+                could_not_give_back(len(pairs), error)
+
+
+def could_not_give_back(count: int, error: Exception) -> None:
+    """Say that the ttl must do."""
+    _log.warning("%d lock(s) acquired for nobody stay until their ttl ends: %s", count, error)

@@ -128,6 +128,10 @@ class Commands:
         """``release`` of each."""
         return b"".join([self.release(key, token) for key, token in pairs])
 
+    def give_back(self, pairs: Sequence[Pair]) -> bytes:
+        """``release_many`` for when nobody may look at the answers."""
+        return SpelledOut(self.pack).release_many(pairs)
+
     def acquire_all(self, pairs: Sequence[Pair], ttl: int) -> bytes:
         """All or none, if absent: 1 all taken, 0 none."""
         if not self._msetex:
@@ -154,6 +158,9 @@ class SpelledOut(Commands):
 
 class _Native(Commands):
     """Servers with a compare-and-delete of their own."""
+
+    def give_back(self, pairs: Sequence[Pair]) -> bytes:
+        return self.release_many(pairs)
 
     def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
         return self.pack(b"SET", key, token, b"NX", b"GET", b"PX", ttl)
@@ -213,9 +220,15 @@ def checked(reply: Any, key: str | bytes) -> Any:
 
 
 def wants_spelling_out(reply: Any) -> bool:
-    """Whether the server has no such script or command, or forbids it to this user."""
-    return isinstance(reply, ServerError) and (
-        reply.code in ("NOSCRIPT", "NOPERM") or str(reply).startswith("ERR unknown command")
+    """Whether the server has no such script, or no such command for this user."""
+    return isinstance(reply, ServerError) and (reply.code == "NOSCRIPT" or lacks_command(reply))
+
+
+def lacks_command(error: ServerError) -> bool:
+    """Whether it is the command that is unknown or forbidden, not the key."""
+    text = str(error)
+    return text.startswith("ERR unknown command") or (
+        error.code == "NOPERM" and "permissions to run" in text
     )
 
 

@@ -333,7 +333,10 @@ cdef class Pipe:
         cdef bint sent
         if place == NULL:
             return False
-        sent = self.written > place.begin
+        # What is abandoned leaves later; what is being written may have left already.
+        sent = place.state == WAITING or place.begin < self.written + (
+            <long long>(self.wire.size - self.wire.start) if self.writing else 0
+        )
         chain[0] = place.first
         place.first = place.last = NULL
         if place.state == WAITING:

@@ -8,6 +8,7 @@ an effect and is sent what came of it; sync.py and aio.py carry effects out:
     Backoff(n, until)       -> now, after the n-th failure's pause, at most ``until``
     WaitFor(key, until)     -> now, when the key may have become free, at most ``until``
     Now()                   -> now
+    Downgrade()             -> now; this connection speaks scripts from here on
 
 Times are seconds on fastlock's clock, ttls on the wire are milliseconds.
 
@@ -29,6 +30,7 @@ from ._commands import (
     checked,
     extended,
     is_transient,
+    lacks_command,
     not_ready,
     wants_spelling_out,
 )
@@ -52,7 +54,7 @@ GRACE = 1.0
 class Call:
     """Send one verb of ``_commands`` and wait for its ``count`` replies."""
 
-    __slots__ = ("args", "count", "refused", "spelled_out", "until", "verb")
+    __slots__ = ("args", "count", "spelled_out", "until", "verb")
 
     def __init__(
         self,
@@ -67,7 +69,6 @@ class Call:
         self.count = count
         self.until = until  # the caller's deadline; None: only the socket's timeout
         self.spelled_out = spelled_out  # in the dialect that needs nothing of the server
-        self.refused = False  # this user may not use the server's own commands
 
 
 class Backoff:
@@ -96,6 +97,12 @@ class Now:
     __slots__ = ()
 
 
+class Downgrade:
+    """This user may not use the server's own commands, but scripts."""
+
+    __slots__ = ()
+
+
 class HeldLease(Protocol):
     """What operations read and write of a lease."""
 
@@ -105,6 +112,7 @@ class HeldLease(Protocol):
     pair: Pair
     doubt: bool
     over: bool
+    freed: bool
 
 
 L = TypeVar("L", bound=HeldLease)
@@ -154,17 +162,23 @@ def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, An
     A refusal that will pass is a failure to reach a working server: TransportError.
     """
     reply: Any = error
-    if wants_spelling_out(error):
+    if wants_spelling_out(error) and call.verb != "acquire":  # which is spelled out anyway
         call.spelled_out = True
-        call.refused = error.code != "NOSCRIPT"
         sent_at, (reply,) = yield call
+        if lacks_command(error):
+            if not isinstance(reply, ServerError):
+                yield Downgrade()
+            elif lacks_command(reply):
+                reply = error  # it names the command that the user should have
     if is_transient(reply):
         raise not_ready(reply)
     return sent_at, reply
 
 
-def ask(verb: str, args: tuple[Any, ...], key: str | bytes, retries: int) -> Op[Any]:
-    """A question that may be repeated freely: its reply, checked."""
+def ask(
+    verb: str, args: tuple[Any, ...], key: str | bytes, retries: int, once: bool = False
+) -> Op[Any]:
+    """A question that may be repeated freely, unless it is said ``once``: its reply, checked."""
     failures = 0
     while True:
         try:
@@ -172,11 +186,25 @@ def ask(verb: str, args: tuple[Any, ...], key: str | bytes, retries: int) -> Op[
             if is_transient(reply):
                 raise not_ready(reply)
             return checked(reply, key)
-        except TransportError:
+        except TransportError as error:
             failures += 1
-            if failures > retries:
+            if failures > retries or (once and error.sent):
                 raise
         yield Backoff(failures, None)
+
+
+def force_release(wire: bytes, key: str | bytes, retries: int) -> Op[bool]:
+    """Delete the lock, whoever holds it. Sent once: a repetition could hit the next holder."""
+    try:
+        return bool((yield from ask("force_release", (wire,), key, retries, once=True)))
+    except TransportError as error:
+        if not error.sent:
+            raise
+        raise OutcomeUnknown(
+            f"{key!r}: the answer to its forced release was lost; look who holds it before "
+            "another try",
+            key,
+        ) from error
 
 
 # ------------------------------------------------------------------ acquire
@@ -238,12 +266,13 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
         if found is TAKEN:
             return claim.lease(0, sent_at), sent_at, ""
         if found is OURS:
-            lease = yield from _recognised(claim, sent_at if first is None else first)
+            lease = yield from recognised(claim, 0, first)
             if lease is not None:
                 return lease, sent_at, ""
             first, failures = None, 0
             continue
-        claim.maybe = ()
+        if first is None or not isinstance(reply, ServerError):
+            claim.maybe = ()
         checked(reply, claim.keys[0])
         return None, sent_at, found
 
@@ -265,19 +294,19 @@ def back_off(
     ) from error
 
 
-def _recognised(claim: Claim[L], first: float) -> Op[L | None]:
+def recognised(claim: Claim[L], index: int, first: float | None) -> Op[L | None]:
     """An earlier try had taken the lock: count from its sending, or extend if that is over.
 
-    A dead lease is never returned: None means it expired, so try anew.
+    ``first`` is None when it cannot be known which try it was. A dead lease is never
+    returned: None means it expired, so try anew.
     """
-    lease = claim.lease(0, first)
     now = yield Now()
-    if now < lease.deadline:
+    lease = claim.lease(index, now if first is None else first)
+    if first is not None and now < lease.deadline:
         return lease
     try:
         yield from extend(lease, claim.ttl, claim.retries, now)
     except LockLost:
-        claim.maybe = ()
         return None
     return lease
 
@@ -321,12 +350,11 @@ def release(lease: HeldLease, retries: int) -> Op[bool]:
 def released(lease: HeldLease, reply: Any, doubt: bool, now: float) -> bool:
     """What an answer to a release means, if ``doubt`` an earlier one had gone unanswered."""
     lease.over = True
-    if reply == 1:
+    if reply == 1 or (doubt and now < lease.deadline):
+        lease.freed = True
         return True
     if not doubt:
         return False
-    if now < lease.deadline:
-        return True
     raise OutcomeUnknown(
         f"{lease.key!r}: the answer to a release was lost and the lease has ended since: whether "
         "it was freed or expired cannot be known",
@@ -400,6 +428,8 @@ def adopt(
     while True:
         try:
             sent_at, replies = yield Call("adopt", (pair[0],), 2)
+            if is_transient(replies[0]) or is_transient(replies[1]):
+                raise not_ready(replies[0] if is_transient(replies[0]) else replies[1])
         except TransportError:
             failures += 1
             if failures > retries:
@@ -407,8 +437,8 @@ def adopt(
             yield Backoff(failures, None)
             continue
         left, token = (checked(reply, key) for reply in replies)
-        if token != pair[1]:
+        if token != pair[1] or left == -2:  # -2: it was not there a moment before
             raise LockLost(f"{key!r} is not held by that token", key)
-        if left < 0:  # a lock without ttl, made by another library
+        if left == -1:  # a lock without ttl, made by another library
             return make(key, pair, 0, float("inf"))
         return make(key, pair, left, deadline(sent_at, left))

@@ -16,6 +16,7 @@ from ._commands import (
     asked,
     checked,
     is_transient,
+    lacks_command,
     not_ready,
     wants_spelling_out,
 )
@@ -24,6 +25,7 @@ from ._ops import (
     Backoff,
     Call,
     Claim,
+    Downgrade,
     HeldLease,
     L,
     Now,
@@ -31,6 +33,7 @@ from ._ops import (
     WaitFor,
     back_off,
     mended,
+    recognised,
     release_unknown,
     released,
 )
@@ -65,7 +68,7 @@ def _try_chunk(claim: Claim[L], chunk: range, leases: list[L | None], held: list
     verb = "acquire_many"
     first: float | None = None
     failures = 0
-    spelled_out = False
+    spelled_out = lacking = False
     while len(leases) < chunk.stop:
         rest = claim.pairs[len(leases) : chunk.stop]
         claim.maybe = [*held, *rest]
@@ -79,49 +82,58 @@ def _try_chunk(claim: Claim[L], chunk: range, leases: list[L | None], held: list
                 raise
             failure = error
             sent_at, replies = error.sent_at, error.replies
-        for reply in replies:
+        asking = verb == "ask_many"
+        for place, reply in enumerate(replies):
             index = len(leases)
-            if wants_spelling_out(reply) and not spelled_out:
-                spelled_out = True
-                break
-            if is_transient(reply):
+            if asking and not spelled_out and wants_spelling_out(reply):
+                spelled_out, lacking = True, lacks_command(reply)
+            elif is_transient(reply):
                 failure = failure or not_ready(reply)
-                break
-            checked(reply, claim.keys[index])
-            token = claim.pairs[index][1]
-            found = acquired(reply) if verb == "acquire_many" else asked(reply, token)
-            if found is TAKEN or found is OURS:
-                held.append(claim.pairs[index])
-                counts_from = sent_at if found is TAKEN or first is None else first
-                leases.append(claim.lease(index, counts_from))
             else:
-                leases.append(None)
+                checked(reply, claim.keys[index])
+                found = asked(reply, claim.pairs[index][1]) if asking else acquired(reply)
+                lease: L | None = None
+                if found is TAKEN:
+                    lease = claim.lease(index, sent_at)
+                elif found is OURS:
+                    lease = yield from recognised(claim, index, first)
+                if found is not OURS or lease is not None:
+                    if lease is not None:
+                        held.append(claim.pairs[index])
+                    leases.append(lease)
+                    continue
+            # Not decided yet; what was answered behind it may have been taken.
+            if place + 1 < len(replies):
+                first, verb = sent_at if first is None else first, "ask_many"
+            break
         if len(leases) < chunk.stop and (failure is None or failure.sent):
-            first = sent_at if first is None else first
-            verb = "ask_many"
+            first, verb = sent_at if first is None else first, "ask_many"
+        if lacking and call.spelled_out:
+            yield Downgrade()
+            lacking = False
         if failure is not None:
             failures += 1
             claim.maybe = [*held, *(() if first is None else rest)]
             yield from back_off(claim, failures, None, failure, first is not None)
 
 
-def release_many(leases: Sequence[HeldLease], retries: int) -> Op[list[bool]]:
-    """Release each; True or False for each, in order.
+def release_many(leases: Sequence[HeldLease | None], retries: int) -> Op[list[bool]]:
+    """Release each; True or False for each, in order, False for None.
 
     The first OutcomeUnknown or ServerError is raised after all have been tried; those
     leases may be released again.
     """
     results: list[bool] = [False] * len(leases)
-    rest = [index for index, lease in enumerate(leases) if not lease.over]
+    rest = [(place, lease) for place, lease in enumerate(leases) if lease and not lease.over]
     failures = 0
-    spelled_out = False
+    spelled_out = lacking = False
     trouble: OutcomeUnknown | ServerError | None = None
     while rest:
-        chunk = [leases[index] for index in rest[:BATCH]]
-        before = [lease.doubt for lease in chunk]
-        for lease in chunk:
+        chunk = rest[:BATCH]
+        before = [lease.doubt for _, lease in chunk]
+        for _, lease in chunk:
             lease.doubt = True
-        call = Call("release_many", ([lease.pair for lease in chunk],), len(chunk))
+        call = Call("release_many", ([lease.pair for _, lease in chunk],), len(chunk))
         call.spelled_out = spelled_out
         failure: TransportError | None = None
         sent = True
@@ -129,40 +141,40 @@ def release_many(leases: Sequence[HeldLease], retries: int) -> Op[list[bool]]:
             _, replies = yield call
         except FastlockError as error:
             if not isinstance(error, TransportError):
-                for lease, doubt in zip(chunk, before, strict=True):
+                for (_, lease), doubt in zip(chunk, before, strict=True):
                     lease.doubt = doubt
                 raise
             failure, sent, replies = error, error.sent, error.replies
         now = yield Now()
         again = []
-        spelled_out = False
-        for place, (lease, doubt) in enumerate(zip(chunk, before, strict=True)):
-            reply = replies[place] if place < len(replies) else failure
+        if lacking and replies and not isinstance(replies[0], ServerError):
+            yield Downgrade()
+        spelled_out = lacking = False
+        for index, ((place, lease), doubt) in enumerate(zip(chunk, before, strict=True)):
+            reply = replies[index] if index < len(replies) else failure
+            lease.doubt = doubt
             if isinstance(reply, TransportError):
                 lease.doubt = doubt or sent
-                again.append(rest[place])
+                again.append((place, lease))
             elif wants_spelling_out(reply) and not call.spelled_out:
-                lease.doubt = doubt
-                spelled_out = True
-                again.append(rest[place])
+                spelled_out, lacking = True, lacks_command(reply)  # type: ignore[arg-type]
+                again.append((place, lease))
             elif is_transient(reply):
-                lease.doubt = doubt
                 failure = failure or not_ready(reply)  # type: ignore[arg-type]
-                again.append(rest[place])
+                again.append((place, lease))
             else:
-                lease.doubt = doubt
                 try:
                     checked(reply, lease.key)
-                    results[rest[place]] = released(lease, reply, doubt, now)
+                    results[place] = released(lease, reply, doubt, now)
                 except (OutcomeUnknown, ServerError) as error:
                     trouble = trouble or error
         rest = again + rest[BATCH:]
         if failure is not None:
             failures += 1
             if failures > retries:
-                for index in rest:
-                    if leases[index].doubt:
-                        raise release_unknown(leases[index]) from failure
+                for _, lease in rest:
+                    if lease.doubt:
+                        raise release_unknown(lease) from failure
                 raise failure
             yield Backoff(failures, None)
     if trouble is not None:
@@ -175,7 +187,7 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
     verb = "acquire_all"
     failures = 0
     until = None if claim.until is None else claim.until + GRACE
-    doubt = False
+    doubt = False  # an earlier try may have taken them
     while True:
         claim.maybe = claim.pairs
         call = Call(verb, (claim.pairs, claim.ttl), 1, until)
@@ -196,9 +208,8 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
         failures = 0
         if reply == 1:
             return [claim.lease(index, sent_at) for index in range(len(claim.pairs))]
-        if doubt:  # an earlier try may have taken them and lost some since
-            yield from settle(claim.pairs, sent_at + claim.ttl / 1000)
-        claim.maybe, doubt = (), False
+        if not doubt or not isinstance(reply, ServerError):
+            claim.maybe, doubt = (), False
         checked(reply, claim.keys[0])
         if claim.until is not None and sent_at >= claim.until:
             raise AcquireTimeout(
@@ -207,18 +218,30 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
                 claim.keys[0],
             )
         yield WaitFor(claim.pairs[0][0], claim.until)
+        verb = "ask_all"  # which also finds out that a key holds something else than a lock
 
 
 def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
-    """Give back what may be ours, in the background, as long as it could still be there."""
+    """Give back what may be ours, in the background, as long as it could still be there.
+
+    Raises ServerError when the server refuses for good: then the ttl must do.
+    """
     failures = 0
+    spelled_out = False
     while True:
         try:
             for start in range(0, len(pairs), BATCH):
-                _, replies = yield give_back(pairs[start : start + BATCH])
+                call = give_back(pairs[start : start + BATCH])
+                if spelled_out:
+                    call.verb, call.spelled_out = "release_many", True
+                _, replies = yield call
                 for reply in replies:
                     if is_transient(reply):
                         raise not_ready(reply)
+                    if wants_spelling_out(reply) and not spelled_out:
+                        spelled_out = True
+                        raise TransportError(f"in other words: {reply}")
+                    checked(reply, "of several" if len(pairs) > 1 else pairs[0][0])
             return
         except TransportError:
             failures += 1
@@ -227,5 +250,5 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
 
 
 def give_back(pairs: Sequence[Pair]) -> Call:
-    """Release whatever of these is ours, on any server and whatever came before."""
-    return Call("release_many", (pairs,), len(pairs), spelled_out=True)
+    """Release whatever of these is ours."""
+    return Call("give_back", (pairs,), len(pairs))

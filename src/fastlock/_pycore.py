@@ -140,7 +140,7 @@ class Pipe:
         timed_out = place.state == _ABANDONED
         error = TransportError(
             "no answer in time" if timed_out else str(self._reason),
-            sent=self._written > place.begin,
+            sent=timed_out or self._may_be_out(place),  # abandoned bytes leave later
         )
         error.replies, error.timed_out = place.replies, timed_out
         raise error
@@ -218,6 +218,11 @@ class Pipe:
                         break
             self._inside.discard(place)
             self._close_if_unused(reset=True)
+
+    def _may_be_out(self, place: _Place) -> bool:
+        """Whether a byte of the command may have left; one that is being written may."""
+        being_written = len(self._wire) if self._writer else 0
+        return place.begin < self._written + being_written
 
     def _fail(self, reason: str) -> None:
         """Mutex held. End the Pipe: every unanswered place fails."""

@@ -25,11 +25,15 @@ class TokenSource:
 
     def __init__(self, label: str | None) -> None:
         self._wanted = label
+        self.forked()
+
+    def forked(self) -> None:
+        """In a forked child: other random bits, and a mutex that nobody holds."""
         self._mutex = threading.Lock()
         self.renew()
 
     def renew(self) -> None:
-        """Draw new random bits: for a new connection, and after a fork."""
+        """Draw new random bits, as for a new connection."""
         label = self._wanted or f"{socket.gethostname()}:{os.getpid()}"
         # One assignment: a token never mixes an old counter with new random bits.
         self._parts = (secrets.token_urlsafe(16).encode(), count(1), label.encode())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import _commands, _fork
+from ._clock import clock
 from ._commands import Commands, ServerInfo, is_transient, not_ready
 from ._connect import open_sync
 from ._impl import Core, PipeLike
@@ -36,14 +37,12 @@ class Link:
 
     def encode(self, call: Call) -> bytes:
         """The call's bytes in this connection's dialect."""
-        if call.refused:
-            self.downgrade()
         commands = self.commands.spelled_out() if call.spelled_out else self.commands
         data: bytes = getattr(commands, call.verb)(*call.args)
         return data
 
     def downgrade(self) -> None:
-        """This user may not use the server's native commands: scripts from now on."""
+        """Scripts from now on, instead of the server's own commands."""
         self.commands = Commands(self.commands.pack)
         self.info = replace(self.info, release_command=self.commands.release_command)
 
@@ -169,22 +168,32 @@ class SyncServer:
         """
         return self._open(timeout, None)
 
+    def succeed(self, other: SyncServer) -> None:
+        """Take the place of a closed one: the first connection ends the other's last."""
+        self._last = other._last
+
     def end_strays(self, timeout: float) -> None:
         """Have the server end what interrupted callers left behind."""
         link = self.link(timeout)
-        while self.strays:
-            old = connection_to_kill(self.strays[-1], link.info)
-            if old is not None:
-                try:
+        while True:
+            try:
+                stray = self.strays.pop()
+            except IndexError:
+                return
+            try:
+                old = connection_to_kill(stray, link.info)
+                if old is not None:
                     link.pipe.call(_commands.kill_connection(self._core.pack, old), 1, timeout)
-                except TransportError as error:  # the caller's own command was not sent
+            except BaseException as error:
+                self.strays.append(stray)
+                if isinstance(error, TransportError):  # the caller's own command was not sent
                     raise TransportError(str(error)) from None
-            self.strays.pop()
+                raise
 
     def _open(self, timeout: float, last: ServerInfo | None) -> Link:
-        timeout = min(timeout, self._config.connect_timeout)
+        until = clock() + min(timeout, self._config.connect_timeout)
         try:
-            opened = open_sync(self._config, timeout)
+            opened = open_sync(self._config, until - clock())
         except ServerError as error:
             raise not_ready(error) if is_transient(error) else error from None
         make = self._core.tls_pipe if opened.tls else self._core.pipe
@@ -192,11 +201,11 @@ class SyncServer:
         try:
             pack = self._core.pack
             data, count = _commands.greeting(pack)
-            replies = pipe.call(data, count, timeout)
+            replies = pipe.call(data, count, until - clock())
             commands, info = _commands.dialect(pack, replies, opened.protocol)
             old = connection_to_kill(last, info)
             if old is not None:
-                pipe.call(_commands.kill_connection(pack, old), 1, timeout)
+                pipe.call(_commands.kill_connection(pack, old), 1, until - clock())
         except BaseException as error:
             pipe.abort("could not be set up")
             if isinstance(error, TransportError):

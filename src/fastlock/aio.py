@@ -9,22 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_many
 from ._aiotopology import AsyncServer
+from ._background import could_not_give_back
 from ._clock import clock
 from ._commands import Pair, ServerInfo
-from ._ops import Backoff, Call, Claim, Now, Op
+from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
-from .lease import BaseLease, BaseLock, add_note, check_colour, lost_at_exit, remember
+from .lease import (
+    BaseLease,
+    BaseLock,
+    Entries,
+    add_note,
+    check_colour,
+    lost_at_exit,
+    own_leases,
+    remember,
+)
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -123,11 +132,12 @@ class Client:
             self._give_back(claim)
             raise
 
-    async def release_many(self, leases: Iterable[Lease]) -> list[bool]:
-        """Release each, in one write: True or False for each, as ``Lease.release``."""
-        listed = list(leases)
-        for lease in listed:
-            lease._check_process()
+    async def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
+        """Release each, in one write: True or False for each, as ``Lease.release``.
+
+        Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
+        """
+        listed = own_leases(self, leases)
         return await self._drive(_ops_many.release_many(listed, self._retries))
 
     def lock_all(
@@ -159,18 +169,26 @@ class Client:
         return None if token is None else label_of(token)
 
     async def force_release(self, key: str | bytes) -> bool:
-        """Delete the lock, whoever holds it. True if there was one."""
-        return bool(await self._ask("force_release", key))
+        """Delete the lock, whoever holds it. True if there was one.
+
+        Raises OutcomeUnknown when the answer was lost: it is not repeated, for that could
+        take the next holder's lock.
+        """
+        wire = _args.wire_key(key, self._prefix)
+        return await self._drive(_ops.force_release(wire, key, self._retries))
 
     async def ping(self) -> float:
         """The round-trip time in seconds; connects if there is no connection."""
-        await self._server.link(self._patience)
+        if self._server.ready() is None:
+            await self._drive(_ops.ask("ping", (), "", self._retries))
         started = clock()
         await self._drive(_ops.ask("ping", (), "", self._retries))
         return clock() - started
 
     async def server(self) -> ServerInfo:
         """What is at the other end; connects if there is no connection."""
+        if self._server.ready() is None:
+            await self.ping()
         return (await self._server.link(self._patience)).info
 
     @property
@@ -186,13 +204,22 @@ class Client:
         return self._closed
 
     async def close(self) -> None:
-        """Close the connection. Locks still held stay until their ttl ends."""
-        if self._settling:
-            await asyncio.wait(self._settling, timeout=1.0)
+        """Close the connection. Locks still held stay until their ttl ends.
+
+        Calls under way fail; what an acquire among them had already asked for is given
+        back before, for which this takes at most a second.
+        """
         self._closed = True
         for pause in self._pausing:
             if not pause.done():
                 pause.set_exception(closed_error())
+        self._server.dismiss()
+        for _ in range(3):  # turns of the loop until those callers have left
+            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        settling = [task for task in self._settling if task.get_loop() is loop]
+        if settling:
+            await asyncio.wait(settling, timeout=1.0)
         await self._server.close()
 
     async def __aenter__(self) -> Client:
@@ -206,7 +233,7 @@ class Client:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
-        self._tokens.renew()
+        self._tokens.forked()
         self._settling = set()
         self._pausing = set()
 
@@ -249,8 +276,13 @@ class Client:
                     effect = op.throw(error)
                     error = None
                 try:
-                    is_call = type(effect) is Call
-                    answer = await (self._call(effect) if is_call else self._pause(effect))
+                    kind = type(effect)
+                    if kind is Call:
+                        answer = await self._call(effect)
+                    elif kind is Downgrade:
+                        answer = self._downgrade()
+                    else:
+                        answer = await self._pause(effect)
                 except (FastlockError, asyncio.CancelledError) as failure:
                     error = failure
         except StopIteration as end:
@@ -289,6 +321,12 @@ class Client:
             if effect.until is not None:
                 pause = min(pause, max(0.0, effect.until - clock()))
             await self._sleep(pause)
+        return clock()
+
+    def _downgrade(self) -> float:
+        link = self._server.ready()
+        if link is not None:
+            link.downgrade()
         return clock()
 
     async def _sleep(self, pause: float) -> None:
@@ -332,8 +370,10 @@ class Client:
         task.add_done_callback(self._settling.discard)
 
     async def _settle(self, pairs: list[Pair], until: float) -> None:
-        with contextlib.suppress(FastlockError):  # closed meanwhile: the ttl must do
+        try:
             await self._drive(_ops_many.settle(pairs, until))
+        except FastlockError as error:
+            could_not_give_back(len(pairs), error)
 
 
 def _expire(answer: asyncio.Future[list[Any]]) -> None:
@@ -341,6 +381,14 @@ def _expire(answer: asyncio.Future[list[Any]]) -> None:
         error = TransportError("no answer in time", sent=True)
         error.timed_out = True
         answer.set_exception(error)
+
+
+def _task() -> asyncio.Task[Any] | None:
+    """The running task; None where a coroutine is closed after its loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def _wake(over: asyncio.Future[None]) -> None:
@@ -391,8 +439,11 @@ class Lease(BaseLease):
         trace: TracebackType | None,
     ) -> None:
         """Release. LockLost if it was lost before; the body's own exception goes first."""
+        if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
+            self._abandon()
+            return
         try:
-            freed = await self.release()
+            freed = await self.release() or self.freed
             if not freed and error is None:
                 raise lost_at_exit(self)
         except FastlockError as failure:
@@ -400,9 +451,13 @@ class Lease(BaseLease):
                 raise
             add_note(error, failure)
         except BaseException:
-            if not self.over:
-                self._client._give_back_pairs([self.pair], self.deadline)
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """Nobody waits for its release: let the background see to it."""
+        if not self.over:
+            self._client._give_back_pairs([self.pair], self.deadline)
 
 
 class Lock(BaseLock):
@@ -410,15 +465,17 @@ class Lock(BaseLock):
 
     As a context manager and decorator every task has a lease of its own, and entering
     gives it; with ``acquire`` and ``release`` the spec itself holds one, which any task
-    may release. Not re-entrant.
+    may release: after the ttl has ended and another task has acquired, that one's.
+    Not re-entrant.
     """
 
     _client: Client
 
     async def __aenter__(self) -> Lease:
         who = asyncio.current_task()
-        self._check_entry(who)
-        lease = self._entered[who] = await self._client.acquire(self.key, self.ttl, self.timeout)
+        self._entries.check(who)
+        lease = await self._client.acquire(self.key, self.ttl, self.timeout)
+        self._entries.add(who, (lease,))
         return lease
 
     async def __aexit__(
@@ -427,11 +484,13 @@ class Lock(BaseLock):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._entered.pop(asyncio.current_task()).__aexit__(kind, error, trace)
+        entry = self._entries.leaving(_task())
+        self._entries.drop(entry)
+        await entry[1][0].__aexit__(kind, error, trace)
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during every call of the coroutine function ``function``."""
-        check_colour(function, inspect.iscoroutinefunction(function), wanted_async=True)
+        check_colour(function, wanted_async=True)
 
         @functools.wraps(function)
         async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -451,13 +510,17 @@ class Lock(BaseLock):
         except AcquireTimeout:
             return False
         if lease is not None:
-            self._lease = lease
+            self._held = [lease]
         return lease is not None
 
     async def release(self) -> bool:
         """As ``threading.Lock.release``, from any task; False: it was no longer ours."""
-        freed: bool = await self._hand_out().release()
-        self._lease = None
+        held, lease = self._hand_out()
+        try:
+            freed: bool = await lease.release()
+        except BaseException:
+            held.append(lease)
+            raise
         return freed
 
     async def locked(self) -> bool:
@@ -479,15 +542,18 @@ class LockAll:
         self._keys = _args.distinct(_args.key_list(keys))
         self._ttl = ttl
         self._timeout = timeout
-        self._leases: list[Lease] = []
+        self._entries = Entries(self._keys[0])
         _args.milliseconds(ttl)
         _args.wait(timeout)
 
     async def __aenter__(self) -> list[Lease]:
+        who = asyncio.current_task()
+        self._entries.check(who)
         claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
         try:
-            self._leases = await self._client._drive(_ops_many.acquire_all(claim))
-            return self._leases
+            leases = await self._client._drive(_ops_many.acquire_all(claim))
+            self._entries.add(who, leases)
+            return leases
         except BaseException:
             self._client._give_back(claim)
             raise
@@ -498,18 +564,26 @@ class LockAll:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        leases = self._leases
+        entry = self._entries.leaving(_task())
+        self._entries.drop(entry)
+        leases: Sequence[Lease] = entry[1]
+        if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
+            self._abandon(leases)
+            return
         try:
             results = await self._client.release_many(leases)
             for lease, freed in zip(leases, results, strict=True):
-                if not freed and error is None:
+                if not (freed or lease.freed) and error is None:
                     raise lost_at_exit(lease)
         except FastlockError as failure:
             if error is None:
                 raise
             add_note(error, failure)
         except BaseException:
-            self._client._give_back_pairs(
-                [lease.pair for lease in leases], max(lease.deadline for lease in leases)
-            )
+            self._abandon(leases)
             raise
+
+    def _abandon(self, leases: Sequence[Lease]) -> None:
+        """Nobody waits for their release: let the background see to it."""
+        until = max(lease.deadline for lease in leases)
+        self._client._give_back_pairs([lease.pair for lease in leases], until)

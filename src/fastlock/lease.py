@@ -5,7 +5,9 @@ Law: no I/O. A lease's own words about itself come from its deadline and the clo
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -13,7 +15,7 @@ from . import _args, _fork
 from ._clock import clock
 from ._commands import Pair
 from .config import Config
-from .errors import LockError, LockLost
+from .errors import ConfigError, LockError, LockLost
 
 _log = logging.getLogger("fastlock")
 
@@ -35,6 +37,7 @@ class BaseLease:
         "_turn",
         "deadline",
         "doubt",
+        "freed",
         "key",
         "over",
         "pair",
@@ -53,6 +56,7 @@ class BaseLease:
         self.deadline = deadline
         self.doubt = False  # a release may have been carried out without our knowing
         self.over = False  # the server has said that it is not ours (any more)
+        self.freed = False  # by a release of ours
 
     @property
     def token(self) -> str:
@@ -61,16 +65,18 @@ class BaseLease:
 
     def remaining(self) -> float:
         """Seconds until the deadline; 0.0 when the lease is over."""
-        return 0.0 if self.over else max(0.0, self.deadline - clock())
+        return max(0.0, self.deadline - clock()) if self.valid() else 0.0
 
     def valid(self) -> bool:
         """Whether the lock surely is ours at this instant. No I/O."""
-        return not self.over and clock() < self.deadline
+        if self.over or self._generation != _fork.generation:
+            return False
+        return clock() < self.deadline
 
     @property
     def lost(self) -> bool:
         """Whether the lock ended other than by release: refused by the server, or expired."""
-        return not self.valid()
+        return not self.freed and not self.valid()
 
     def _check_process(self) -> None:
         if self._generation != _fork.generation:
@@ -90,6 +96,49 @@ class BaseLease:
         )
 
 
+Entry = tuple[Any, Sequence[Any]]
+
+
+class Entries:
+    """Who is inside the ``with`` blocks of one spec, and with what: (who, held) each.
+
+    Usually one at a time: a second one enters only where the first one's lease has ended.
+    """
+
+    def __init__(self, name: str | bytes) -> None:
+        self._name = name
+        self._inside: list[Entry] = []
+
+    def check(self, who: Any) -> None:
+        """Refuse to wait for oneself: locks are not re-entrant."""
+        for entered, held in list(self._inside):
+            if entered == who and all(lease.valid() for lease in held):
+                raise LockError(
+                    f"{self._name!r} is already held through this lock by the same thread or "
+                    "task, and locks are not re-entrant",
+                    self._name,
+                )
+
+    def add(self, who: Any, held: Sequence[Any]) -> Entry:
+        entry = (who, held)
+        self._inside.append(entry)
+        return entry
+
+    def leaving(self, who: Any) -> Entry:
+        """The latest entry of ``who``; the oldest of all where somebody else leaves for it."""
+        inside = list(self._inside)
+        for entry in reversed(inside):
+            if entry[0] == who:
+                return entry
+        if not inside:
+            raise RuntimeError(f"leaving a block of {self._name!r} that was not entered")
+        return inside[0]
+
+    def drop(self, entry: Entry | None) -> None:
+        if entry is not None and entry in self._inside:
+            self._inside.remove(entry)
+
+
 class BaseLock:
     """A spec: which lock, for how long, how patiently. Cheap and reusable.
 
@@ -105,8 +154,8 @@ class BaseLock:
         self.ttl = ttl
         self.timeout = timeout
         self._client = client
-        self._lease: Any = None  # of acquire() and release()
-        self._entered: dict[Any, Any] = {}  # thread or task -> the lease of its `with`
+        self._held: list[Any] = []  # at most one: the lease of acquire() and release()
+        self._entries = Entries(key)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r} ttl={self.ttl} timeout={self.timeout}>"
@@ -114,16 +163,6 @@ class BaseLock:
     def __reduce__(self) -> Any:
         public = self._client.config.public()
         return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout)
-
-    def _check_entry(self, who: Any) -> None:
-        """Refuse to wait for oneself: locks are not re-entrant."""
-        held = self._entered.get(who)
-        if held is not None and held.valid():
-            raise LockError(
-                f"{self.key!r} is already held through this lock by the same thread or task, and "
-                "locks are not re-entrant",
-                self.key,
-            )
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:
         """threading.Lock's two arguments as one timeout."""
@@ -133,16 +172,28 @@ class BaseLock:
             return 0.0
         return None if timeout == -1 else timeout
 
-    def _hand_out(self) -> Any:
-        """The lease of acquire(), for release(); RuntimeError as of an unlocked Lock."""
-        lease = self._lease
-        if lease is None:
-            raise RuntimeError(f"release of {self.key!r}, which this lock has not acquired")
-        return lease
+    def _hand_out(self) -> tuple[list[Any], Any]:
+        """The lease of acquire(), for one release(), and where to put it back if that fails.
+
+        RuntimeError as of an unlocked Lock.
+        """
+        held = self._held
+        try:
+            return held, held.pop()
+        except IndexError:
+            raise RuntimeError(
+                f"release of {self.key!r}, which this lock has not acquired"
+            ) from None
 
 
-def check_colour(wrapped: Any, is_async: bool, wanted_async: bool) -> None:
-    """A decorator of the wrong colour would block a loop or never wait."""
+def check_colour(wrapped: Any, wanted_async: bool) -> None:
+    """A decorator of the wrong colour would block a loop, never wait, or guard nothing."""
+    forms = (wrapped, getattr(wrapped, "__call__", None))  # noqa: B004  a callable object's own
+    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in forms):
+        raise TypeError(
+            f"{wrapped!r} is a generator, whose body runs after the call; use `with` inside it"
+        )
+    is_async = any(inspect.iscoroutinefunction(form) for form in forms)
     if is_async and not wanted_async:
         raise TypeError(
             f"{wrapped!r} is a coroutine function; decorate it with a lock of fastlock.aio.Client"
@@ -151,6 +202,18 @@ def check_colour(wrapped: Any, is_async: bool, wanted_async: bool) -> None:
         raise TypeError(
             f"{wrapped!r} is not a coroutine function; decorate it with a lock of fastlock.Client"
         )
+
+
+def own_leases(client: Any, leases: Iterable[Any]) -> list[Any]:
+    """Leases to release together, None among them; ConfigError for another client's."""
+    listed = list(leases)
+    for lease in listed:
+        if lease is None:
+            continue
+        if not isinstance(lease, BaseLease) or lease._client is not client:
+            raise ConfigError("leases", f"{lease!r} is not a lease of this client, nor None")
+        lease._check_process()
+    return listed
 
 
 def lost_at_exit(lease: BaseLease) -> LockLost:
@@ -177,8 +240,14 @@ _clients: WeakValueDictionary[Any, Any] = WeakValueDictionary()
 
 def remember(client: Any) -> None:
     """Let specs that are unpickled in this process bind to ``client``."""
-    config: Config = client.config
-    _clients.setdefault((type(client), config.address, config.prefix), client)
+    where = _where(type(client), client.config)
+    known = _clients.get(where)
+    if known is None or known.closed:
+        _clients[where] = client
+
+
+def _where(kind: Any, config: Config) -> tuple[Any, ...]:
+    return kind, config.address, config.prefix, config.username
 
 
 def _unpickle(
@@ -186,11 +255,10 @@ def _unpickle(
 ) -> Any:
     """Bind to a client of the same server: one that lives here, or the environment's, or new."""
     config = Config(**public)
-    where = (kind, config.address, config.prefix)
+    where = _where(kind, config)
     client = _clients.get(where)
     if client is None or client.closed:
         environment = Config.from_env()
-        same = (environment.address, environment.prefix) == where[1:]
-        client = kind(environment if same else config)
+        client = kind(environment if _where(kind, environment) == where else config)
         _clients[where] = client
     return client.lock(key, ttl=ttl, timeout=timeout)

@@ -6,7 +6,6 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -16,14 +15,23 @@ from . import _args, _fork, _impl, _ops, _ops_many
 from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
-from ._ops import Backoff, Call, Claim, Now, Op
+from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
 from ._tokens import TokenSource, label_of
 from ._topology import SyncServer, closed_error
 from .config import Config
 from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
-from .lease import BaseLease, BaseLock, add_note, check_colour, lost_at_exit, remember
+from .lease import (
+    BaseLease,
+    BaseLock,
+    Entries,
+    add_note,
+    check_colour,
+    lost_at_exit,
+    own_leases,
+    remember,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,11 +124,12 @@ class Client:
             self._give_back(claim)
             raise
 
-    def release_many(self, leases: Iterable[Lease]) -> list[bool]:
-        """Release each, in one write: True or False for each, as ``Lease.release``."""
-        listed = list(leases)
-        for lease in listed:
-            lease._check_process()
+    def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
+        """Release each, in one write: True or False for each, as ``Lease.release``.
+
+        Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
+        """
+        listed = own_leases(self, leases)
         return self._drive(_ops_many.release_many(listed, self._retries))
 
     def lock_all(
@@ -152,12 +161,18 @@ class Client:
         return None if token is None else label_of(token)
 
     def force_release(self, key: str | bytes) -> bool:
-        """Delete the lock, whoever holds it. True if there was one."""
-        return bool(self._ask("force_release", key))
+        """Delete the lock, whoever holds it. True if there was one.
+
+        Raises OutcomeUnknown when the answer was lost: it is not repeated, for that could
+        take the next holder's lock.
+        """
+        wire = _args.wire_key(key, self._prefix)
+        return self._drive(_ops.force_release(wire, key, self._retries))
 
     def ping(self) -> float:
         """The round-trip time in seconds; connects if there is no connection."""
-        self._server.link(self._patience)
+        if self._server.ready() is None:
+            self._drive(_ops.ask("ping", (), "", self._retries))
         started = clock()
         self._drive(_ops.ask("ping", (), "", self._retries))
         return clock() - started
@@ -165,6 +180,8 @@ class Client:
     @property
     def server(self) -> ServerInfo:
         """What is at the other end; connects if there is no connection."""
+        if self._server.ready() is None:
+            self.ping()
         return self._server.link(self._patience).info
 
     @property
@@ -196,7 +213,7 @@ class Client:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
-        self._tokens.renew()
+        self._tokens.forked()
         self._background = Background(self._settle)
         closed, self._closing = self._closing.is_set(), threading.Event()
         if closed:
@@ -205,7 +222,9 @@ class Client:
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        return Lease(self, key, pair, ttl, deadline)
+        lease = Lease(self, key, pair, ttl, deadline)
+        lease._turn = threading.RLock()
+        return lease
 
     def _claim(
         self,
@@ -241,8 +260,13 @@ class Client:
                     effect = op.throw(error)
                     error = None
                 try:
-                    is_call = type(effect) is Call
-                    answer = self._call(effect) if is_call else self._pause(effect)
+                    kind = type(effect)
+                    if kind is Call:
+                        answer = self._call(effect)
+                    elif kind is Downgrade:
+                        answer = self._downgrade()
+                    else:
+                        answer = self._pause(effect)
                 except FastlockError as failure:
                     error = failure
         except StopIteration as end:
@@ -263,6 +287,10 @@ class Client:
             link = self._server.link(timeout)
             data = link.encode(call)
             sent_at = clock()
+            if call.until is not None:
+                timeout = min(self._patience, call.until - sent_at)
+                if timeout <= 0:
+                    raise TransportError("the caller's time was over before it could be sent")
             return sent_at, link.pipe.call(data, call.count, timeout)
         except Reentered:
             return self._call_aside(call, timeout)
@@ -302,6 +330,12 @@ class Client:
                 raise closed_error()
         return clock()
 
+    def _downgrade(self) -> float:
+        link = self._server.ready()
+        if link is not None:
+            link.downgrade()
+        return clock()
+
     # -- giving back
 
     def _give_back(self, claim: Claim[Lease]) -> None:
@@ -325,7 +359,15 @@ class Client:
         self._background.add(pairs, until)
 
     def _settle(self, pairs: list[Pair], until: float) -> None:
-        self._drive(_ops_many.settle(pairs, until))
+        try:
+            self._drive(_ops_many.settle(pairs, until))
+        except FastlockError:
+            if not self.closed:
+                raise
+            # An acquire was under way when the client was closed.
+            with type(self)(self.config) as successor:
+                successor._server.succeed(self._server)
+                successor._drive(_ops_many.settle(pairs, until))
 
 
 class Lease(BaseLease):
@@ -353,8 +395,6 @@ class Lease(BaseLease):
         """
         self._check_process()
         milliseconds = _args.milliseconds(self.ttl if ttl is None else ttl)
-        if self._turn is None:
-            _first_turn(self)
         with self._turn:
             if self.over:
                 raise lost_at_exit(self)
@@ -372,7 +412,7 @@ class Lease(BaseLease):
     ) -> None:
         """Release. LockLost if it was lost before; the body's own exception goes first."""
         try:
-            freed = self.release()
+            freed = self.release() or self.freed
             if not freed and error is None:
                 raise lost_at_exit(self)
         except FastlockError as failure:
@@ -389,33 +429,27 @@ class Lease(BaseLease):
             self._client._give_back_pairs([self.pair], self.deadline)
 
 
-_turns = threading.RLock()
-
-
-def _first_turn(lease: Lease) -> None:
-    with _turns:
-        if lease._turn is None:
-            lease._turn = threading.RLock()
-
-
 class Lock(BaseLock):
     """A lock spec of a sync client: context manager, decorator, ``threading.Lock``'s methods.
 
     As a context manager and decorator every thread has a lease of its own, and entering
     gives it; with ``acquire`` and ``release`` the spec itself holds one, which any thread
-    may release. Not re-entrant.
+    may release: after the ttl has ended and another thread has acquired, that one's.
+    Not re-entrant.
     """
 
     _client: Client
 
     def __enter__(self) -> Lease:
         who = threading.get_ident()
-        self._check_entry(who)
-        lease = None
+        self._entries.check(who)
+        lease = entry = None
         try:
-            lease = self._entered[who] = self._client.acquire(self.key, self.ttl, self.timeout)
+            lease = self._client.acquire(self.key, self.ttl, self.timeout)
+            entry = self._entries.add(who, (lease,))
             return lease
         except BaseException:
+            self._entries.drop(entry)
             if lease is not None:
                 lease._abandon()
             raise
@@ -426,19 +460,22 @@ class Lock(BaseLock):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        entry = None
         try:
-            self._entered[threading.get_ident()].__exit__(kind, error, trace)
+            entry = self._entries.leaving(threading.get_ident())
+            entry[1][0].__exit__(kind, error, trace)
         except FastlockError:
             raise
         except BaseException:  # interrupted, perhaps before the release was sent
-            self._entered[threading.get_ident()]._abandon()
+            entry = entry or self._entries.leaving(threading.get_ident())
+            entry[1][0]._abandon()
             raise
         finally:
-            self._entered.pop(threading.get_ident(), None)
+            self._entries.drop(entry)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Hold the lock during every call of ``function``."""
-        check_colour(function, inspect.iscoroutinefunction(function), wanted_async=False)
+        """Hold the lock during every call of ``function``; no generator, no coroutine function."""
+        check_colour(function, wanted_async=False)
 
         @functools.wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -458,13 +495,17 @@ class Lock(BaseLock):
         except AcquireTimeout:
             return False
         if lease is not None:
-            self._lease = lease
+            self._held = [lease]
         return lease is not None
 
     def release(self) -> bool:
         """As ``threading.Lock.release``, from any thread; False: it was no longer ours."""
-        freed: bool = self._hand_out().release()
-        self._lease = None
+        held, lease = self._hand_out()
+        try:
+            freed: bool = lease.release()
+        except BaseException:
+            held.append(lease)
+            raise
         return freed
 
     def locked(self) -> bool:
@@ -486,16 +527,21 @@ class LockAll:
         self._keys = _args.distinct(_args.key_list(keys))
         self._ttl = ttl
         self._timeout = timeout
-        self._leases: list[Lease] = []
+        self._entries = Entries(self._keys[0])
         _args.milliseconds(ttl)
         _args.wait(timeout)
 
     def __enter__(self) -> list[Lease]:
+        who = threading.get_ident()
+        self._entries.check(who)
         claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
+        entry = None
         try:
-            self._leases = self._client._drive(_ops_many.acquire_all(claim))
-            return self._leases
+            leases = self._client._drive(_ops_many.acquire_all(claim))
+            entry = self._entries.add(who, leases)
+            return leases
         except BaseException:
+            self._entries.drop(entry)
             self._client._give_back(claim)
             raise
 
@@ -505,10 +551,11 @@ class LockAll:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        leases = self._leases
+        entry = self._entries.leaving(threading.get_ident())
+        leases = entry[1]
         try:
             for lease, freed in zip(leases, self._client.release_many(leases), strict=True):
-                if not freed and error is None:
+                if not (freed or lease.freed) and error is None:
                     raise lost_at_exit(lease)
         except FastlockError as failure:
             if error is None:
@@ -519,3 +566,5 @@ class LockAll:
                 [lease.pair for lease in leases], max(lease.deadline for lease in leases)
             )
             raise
+        finally:
+            self._entries.drop(entry)
