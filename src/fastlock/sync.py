@@ -441,7 +441,7 @@ class Lock(BaseLock):
     _client: Client
 
     def __enter__(self) -> Lease:
-        who = threading.get_ident()
+        who = threading.current_thread()
         self._entries.check(who)
         lease = entry = None
         try:
@@ -462,12 +462,12 @@ class Lock(BaseLock):
     ) -> None:
         entry = None
         try:
-            entry = self._entries.leaving(threading.get_ident())
+            entry = self._entries.leaving(threading.current_thread())
             entry[1][0].__exit__(kind, error, trace)
         except FastlockError:
             raise
         except BaseException:  # interrupted, perhaps before the release was sent
-            entry = entry or self._entries.leaving(threading.get_ident())
+            entry = entry or self._entries.leaving(threading.current_thread())
             entry[1][0]._abandon()
             raise
         finally:
@@ -532,7 +532,7 @@ class LockAll:
         _args.wait(timeout)
 
     def __enter__(self) -> list[Lease]:
-        who = threading.get_ident()
+        who = threading.current_thread()
         self._entries.check(who)
         claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
         entry = None
@@ -551,7 +551,7 @@ class LockAll:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        entry = self._entries.leaving(threading.get_ident())
+        entry = self._entries.leaving(threading.current_thread())
         leases = entry[1]
         try:
             for lease, freed in zip(leases, self._client.release_many(leases), strict=True):

@@ -351,6 +351,28 @@ async def test_a_key_this_user_may_not_touch(fl: Ways, own_server: Server) -> No
     await fl.until(lambda: not own_server.admin.exists("mine:2"))
 
 
+@one_server
+async def test_a_user_without_scripts_keeps_the_native_commands(
+    fl: Ways, own_server: Server
+) -> None:
+    """A refusal about one key says nothing about the server's own release command."""
+    own_server.admin.acl_setuser(
+        "native", enabled=True, passwords=["+word"], keys=["mine:*"],
+        commands=["+@all", "-@scripting"],
+    )  # fmt: skip
+    proxy = fl.proxy(own_server)
+    client = fl.client(proxy.uri, username="native", password="word", retries=1)
+    lease = await client.acquire("mine:1", ttl=5)
+    with pytest.raises(fastlock.ServerError, match="NOPERM"):
+        await client.acquire("theirs:1", ttl=5)
+    assert (await client.server()).release_command == "DELIFEQ"
+    assert await lease.release() is True
+    proxy.fault("lose_reply", times=2)
+    with pytest.raises(fastlock.OutcomeUnknown):
+        await client.try_acquire("mine:2", ttl=5)
+    await fl.until(lambda: not own_server.admin.exists("mine:2"))  # given back without a script
+
+
 # ------------------------------------------------------------------ TLS
 
 

@@ -6,11 +6,13 @@ Law: every fault is put at an exact command or reply by the proxy, and must have
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from _harness import Ways, clock, one_server, remaining_at_most
 from _proxy import Proxy
+from _servers import Server
 
 import fastlock
 
@@ -454,3 +456,43 @@ async def test_a_refusal_is_a_server_error_with_its_code(fl: Ways, code: str) ->
         assert key in str(caught.value)
         proxy._faults.clear()
     fl.admin.delete(key)
+
+
+# ------------------------------------------------------------------ sent or not
+
+
+@one_server
+async def test_what_waits_in_a_full_buffer_counts_as_sent(fl: Ways, own_server: Server) -> None:
+    """The server stands still and the socket takes no more: the bytes leave when it goes on."""
+    client, key = fl.client(own_server.uri, retries=0), fl.key()
+    lease = await client.acquire(key + "warm", ttl=TTL)
+    assert await lease.release() is True
+    own_server.freeze()
+    batches = [
+        fl.spawn(_ignored(client.try_acquire_many([f"{key}:{i}:{n}" for n in range(10_000)], 0.5)))
+        for i in range(8)
+    ]
+    await fl.sleep(0.3)
+    with pytest.raises(fastlock.OutcomeUnknown):
+        await client.acquire(key, ttl=TTL, timeout=0)
+    own_server.thaw()
+    for batch in batches:
+        await batch
+    await fl.until(lambda: not own_server.admin.exists(key))
+
+
+async def _ignored(call: Any) -> None:
+    with suppress(fastlock.FastlockError):
+        await call
+
+
+async def test_a_forced_release_is_not_repeated(fl: Ways) -> None:
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri))
+    fl.admin.set(key, "first", px=60_000)
+    proxy.fault("lose_reply")
+    with pytest.raises(fastlock.OutcomeUnknown) as caught:
+        await client.force_release(key)
+    assert caught.value.key == key
+    assert proxy.verbs().count("DEL") == 1
+    assert fl.admin.exists(key) == 0

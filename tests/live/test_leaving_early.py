@@ -7,6 +7,7 @@ every turn of the loop; the rest comes at a moment that the proxy holds open.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -511,4 +512,86 @@ async def test_closing_a_coroutine_after_its_loop_has_stopped_leaves_no_lock(fl:
             loop.close()
 
     await asyncio.to_thread(elsewhere)
+    assert fl.admin.exists(key) == 0
+
+
+@async_only
+async def test_a_generator_that_is_abandoned_frees_its_lock(fl: Ways) -> None:
+    """The loop closes it in a task of its own, in which nobody had entered."""
+    client, key = await fl.warm(fl.client()), fl.key()
+
+    async def numbers() -> Any:
+        async with client.lock(key, ttl=TTL):
+            yield 1
+            yield 2
+
+    async for _ in numbers():
+        assert fl.admin.exists(key) == 1
+        break
+    gc.collect()
+    await fl.until(gone(fl, key), 2)
+
+
+@async_only
+async def test_closing_a_coroutine_inside_its_block_frees_the_lock(fl: Ways) -> None:
+    key = fl.key()
+    for keys in ([key], [key, key + "2"]):
+
+        def elsewhere(keys: list[str] = keys) -> None:
+            inside: list[str] = []
+            loop = asyncio.new_event_loop()
+            try:
+                client = fl.client_class(fl.server.uri)
+                loop.run_until_complete(client.ping())
+
+                async def body() -> None:
+                    block = client.lock(key, TTL) if keys == [key] else client.lock_all(keys, TTL)
+                    async with block:
+                        inside.append(key)
+                        await asyncio.sleep(60)
+
+                async def begin() -> Any:
+                    coroutine = body()
+                    waited_for = coroutine.send(None)
+                    while not inside:
+                        await asyncio.sleep(0.005)
+                        if waited_for.done():
+                            waited_for = coroutine.send(None)
+                    assert fl.admin.exists(*keys) == len(keys)
+                    return coroutine
+
+                coroutine = loop.run_until_complete(begin())
+                coroutine.close()
+                loop.run_until_complete(client.close())
+            finally:
+                loop.close()
+
+        await asyncio.to_thread(elsewhere)
+        assert fl.admin.exists(*keys) == 0
+
+
+# ------------------------------------------------------------------ closing the client
+
+
+@pytest.mark.parametrize("method", ["try_acquire", "acquire", "many", "all"])
+async def test_closing_the_client_gives_back_what_was_under_way(fl: Ways, method: str) -> None:
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri))
+    held = proxy.fault("hold_command")
+    calls: dict[str, Callable[[], Any]] = {
+        "try_acquire": lambda: client.try_acquire(key, TTL),
+        "acquire": lambda: client.acquire(key, TTL),
+        "many": lambda: client.try_acquire_many([key], TTL),
+        "all": lambda: client.lock_all([key], TTL).__aenter__(),
+    }
+    acquiring = fl.spawn(calls[method]())
+    await fl.happened(held)
+    closing = fl.spawn(client.close())
+    await fl.sleep(0.05)
+    held.go()  # the command arrives, unless the client has ended its connection
+    await closing
+    with pytest.raises(fastlock.FastlockError, match="closed"):
+        await acquiring
+    await fl.until(gone(fl, key), 2)
+    await fl.sleep(0.1)
     assert fl.admin.exists(key) == 0

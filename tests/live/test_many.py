@@ -89,6 +89,25 @@ async def test_a_hundred_thousand_locks(fl: Ways) -> None:
     assert fl.admin.exists(*keys) == 0
 
 
+async def test_release_many_takes_what_try_acquire_many_gave(fl: Ways) -> None:
+    client, keys = fl.client(), keys_of(fl, 4)
+    fl.admin.set(keys[2], "taken", px=60_000)
+    leases = await client.try_acquire_many(keys, ttl=5)
+    assert await client.release_many(leases) == [True, True, False, True]
+    fl.admin.delete(keys[2])
+
+
+async def test_release_many_refuses_what_is_no_lease_of_this_client(fl: Ways) -> None:
+    client, other, key = fl.client(), fl.client(), fl.key()
+    mine, theirs = await client.acquire(fl.key(), ttl=5), await other.acquire(key, ttl=5)
+    for wrong in (theirs, "orders:42"):
+        with pytest.raises(fastlock.ConfigError, match="leases"):
+            await client.release_many([mine, wrong])
+    assert theirs.valid()
+    assert await client.release_many([mine]) == [True]
+    assert await theirs.release() is True
+
+
 @one_server
 async def test_a_wrong_key_among_many_takes_none(fl: Ways) -> None:
     client, keys = fl.client(), keys_of(fl, 3)

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _harness import Ways, one_server
@@ -47,6 +48,76 @@ async def test_a_spec_waits_only_as_long_as_it_says(fl: Ways) -> None:
         async with client.lock(key, ttl=5, timeout=0.05):
             raise AssertionError("it is held by somebody else")
     assert await holder.release() is True
+
+
+async def test_a_block_may_be_left_in_another_thread_or_task(fl: Ways) -> None:
+    client, key = fl.client(), fl.key()
+    for block in (client.lock(key, ttl=5), client.lock_all([key, key + "2"], ttl=5)):
+        await fl.spawn(block.__aenter__())
+        assert fl.admin.exists(key) == 1
+        await fl.spawn(block.__aexit__(None, None, None))
+        assert fl.admin.exists(key) == 0
+        with pytest.raises(RuntimeError, match="not entered"):
+            await block.__aexit__(None, None, None)
+
+
+async def test_a_block_whose_lease_ended_frees_nobody_else_s_lock(fl: Ways) -> None:
+    client, keys = fl.client(retry_timeout=10), [fl.key(), fl.key()]
+    for block, key in ((client.lock(keys[0], ttl=0.1), keys[0]), (client.lock_all(keys, 0.1), "")):
+        entered = [await fl.spawn(block.__aenter__()), await fl.spawn(block.__aenter__())]
+        first, second = entered if key else [leases[0] for leases in entered]
+        fl.admin.set(keys[0], second.token, px=60_000)  # the second one's, however slow we are
+        with pytest.raises(fastlock.LockLost):
+            await block.__aexit__(None, None, None)  # the oldest: the first one's
+        assert first.token != second.token
+        assert fl.admin.get(keys[0]).decode() == second.token
+        fl.admin.delete(*keys)
+
+
+async def test_a_lease_released_inside_its_block_is_not_lost(fl: Ways) -> None:
+    client, keys = fl.client(), [fl.key(), fl.key()]
+    async with client.lock(keys[0], ttl=5) as lease:
+        assert await lease.release() is True
+        assert lease.lost is False
+        assert lease.valid() is False
+    async with client.lock_all(keys, ttl=5) as leases:
+        assert await leases[0].release() is True
+    assert fl.admin.exists(*keys) == 0
+
+
+async def test_generators_and_other_colours_are_refused(fl: Ways) -> None:
+    def generator() -> Any:
+        yield
+
+    async def async_generator() -> Any:
+        yield
+
+    class Callable:
+        async def __call__(self) -> None: ...
+
+    class PlainCallable:
+        def __call__(self) -> None: ...
+
+    spec = fl.raw(fl.client().lock(fl.key(), ttl=5))
+    for wrong in (generator, async_generator):
+        with pytest.raises(TypeError, match="inside it"):
+            spec(wrong)
+    with pytest.raises(TypeError, match="coroutine function"):
+        spec(Callable() if fl.sync else PlainCallable())
+    assert callable(spec(PlainCallable() if fl.sync else Callable()))
+
+
+async def test_two_callers_of_one_spec_each_free_their_own_lock(fl: Ways) -> None:
+    """What was released is forgotten before anybody else can have acquired."""
+    spec = fl.client(retry_timeout=1).lock(fl.key(), ttl=30)
+
+    async def work() -> None:
+        for _ in range(30):
+            assert await spec.acquire() is True
+            assert await spec.release() is True
+
+    await fl.together(work() for _ in range(4))
+    assert fl.admin.exists(spec.key) == 0
 
 
 async def test_entering_twice_is_refused_at_once(fl: Ways) -> None:

@@ -1,0 +1,155 @@
+"""What answers mean, one at a time: operations driven by hand, in orders no network can be
+made to produce at will.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import fastlock
+from fastlock import _ops, _ops_many
+from fastlock._ops import Backoff, Claim, Downgrade, Now, WaitFor
+
+TTL = 3000  # ms
+
+
+class Held:
+    def __init__(self, key: str | bytes, pair: tuple[bytes, bytes], ttl: int, end: float) -> None:
+        self.key, self.pair, self.ttl, self.deadline = key, pair, ttl / 1000, end
+        self.doubt = self.over = self.freed = False
+
+
+def claim(number: int = 1, until: float | None = None) -> Claim[Held]:
+    pairs = [(b"k%d" % i, b"t%d" % i) for i in range(number)]
+    return Claim([f"k{i}" for i in range(number)], pairs, TTL, until, 3, Held)
+
+
+def lost(sent_at: float) -> fastlock.TransportError:
+    error = fastlock.TransportError("the reply was lost", sent=True)
+    error.sent_at = sent_at
+    return error
+
+
+def result(op: Any, answer: Any) -> Any:
+    """Send the last answer; what the operation returns."""
+    with pytest.raises(StopIteration) as end:
+        op.send(answer)
+    return end.value.value
+
+
+def test_a_refusal_after_a_lost_reply_keeps_the_claim() -> None:
+    wanted = claim()
+    op = _ops.try_acquire(wanted)
+    assert op.send(None).verb == "acquire"
+    assert type(op.throw(lost(100.0))) is Backoff
+    assert op.send(100.1).verb == "ask"
+    with pytest.raises(fastlock.ServerError, match="OOM"):
+        op.send((100.2, [fastlock.ServerError("OOM command not allowed")]))
+    assert wanted.maybe == wanted.pairs  # the lost try may have taken it
+
+
+def test_a_refusal_of_all_that_was_sent_leaves_nothing_to_give_back() -> None:
+    wanted = claim()
+    op = _ops.try_acquire(wanted)
+    op.send(None)
+    with pytest.raises(fastlock.ServerError, match="OOM"):
+        op.send((100.0, [fastlock.ServerError("OOM command not allowed")]))
+    assert wanted.maybe == ()
+
+
+def test_an_orphan_of_unknown_age_is_extended_before_it_counts() -> None:
+    op = _ops.acquire(claim())
+    op.send(None)
+    op.throw(lost(100.0))
+    assert op.send(100.1).verb == "ask"
+    assert type(op.send((100.2, [b"other"]))) is WaitFor
+    assert op.send(130.0).verb == "ask"
+    assert type(op.send((130.0, [b"t0"]))) is Now
+    assert op.send(130.1).verb == "extend"
+    assert result(op, (130.2, [1])).deadline == _ops.deadline(130.2, TTL)
+
+
+def test_what_is_answered_behind_a_busy_server_is_not_forgotten() -> None:
+    wanted = claim(3)
+    op = _ops_many.try_acquire_many(wanted)
+    op.send(None)
+    assert type(op.send((1.0, [fastlock.ServerError("BUSY script"), b"OK", b"OK"]))) is Backoff
+    assert list(wanted.maybe) == wanted.pairs
+    assert op.send(1.1).verb == "ask_many"
+    assert type(op.send((1.2, [None, b"t1", b"t2"]))) is Now
+    assert type(op.send(1.3)) is Now
+    leases = result(op, 1.3)
+    assert [lease.key for lease in leases] == ["k0", "k1", "k2"]
+    ends = [_ops.deadline(sent_at, TTL) for sent_at in (1.2, 1.0, 1.0)]
+    assert [lease.deadline for lease in leases] == ends
+
+
+def test_a_dead_lease_of_a_batch_is_extended_or_tried_anew() -> None:
+    op = _ops_many.try_acquire_many(claim(2))
+    op.send(None)
+    op.throw(lost(100.0))
+    assert op.send(107.0).verb == "ask_many"
+    assert type(op.send((107.0, [b"t0", b"t1"]))) is Now
+    assert op.send(107.1).verb == "extend"
+    assert type(op.send((107.2, [1]))) is Now  # about the second one
+    assert op.send(107.3).verb == "extend"
+    anew = op.send((107.4, [0]))  # it expired meanwhile
+    assert (anew.verb, anew.args[0]) == ("ask_many", [(b"k1", b"t1")])
+    leases = result(op, (107.5, [None]))
+    assert [lease.deadline for lease in leases] == [
+        _ops.deadline(107.2, TTL),
+        _ops.deadline(107.5, TTL),
+    ]
+
+
+FORBIDDEN = fastlock.ServerError("NOPERM User u has no permissions to run the 'delifeq' command")
+NO_EVAL = fastlock.ServerError("NOPERM User u has no permissions to run the 'eval' command")
+OTHER_KEY = fastlock.ServerError("NOPERM No permissions to access a key")
+
+
+def test_a_command_that_is_forbidden_is_given_up_once_scripts_are_known_to_work() -> None:
+    op = _ops.release(Held("k", (b"k", b"t"), TTL, 200.0), 3)
+    assert op.send(None).spelled_out is False
+    assert op.send((100.0, [FORBIDDEN])).spelled_out is True
+    assert type(op.send((100.1, [1]))) is Downgrade
+    assert result(op, 100.2) is True
+
+
+def test_where_scripts_are_forbidden_too_the_command_is_what_the_error_names() -> None:
+    lease = Held("k", (b"k", b"t"), TTL, 200.0)
+    op = _ops.release(lease, 3)
+    op.send(None)
+    op.send((100.0, [FORBIDDEN]))
+    with pytest.raises(fastlock.ServerError, match="delifeq"):
+        op.send((100.1, [NO_EVAL]))
+    assert not lease.over
+
+
+def test_a_forbidden_key_is_no_forbidden_command() -> None:
+    op = _ops.release(Held("k", (b"k", b"t"), TTL, 200.0), 3)
+    op.send(None)
+    with pytest.raises(fastlock.ServerError, match="access a key"):
+        op.send((100.0, [OTHER_KEY]))
+
+
+def test_a_batch_gives_forbidden_commands_up_as_well() -> None:
+    held = [Held(f"k{i}", (b"k%d" % i, b"t"), TTL, 200.0) for i in range(2)]
+    op = _ops_many.release_many(held, 3)
+    assert op.send(None).spelled_out is False
+    assert type(op.send((100.0, [FORBIDDEN, FORBIDDEN]))) is Now
+    assert op.send(100.1).spelled_out is True
+    assert type(op.send((100.2, [1, 1]))) is Now
+    assert type(op.send(100.3)) is Downgrade
+    assert result(op, 100.3) == [True, True]
+
+
+def test_giving_back_says_when_the_server_refuses_for_good() -> None:
+    op = _ops_many.settle([(b"k", b"t")], 200.0)
+    assert op.send(None).verb == "give_back"
+    assert type(op.send((100.0, [FORBIDDEN]))) is Backoff
+    again = op.send(100.1)
+    assert (again.verb, again.spelled_out) == ("release_many", True)
+    with pytest.raises(fastlock.ServerError, match="eval"):
+        op.send((100.2, [NO_EVAL]))
