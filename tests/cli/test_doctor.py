@@ -238,3 +238,9 @@ def test_wrong_usage(url: str) -> None:
     ran = cli("doctor", "--url", url)
     assert ran.code == 2
     assert complaint(ran).startswith("fastlock: ")
+
+
+def test_a_uri_in_the_wrong_variable_is_not_shown() -> None:
+    ran = cli("doctor", FASTLOCK_HOST=f"admin:{SECRET}@db.local")
+    assert "  FASTLOCK_HOST=(not shown)" in ran.lines
+    assert SECRET not in ran.out + ran.err

@@ -232,6 +232,6 @@ def _shown(variable: str, text: str) -> str:
     if name in ("CORE", "BUILD", "DEBUG", "HIREDIS", "HIREDIS_SDIST"):
         return show(text)[1:-1]
     field = FIELDS.get(name.lower())
-    if field is None or field.secret or "://" in text:
+    if field is None or field.secret or "://" in text or "@" in text:  # half a uri
         return "(not shown)"
     return show(text)[1:-1]
