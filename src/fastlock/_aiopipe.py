@@ -106,7 +106,11 @@ class AsyncPipe(asyncio.Protocol):
         self._flush()
         self._fail("the client was closed")
         self._transport.close()
-        await asyncio.wait([self._gone], timeout=self._patience)
+        try:
+            await asyncio.wait([self._gone], timeout=self._patience)
+        finally:
+            if not self._gone.done():
+                self.abort("the client was closed")
 
     def dismiss(self, reason: str) -> None:
         """Callers get ``reason``; the Pipe goes on, and drops their answers when they come."""
@@ -158,7 +162,7 @@ class AsyncPipe(asyncio.Protocol):
                     place.future.set_result(place.replies)
 
     def eof_received(self) -> None:
-        self._fail("the server closed the connection")
+        self.abort("the server closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(f"the connection failed: {exc}" if exc else "the server closed the connection")

@@ -55,6 +55,9 @@ class AsyncServer:
             return link
         if self._closed:
             raise closed_error()
+        if self._link is not None and self._link.pipe.loop.is_closed():
+            self._link.pipe.abandon("its event loop is closed")
+            self._link = None
         attempt = self._attempt
         if attempt is None or attempt.done() or attempt.get_loop().is_closed():
             # A task of its own: a caller that is cancelled does not take the others along.

@@ -289,8 +289,7 @@ cdef class Pipe:
             self.told = reason
         with nogil:
             pthread_mutex_lock(&self.mutex)
-            self.reset_on_close = reset
-            self.fail(NULL, 0)
+            self.fail(NULL, 0, reset)
             self.close_if_unused()
             pthread_mutex_unlock(&self.mutex)
         return 0
@@ -300,7 +299,7 @@ cdef class Pipe:
             return (<bytes>self.reason).decode()
         if self.error:
             return "the connection failed: " + os.strerror(self.error)
-        return self.told or MALFORMED
+        return self.told
 
     cdef Outcome enter(
         self, const char *text, size_t size, int count, Place **made
@@ -349,13 +348,15 @@ cdef class Pipe:
         self.close_if_unused()
         return sent
 
-    cdef void fail(self, const char *reason, int error) noexcept nogil:
-        """End the Pipe: every unanswered place fails. The first reason stays."""
+    cdef void fail(self, const char *reason, int error, bint reset=True) noexcept nogil:
+        """End the Pipe: every unanswered place fails. The first reason stays; so does an RST."""
         cdef Place *place = self.head
         cdef Place *next
         if not self.ended:
             self.reason = reason
             self.error = error
+        if reset:
+            self.reset_on_close = True
         self.ended = True
         self.head = self.tail = NULL
         self.unanswered = 0
@@ -525,7 +526,7 @@ cdef class Pipe:
                     place.next_to_wake = to_wake
                     to_wake = place
         if status < 0:
-            self.fail(NULL, 0)
+            self.fail(malformed, 0)
         if to_wake != NULL and (to_wake.next_to_wake != NULL or self.users > 1):
             # Woken threads want the mutex at once: signal without it.
             pthread_mutex_unlock(&self.mutex)
@@ -584,6 +585,8 @@ cdef bint append(Buffer *buffer, const char *text, size_t size) noexcept nogil:
     return True
 
 
+cdef bytes malformed_text = MALFORMED.encode()
+cdef const char *malformed = malformed_text
 cdef unsigned long main_thread
 
 

@@ -121,7 +121,7 @@ L = TypeVar("L", bound=HeldLease)
 class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
-    __slots__ = ("keys", "make", "maybe", "pairs", "retries", "ttl", "until")
+    __slots__ = ("generation", "keys", "make", "maybe", "pairs", "retries", "ttl", "until")
 
     def __init__(
         self,
@@ -131,7 +131,9 @@ class Claim(Generic[L]):
         until: float | None,
         retries: int,
         make: Callable[[str | bytes, Pair, int, float], L],
+        generation: int = 0,
     ) -> None:
+        self.generation = generation  # of processes: another one's claim is not ours
         self.keys = keys  # as the caller wrote them
         self.pairs = pairs
         self.ttl = ttl  # ms

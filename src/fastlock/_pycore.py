@@ -43,12 +43,13 @@ _NEW, _WAITING, _DONE, _FAILED, _ABANDONED = range(5)
 class _Place:
     """One caller's place in the order of answers. Fields change under the mutex."""
 
-    __slots__ = ("begin", "gate", "replies", "state", "told", "want")
+    __slots__ = ("begin", "entering", "gate", "replies", "state", "told", "want")
 
     def __init__(self, want: int) -> None:
         self.want = want
         self.replies: list[Any] = []
         self.begin = 0  # stream offset of the first byte
+        self.entering = False  # its owner is in the middle of queueing it
         self.state = _NEW
         self.told = False  # the gate was opened and its owner has not yet looked
         self.gate = threading.Lock()  # closed while its owner sleeps
@@ -142,7 +143,7 @@ class Pipe:
             "no answer in time" if timed_out else str(self._reason),
             sent=timed_out or self._may_be_out(place),  # abandoned bytes leave later
         )
-        error.replies, error.timed_out = place.replies, timed_out
+        error.replies, error.timed_out = list(place.replies), timed_out
         raise error
 
     def post(self, data: bytes, count: int) -> None:
@@ -176,6 +177,8 @@ class Pipe:
 
     def forked(self) -> None:
         """In a forked child: drop the descriptor and all state, touch nothing shared."""
+        for place in self._inside:  # of a call that a signal handler forked in
+            place.state = _FAILED
         self._reset()
         self._reason = "the connection belongs to the parent process"
         _close_descriptor(self._sock)
@@ -192,6 +195,7 @@ class Pipe:
             if self._reason is not None:
                 raise TransportError(self._reason)
             self._busy = me
+            place.entering = True
             place.begin = self._queued
             place.state = _WAITING
             self._inside.add(place)
@@ -199,13 +203,14 @@ class Pipe:
             self._out.append(data)
             self._places.append(place)
             self._busy = 0
+            place.entering = False
 
     def _leave(self, place: _Place) -> None:
         me = threading.get_ident()
-        if place.state == _NEW and self._busy != me:
-            return
+        if place.state == _NEW and not place.entering:
+            return  # refused at the door; what is half done there is somebody else's
         with self._mutex:
-            if self._busy == me:
+            if self._busy == me and (place.entering or self._leader == me):
                 self._fail("a caller was interrupted in the middle of its bookkeeping")
             if place.state == _WAITING:
                 place.state = _ABANDONED
@@ -221,7 +226,8 @@ class Pipe:
 
     def _may_be_out(self, place: _Place) -> bool:
         """Whether a byte of the command may have left; one that is being written may."""
-        being_written = len(self._wire) if self._writer else 0
+        # Of what TLS has taken, records may be out though it says that none is.
+        being_written = len(self._wire) if self._writer or not self._plain else 0
         return place.begin < self._written + being_written
 
     def _fail(self, reason: str) -> None:
@@ -260,9 +266,9 @@ class Pipe:
             return
         if self._plain and len(self._places) <= FLUSH_AT_ONCE:
             self._flush()
-        if place.state == _WAITING:
-            # Not longer: whoever was woken to lead may be running a signal handler.
-            place.gate.acquire(timeout=min(remaining, PATIENCE))
+        # Not longer: whoever was woken to lead may be running a signal handler.
+        patience = min(remaining, PATIENCE)
+        if place.state == _WAITING and place.gate.acquire(timeout=patience):
             place.told = False
 
     def _lead(self, place: _Place, deadline: float) -> None:

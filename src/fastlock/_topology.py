@@ -141,10 +141,14 @@ class SyncServer:
     def _connect(self, attempt: _Attempt, timeout: float) -> Link:
         try:
             link = self._open(timeout, self._last)
-            with self._mutex:
-                if self._closed:
-                    raise closed_error()
-                self._link, self._last = link, link.info
+            try:
+                with self._mutex:
+                    if self._closed:
+                        raise closed_error()
+                    self._link, self._last = link, link.info
+            except BaseException:
+                link.pipe.close()
+                raise
             self._on_connect()
             return link
         except FastlockError as error:

@@ -254,7 +254,8 @@ class Client:
         tokens, prefix = self._tokens, self._prefix
         pairs = [(_args.wire_key(key, prefix), tokens()) for key in keys]
         until = None if not waits or patience is None else clock() + patience
-        return Claim(keys, pairs, milliseconds, until, self._retries, self._lease)
+        retries, generation = self._retries, _fork.generation
+        return Claim(keys, pairs, milliseconds, until, retries, self._lease, generation)
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
@@ -351,7 +352,7 @@ class Client:
         At once on the same connection, behind what took it, then confirmed in the
         background until it is certain or the ttl has ended.
         """
-        if claim.maybe:
+        if claim.maybe and claim.generation == _fork.generation:
             self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
 
     def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:

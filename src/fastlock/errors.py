@@ -89,6 +89,8 @@ class ServerError(FastlockError):
     """
 
     def __init__(self, message: str) -> None:
+        # Some servers repeat what was sent, the token among it.
+        message = message.partition(", with args beginning with")[0]
         super().__init__(message)
         self.code = message.partition(" ")[0]
 

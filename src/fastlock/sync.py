@@ -64,7 +64,7 @@ class Client:
         self._tokens = TokenSource(self.config.label)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
         self._background = Background(self._settle)
-        self._closing = threading.Event()
+        self._closing = _closing()
         remember(self)
         _fork.register(self)
 
@@ -215,7 +215,7 @@ class Client:
         """In a forked child: nothing here is the child's but the settings."""
         self._tokens.forked()
         self._background = Background(self._settle)
-        closed, self._closing = self._closing.is_set(), threading.Event()
+        closed, self._closing = self._closing.is_set(), _closing()
         if closed:
             self._closing.set()
 
@@ -238,7 +238,8 @@ class Client:
         tokens, prefix = self._tokens, self._prefix
         pairs = [(_args.wire_key(key, prefix), tokens()) for key in keys]
         until = None if not waits or patience is None else clock() + patience
-        return Claim(keys, pairs, milliseconds, until, self._retries, self._lease)
+        retries, generation = self._retries, _fork.generation
+        return Claim(keys, pairs, milliseconds, until, retries, self._lease, generation)
 
     def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
@@ -281,6 +282,7 @@ class Client:
         timeout = self._patience
         if call.until is not None:
             timeout = min(timeout, call.until - clock())
+        generation = _fork.generation
         try:
             if self._server.strays:
                 self._server.end_strays(timeout)
@@ -295,6 +297,10 @@ class Client:
         except Reentered:
             return self._call_aside(call, timeout)
         except TransportError as error:
+            if generation != _fork.generation:  # by a signal handler
+                raise FastlockError(
+                    "this process was forked in the middle of a call, which is its parent's"
+                ) from None
             if error.sent:
                 error.sent_at = sent_at
             if error.timed_out and timeout >= self._patience:
@@ -344,7 +350,7 @@ class Client:
         At once on the same connection, behind what took it, then confirmed in the
         background until it is certain or the ttl has ended.
         """
-        if claim.maybe:
+        if claim.maybe and claim.generation == _fork.generation:
             self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
 
     def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
@@ -368,6 +374,13 @@ class Client:
             with type(self)(self.config) as successor:
                 successor._server.succeed(self._server)
                 successor._drive(_ops_many.settle(pairs, until))
+
+
+def _closing() -> threading.Event:
+    """An event that a signal handler may set while the thread it interrupts waits for it."""
+    event = threading.Event()
+    event._cond = threading.Condition(threading.RLock())  # type: ignore[attr-defined]
+    return event
 
 
 class Lease(BaseLease):
@@ -425,7 +438,7 @@ class Lease(BaseLease):
 
     def _abandon(self) -> None:
         """Interrupted while releasing: let the background see to it."""
-        if not self.over:
+        if not self.over and self._generation == _fork.generation:
             self._client._give_back_pairs([self.pair], self.deadline)
 
 
@@ -562,9 +575,8 @@ class LockAll:
                 raise
             add_note(error, failure)
         except BaseException:
-            self._client._give_back_pairs(
-                [lease.pair for lease in leases], max(lease.deadline for lease in leases)
-            )
+            for lease in leases:
+                lease._abandon()
             raise
         finally:
             self._entries.drop(entry)
