@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from . import _args, _fork, _impl, _ops, _ops_many
+from . import _args, _fork, _impl, _ops, _ops_many, _plain
 from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
@@ -19,7 +19,7 @@ from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
 from ._tokens import TokenSource, label_of
-from ._topology import SyncServer, closed_error
+from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
 from .lease import (
@@ -90,12 +90,7 @@ class Client:
 
         Raises OutcomeUnknown when the answer was lost and the retries too.
         """
-        claim = self._claim((key,), ttl, None)
-        try:
-            return self._drive(_ops.try_acquire(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+        return _plain.try_acquire(self, key, ttl)
 
     def acquire(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lease:
         """Wait for the lock, at most ``timeout`` seconds (None: for ever).
@@ -238,20 +233,45 @@ class Client:
         tokens, prefix = self._tokens, self._prefix
         pairs = [(_args.wire_key(key, prefix), tokens()) for key in keys]
         until = None if not waits or patience is None else clock() + patience
-        retries, generation = self._retries, _fork.generation
-        return Claim(keys, pairs, milliseconds, until, retries, self._lease, generation)
+        return self._claim_of(keys, pairs, milliseconds, until, _fork.generation)
+
+    def _claim_of(
+        self,
+        keys: Sequence[str | bytes],
+        pairs: Sequence[Pair],
+        ttl: int,
+        until: float | None,
+        generation: int,
+    ) -> Claim[Lease]:
+        return Claim(keys, pairs, ttl, until, self._retries, self._lease, generation)
+
+    def _try_claim(
+        self,
+        claim: Claim[Lease],
+        begun: bool = False,
+        failure: TransportError | None = None,
+        answer: Any = None,
+    ) -> Lease | None:
+        """One try; ``begun``: its first Call has been carried out, with this outcome."""
+        try:
+            op = _ops.try_acquire(claim)
+            if begun:
+                op.send(None)
+            return self._drive(op, failure, answer)
+        except BaseException:
+            self._give_back(claim)
+            raise
 
     def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
         return self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
-    def _drive(self, op: Op[R], interrupt: BaseException | None = None) -> R:
+    def _drive(self, op: Op[R], interrupt: BaseException | None = None, answer: Any = None) -> R:
         """Carry out the operation's effects until it returns or raises.
 
         Whatever interrupts in between is thrown into the operation, so that it can
         leave its lease in a truthful state.
         """
-        answer: Any = None
         error: BaseException | None = interrupt
         try:
             while True:
@@ -297,15 +317,26 @@ class Client:
         except Reentered:
             return self._call_aside(call, timeout)
         except TransportError as error:
-            if generation != _fork.generation:  # by a signal handler
-                raise FastlockError(
-                    "this process was forked in the middle of a call, which is its parent's"
-                ) from None
-            if error.sent:
-                error.sent_at = sent_at
-            if error.timed_out and timeout >= self._patience:
-                link.pipe.abort(f"no answer for {self._patience} s")
+            self._check_fork(generation)
+            if error.sent or error.timed_out:
+                self._failed(error, link, sent_at, timeout)
             raise
+
+    def _check_fork(self, generation: int) -> None:
+        """In a child that a signal handler forked, the interrupted call is not ours to repeat."""
+        if generation != _fork.generation:
+            raise FastlockError(
+                "this process was forked in the middle of a call, which is its parent's"
+            ) from None
+
+    def _failed(
+        self, error: TransportError, link: Link, sent_at: float, timeout: float
+    ) -> TransportError:
+        """Note when the failed command was sent; end a connection that keeps silent."""
+        error.sent_at = sent_at
+        if error.timed_out and timeout >= self._patience:
+            link.pipe.abort(f"no answer for {self._patience} s")
+        return error
 
     def _call_aside(self, call: Call, timeout: float) -> tuple[float, list[Any]]:
         """For a signal handler that has interrupted the shared connection's own code."""
@@ -398,7 +429,9 @@ class Lease(BaseLease):
         self._check_process()
         if self.over:
             return False
-        return self._client._drive(_ops.release(self, self._client._retries))
+        if self.doubt:
+            return self._client._drive(_ops.release(self, self._client._retries))
+        return _plain.release(self)
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
