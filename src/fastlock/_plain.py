@@ -2,7 +2,7 @@
 
 Law: one exchange on a working connection; whatever comes but the usual answer is handed to
 the operation of ``_ops`` as the outcome of its first Call, so that what an answer means
-still stands there alone. Measured: half the instructions of a pair (``python -m bench instructions``).
+still stands there alone. Half the instructions of a pair (``python -m bench instructions``).
 """
 
 from __future__ import annotations
