@@ -247,3 +247,55 @@ async def test_a_handler_uses_the_client_it_interrupts(fl: Ways, while_: str) ->
         assert lease.release() is True
     if leader is not None:
         assert await (await leader).release() is True
+
+
+@sync_only
+@pytest.mark.parametrize("goes_on", [True, False], ids=["returns", "raises"])
+async def test_a_handler_that_forks_leaves_the_interrupted_call_to_the_parent(
+    fl: Ways, goes_on: bool
+) -> None:
+    """One acquire, two processes in the middle of it: one lease, and it is the parent's."""
+    proxy, key = fl.proxy(), fl.key()
+    client = fl.raw(await fl.warm(fl.client(proxy.uri)))
+    held = proxy.fault("hold_reply")
+    reader, writer = os.pipe()
+    children: list[int] = []
+
+    class Interrupt(BaseException): ...
+
+    def handler(*_: object) -> None:
+        children.append(os.fork())
+        if children[0]:
+            os.waitpid(children[0], 0)
+            held.go()
+        elif not goes_on:
+            raise Interrupt
+
+    def strike() -> None:
+        held.wait()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        said = "a lease"
+        try:
+            lease = client.try_acquire(key, 30)
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        if children == [0]:
+            os.write(writer, said.encode())
+            os._exit(0)
+    finally:
+        if children != [0]:
+            signal.signal(signal.SIGUSR1, before)
+            striker.join(5)
+            os.close(writer)
+    with os.fdopen(reader) as child:
+        assert child.read().startswith(
+            "FastlockError: this process was" if goes_on else "Interrupt"
+        )
+    assert lease is not None
+    assert fl.admin.get(key) == lease.token.encode()
+    assert lease.release() is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+import _servers
 import pytest
 from _harness import Ways, one_server, remaining_at_most
 
@@ -129,3 +130,24 @@ async def test_reprs_tell_what_a_person_needs(fl: Ways) -> None:
     await lease.release()
     assert "over" in repr(lease)
     assert key in repr(client.lock(key))
+
+
+@one_server
+async def test_a_server_that_repeats_what_was_sent_shows_no_token(fl: Ways) -> None:
+    """Without scripts and without a native command the release fails, and tells no secret."""
+    if _servers.binary_of("redis") is None:
+        pytest.skip("redis-server is not installed")
+    server = _servers.Server("redis")
+    server.command += ["--rename-command", "EVAL", "", "--rename-command", "EVALSHA", ""]
+    try:
+        server.stop()
+        server.start()
+        client = fl.client(server.uri)
+        lease = await client.acquire(fl.key(), ttl=5)
+        with pytest.raises(fastlock.ServerError, match="unknown command") as caught:
+            await lease.release()
+        assert lease.token not in str(caught.value) + repr(caught.value)
+        assert lease.key in str(caught.value)
+        await client.close()
+    finally:
+        server.discard()
