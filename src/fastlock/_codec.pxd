@@ -1,7 +1,5 @@
 # What the compiled Pipe needs of the compiled codec.
 
-cimport cython
-
 from fastlock._hiredis cimport redisReader
 
 # One parsed reply. Text of ``size`` bytes, or ``size`` pointers to items, follows
@@ -25,9 +23,4 @@ cdef bint feed_codec(Codec *codec, const char *data, size_t size) noexcept nogil
 cdef int next_reply(Codec *codec, Reply **reply) noexcept nogil
 cdef void free_reply(void *reply) noexcept nogil
 cdef void free_chain(Reply *reply) noexcept nogil
-
-
-@cython.final
-cdef class Owned:
-    cdef Reply *chain
-    cdef list values(self)
+cdef list values_of(Reply *chain)

@@ -1,6 +1,9 @@
+from collections.abc import Callable
 from typing import Any, final
 
 def pack(*args: bytes | int) -> bytes: ...
+def prepare(*parts: bytes | int | type) -> Callable[..., bytes]: ...
+def numbered(prefix: bytes, suffix: bytes) -> Callable[[], bytes]: ...
 
 @final
 class Decoder:

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 """The compiled core's codec: RESP parsed by hiredis, and packed.
 
 Law: the same names, arguments, results and errors as ``_pycodec.py``; it knows
@@ -113,6 +113,141 @@ def pack(*args):
 
 cdef inline unsigned long long magnitude(long long number) noexcept nogil:
     return <unsigned long long>number if number >= 0 else 0 - <unsigned long long>number
+
+
+cdef enum:
+    MOST_HOLES = 3
+
+
+@cython.final
+cdef class _Prepared:
+    """A command with holes; ``fill`` is what ``prepare`` gives."""
+    cdef bytes text                     # the parts that stay, packed
+    cdef int holes
+    cdef size_t stops[MOST_HOLES]       # where in ``text`` each hole is
+    cdef bint numeric[MOST_HOLES]
+
+    def fill(self, first=None, second=None, third=None):
+        cdef char digits[MOST_HOLES][24]
+        cdef const char *sources[MOST_HOLES]
+        cdef size_t sizes[MOST_HOLES]
+        cdef size_t total = PyBytes_GET_SIZE(self.text)
+        cdef size_t start = 0
+        cdef const char *text = PyBytes_AS_STRING(self.text)
+        cdef char *at
+        cdef int i
+        cdef bytes packed
+        if (
+            self.weigh(0, first, digits[0], sources, sizes)
+            + self.weigh(1, second, digits[1], sources, sizes)
+            + self.weigh(2, third, digits[2], sources, sizes)
+        ):
+            raise TypeError(PACK_TYPES)
+        for i in range(self.holes):
+            total += header_size(sizes[i]) + sizes[i] + 2
+        packed = PyBytes_FromStringAndSize(NULL, total)
+        at = PyBytes_AS_STRING(packed)
+        for i in range(self.holes):
+            memcpy(at, text + start, self.stops[i] - start)
+            at = put_header(at + (self.stops[i] - start), b'$', sizes[i])
+            start = self.stops[i]
+            memcpy(at, sources[i], sizes[i])
+            at[sizes[i]] = 13
+            at[sizes[i] + 1] = 10
+            at += sizes[i] + 2
+        memcpy(at, text + start, PyBytes_GET_SIZE(self.text) - start)
+        return packed
+
+    cdef int weigh(
+        self, int hole, object value, char *digits, const char **sources, size_t *sizes
+    ) except -1:
+        """1: the value does not fit the hole, or there is none."""
+        cdef long long number
+        if hole >= self.holes:
+            return value is not None
+        if not self.numeric[hole]:
+            if not PyBytes_CheckExact(value):
+                return 1
+            sizes[hole] = PyBytes_GET_SIZE(value)
+            sources[hole] = PyBytes_AS_STRING(value)
+            return 0
+        if not PyLong_CheckExact(value):
+            return 1
+        try:
+            number = value
+        except OverflowError:
+            raise OverflowError(PACK_TYPES) from None
+        sizes[hole] = digits_of(magnitude(number), digits + 24)
+        if number < 0:
+            sizes[hole] += 1
+            digits[24 - sizes[hole]] = b'-'
+        sources[hole] = digits + 24 - sizes[hole]
+        return 0
+
+
+def prepare(*parts):
+    """One command with holes: a function that packs it around the values for them.
+
+    ``parts`` are what ``pack`` takes; the types ``bytes`` and ``int`` among them, 3 at
+    most, stand for values to come, which the function takes in their order. It raises
+    as ``pack``.
+    """
+    cdef _Prepared prepared = _Prepared()
+    cdef bytes text = b"*%d\r\n" % len(parts)
+    for part in parts:
+        if part is bytes or part is int:
+            if prepared.holes == MOST_HOLES:
+                raise TypeError("a prepared command has at most 3 holes")
+            prepared.numeric[prepared.holes] = part is int
+            prepared.stops[prepared.holes] = PyBytes_GET_SIZE(text)
+            prepared.holes += 1
+        else:
+            text += pack(part)[4:]
+    prepared.text = text
+    return prepared.fill
+
+
+@cython.final
+cdef class _Numbered:
+    """The state of what ``numbered`` gives."""
+    cdef bytes prefix
+    cdef bytes suffix
+    cdef unsigned long long count
+
+    @cython.critical_section
+    def next(self):
+        cdef char digits[16]
+        cdef int size = 0
+        cdef unsigned long long rest
+        cdef size_t before = PyBytes_GET_SIZE(self.prefix)
+        cdef size_t after = PyBytes_GET_SIZE(self.suffix)
+        cdef bytes text
+        cdef char *at
+        self.count += 1
+        rest = self.count
+        while True:
+            size += 1
+            digits[16 - size] = b"0123456789abcdef"[rest & 15]
+            rest >>= 4
+            if rest == 0:
+                break
+        text = PyBytes_FromStringAndSize(NULL, before + size + after)
+        at = PyBytes_AS_STRING(text)
+        memcpy(at, PyBytes_AS_STRING(self.prefix), before)
+        memcpy(at + before, digits + 16 - size, size)
+        memcpy(at + before + size, PyBytes_AS_STRING(self.suffix), after)
+        return text
+
+
+def numbered(bytes prefix not None, bytes suffix not None):
+    """A function that gives ``prefix``, the next number from 1 on in hex, ``suffix``.
+
+    Any thread may call it; no two calls give the same bytes.
+    """
+    cdef _Numbered source = _Numbered()
+    source.prefix = prefix
+    source.suffix = suffix
+    return source.next
 
 
 # ------------------------------------------------------------------ decoding
@@ -317,6 +452,9 @@ cdef bint has_line(char *at, size_t size) noexcept nogil:
     return False
 
 
+cdef bytes ok = b"OK"
+
+
 cdef object to_python(Reply *reply):
     cdef int kind = reply.kind
     cdef size_t i
@@ -326,6 +464,8 @@ cdef object to_python(Reply *reply):
         or kind == REDIS_REPLY_STATUS
         or kind == REDIS_REPLY_VERB
     ):
+        if reply.size == 2 and text_of(reply)[0] == b'O' and text_of(reply)[1] == b'K':
+            return ok
         return PyBytes_FromStringAndSize(text_of(reply), reply.size)
     if kind == REDIS_REPLY_INTEGER:
         return reply.integer
@@ -346,20 +486,21 @@ cdef object to_python(Reply *reply):
     return ServerError(text.decode("utf-8", "replace"))
 
 
-@cython.final
-cdef class Owned:
-    """Makes an owned chain of replies into Python values; frees it whatever happens."""
-
-    def __dealloc__(self):
-        free_chain(self.chain)
-
-    cdef list values(self):
-        cdef list values = []
-        cdef Reply *reply = self.chain
+cdef list values_of(Reply *chain):
+    """The chain's replies as Python values; frees the chain whatever happens."""
+    cdef list values
+    cdef Reply *reply
+    try:
+        if chain != NULL and chain.next == NULL:
+            return [to_python(chain)]
+        values = []
+        reply = chain
         while reply != NULL:
             values.append(to_python(reply))
             reply = reply.next
         return values
+    finally:
+        free_chain(chain)
 
 
 @cython.final
@@ -390,8 +531,8 @@ cdef class Decoder:
         stream was found malformed by an earlier call.
         """
         cdef Reply *reply = NULL
-        cdef Owned owned = Owned()
-        cdef Reply **tail = &owned.chain
+        cdef Reply *chain = NULL
+        cdef Reply **tail = &chain
         cdef int status
         if not PyBytes_CheckExact(data):
             raise TypeError(FEED_TYPE)
@@ -405,7 +546,7 @@ cdef class Decoder:
                 break
             tail[0] = reply
             tail = &reply.next
-        replies = owned.values()
+        replies = values_of(chain)
         if status < 0:
             replies.append(ProtocolError(MALFORMED))
         return replies

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 """The compiled core: the codec of ``_codec.pyx``, and Pipe.
 
 Law: the same names, arguments, results and errors as ``_pycore.py``; it knows
@@ -16,7 +16,6 @@ from libc.string cimport memcpy
 
 from fastlock._codec cimport (
     Codec,
-    Owned,
     Reply,
     close_codec,
     feed_codec,
@@ -24,17 +23,18 @@ from fastlock._codec cimport (
     free_reply,
     next_reply,
     open_codec,
+    values_of,
 )
 from fastlock._hiredis cimport REDIS_REPLY_PUSH
 
 import os
 import threading
 
-from ._codec import Decoder, pack
+from ._codec import Decoder, numbered, pack, prepare
 from ._resp import MALFORMED
 from .errors import TransportError
 
-__all__ = ["Decoder", "Pipe", "name", "pack"]
+__all__ = ["Decoder", "Pipe", "clock", "name", "numbered", "pack", "prepare"]
 
 name = "cython"
 
@@ -55,6 +55,7 @@ cdef extern from "_posix.h":
     int fl_cond_init(pthread_cond_t *) nogil
     void fl_cond_wait(pthread_cond_t *, pthread_mutex_t *, long long) nogil
     long long fl_now() nogil
+    double fl_clock() nogil
     int fl_poll(int, int, long long) nogil
     void fl_receive_slice(int, long) nogil
     void fl_reset_on_close(int) nogil
@@ -106,6 +107,15 @@ cdef struct Buffer:
     size_t start
     size_t size
     size_t room
+
+
+def clock():
+    """Seconds on the one clock that leases are measured on.
+
+    It never jumps and runs on while the machine is suspended, where the system has one
+    that does, so that a lease which expired during suspend is seen to have expired.
+    """
+    return fl_clock()
 
 
 @cython.final
@@ -195,7 +205,7 @@ cdef class Pipe:
         cdef const char *text = PyBytes_AS_STRING(data)
         cdef size_t size = PyBytes_GET_SIZE(data)
         cdef bint main = PyThread_get_thread_ident() == main_thread
-        cdef Owned owned = Owned()
+        cdef Reply *chain = NULL
         cdef Place *place = NULL
         cdef Outcome outcome
         cdef bint sent = False
@@ -207,7 +217,7 @@ cdef class Pipe:
             if outcome == ANSWERED:
                 outcome = self.wait(place, deadline, main)
             if outcome != SIGNALS:
-                sent = self.leave(place, &owned.chain)
+                sent = self.leave(place, &chain)
             pthread_mutex_unlock(&self.mutex)
         while outcome == SIGNALS:
             try:
@@ -215,22 +225,24 @@ cdef class Pipe:
             except BaseException:
                 with nogil:
                     pthread_mutex_lock(&self.mutex)
-                    self.leave(place, &owned.chain)
+                    self.leave(place, &chain)
                     pthread_mutex_unlock(&self.mutex)
+                free_chain(chain)
                 raise
             with nogil:
                 pthread_mutex_lock(&self.mutex)
                 outcome = self.wait(place, deadline, main)
                 if outcome != SIGNALS:
-                    sent = self.leave(place, &owned.chain)
+                    sent = self.leave(place, &chain)
                 pthread_mutex_unlock(&self.mutex)
         if outcome == ANSWERED:
-            return owned.values()
+            return values_of(chain)
         if outcome == NO_MEMORY:
             raise MemoryError()
+        replies = values_of(chain)
         timed_out = outcome == TIMED_OUT
         error = TransportError("no answer in time" if timed_out else self.why(), sent=sent)
-        error.replies = owned.values()
+        error.replies = replies
         error.timed_out = timed_out
         raise error
 
@@ -241,7 +253,7 @@ cdef class Pipe:
         """
         cdef const char *text = PyBytes_AS_STRING(data)
         cdef size_t size = PyBytes_GET_SIZE(data)
-        cdef Owned nothing = Owned()
+        cdef Reply *nothing = NULL
         cdef Place *place = NULL
         cdef Outcome outcome
         with nogil:
@@ -249,8 +261,9 @@ cdef class Pipe:
             outcome = self.enter(text, size, count, &place)
             if outcome == ANSWERED:
                 self.flush()
-            self.leave(place, &nothing.chain)
+            self.leave(place, &nothing)
             pthread_mutex_unlock(&self.mutex)
+        free_chain(nothing)
         if outcome == NO_MEMORY:
             raise MemoryError()
         if outcome != ANSWERED:

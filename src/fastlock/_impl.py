@@ -45,7 +45,10 @@ class Core:
     """One core's parts, so that both can serve clients in the same process."""
 
     name: str
+    clock: Callable[[], float]
     pack: Callable[..., bytes]
+    prepare: Callable[..., Callable[..., bytes]]
+    numbered: Callable[[bytes, bytes], Callable[[], bytes]]
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
@@ -58,7 +61,10 @@ def load(name: str) -> Core:
     decoder = module.Decoder
     return Core(
         name=name,
+        clock=module.clock,
         pack=module.pack,
+        prepare=module.prepare,
+        numbered=module.numbered,
         decoder=decoder,
         pipe=module.Pipe,
         tls_pipe=lambda sock: python.Pipe(sock, decoder()),

@@ -43,6 +43,16 @@ static long long fl_now(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
+/* Leases are measured on it, in seconds: it counts suspended time, and never jumps. */
+static double fl_clock(void) {
+    struct timespec now;
+#if defined(CLOCK_BOOTTIME)
+    clock_gettime(CLOCK_BOOTTIME, &now);
+#else  /* macOS: CLOCK_MONOTONIC includes sleep */
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 static int fl_poll(int fd, int events, long long ns) {
     struct pollfd p = {fd, (short)events, 0};
     int rc = poll(&p, 1, (int)((ns + 999999) / 1000000));

@@ -7,7 +7,10 @@ bytes and no sockets.
 from __future__ import annotations
 
 import re
+import sysconfig
+import threading
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from ._resp import (
@@ -23,6 +26,8 @@ from ._resp import (
 from .errors import ProtocolError, ServerError
 
 _CRLF = b"\r\n"
+_NOTHING = (None, None, None)
+_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 _INT64 = range(-(2**63), 2**63)
 _SMALL = {b"%d" % n: n for n in range(-1, 1025)}
 _INTEGER = re.compile(rb"-?[1-9][0-9]{0,18}")
@@ -48,6 +53,64 @@ def pack(*args: bytes | int) -> bytes:
             raise TypeError(PACK_TYPES)
         parts.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
     return b"".join(parts)
+
+
+def prepare(*parts: bytes | int | type) -> Callable[..., bytes]:
+    """One command with holes: a function that packs it around the values for them.
+
+    ``parts`` are what ``pack`` takes; the types ``bytes`` and ``int`` among them, 3 at
+    most, stand for values to come, which the function takes in their order. It raises
+    as ``pack``.
+    """
+    kinds: list[type] = []
+    text = b"*%d\r\n" % len(parts)
+    for part in parts:
+        if part is bytes or part is int:
+            if len(kinds) == 3:
+                raise TypeError("a prepared command has at most 3 holes")
+            kinds.append(part)
+            text += b"$%d\r\n%b\r\n"
+        else:
+            text += pack(part)[4:].replace(b"%", b"%%")  # type: ignore[arg-type]
+    holes = len(kinds)
+
+    def fill(
+        first: bytes | int | None = None,
+        second: bytes | int | None = None,
+        third: bytes | int | None = None,
+    ) -> bytes:
+        values: list[Any] = []
+        given = (first, second, third)
+        for value, kind in zip(given, kinds, strict=False):
+            if type(value) is not kind:
+                raise TypeError(PACK_TYPES)
+            if type(value) is int:
+                if value not in _INT64:
+                    raise OverflowError(PACK_TYPES)
+                value = b"%d" % value
+            values += (len(value), value)  # type: ignore[arg-type]
+        if given[holes:] != _NOTHING[holes:]:
+            raise TypeError(PACK_TYPES)
+        return text % tuple(values)
+
+    return fill
+
+
+def numbered(prefix: bytes, suffix: bytes) -> Callable[[], bytes]:
+    """A function that gives ``prefix``, the next number from 1 on in hex, ``suffix``.
+
+    Any thread may call it; no two calls give the same bytes.
+    """
+    numbers = count(1)
+    if not _FREE_THREADED:  # where itertools.count is atomic
+        return lambda: b"%b%x%b" % (prefix, next(numbers), suffix)
+    mutex = threading.Lock()
+
+    def one_more() -> bytes:
+        with mutex:
+            return b"%b%x%b" % (prefix, next(numbers), suffix)
+
+    return one_more
 
 
 class _Malformed(Exception):

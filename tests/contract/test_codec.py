@@ -10,7 +10,9 @@ import inspect
 import itertools
 import math
 import pickle
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -114,6 +116,65 @@ def test_all_packers_agree(args: list[bytes | int]) -> None:
     expected = hiredis.pack_command(tuple(args))
     for core in cores():
         assert core.pack(*args) == expected
+
+
+VALUES = st.one_of(st.binary(max_size=50), st.integers(-(2**63), 2**63 - 1))
+
+
+@given(st.lists(st.tuples(VALUES, st.booleans()), max_size=6))
+def test_a_prepared_command_is_the_packed_one(parts: list[tuple[bytes | int, bool]]) -> None:
+    holes = [value for value, hole in parts if hole]
+    shape = [type(value) if hole else value for value, hole in parts]
+    for core in cores():
+        if len(holes) > 3:
+            with pytest.raises(TypeError, match="at most 3 holes"):
+                core.prepare(*shape)
+        else:
+            packed = core.prepare(*shape)
+            assert packed(*holes) == core.pack(*[value for value, _ in parts])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        (b"k",),
+        (b"k", None),
+        (1, 1),
+        (b"k", b"1"),
+        (b"k", True),
+        (Bytes(b"k"), 1),
+        (b"k", Int(1)),
+        (b"k", 1, b"more"),
+    ],
+)
+def test_a_prepared_command_refuses_what_does_not_fit(
+    codec: _impl.Core, args: tuple[Any, ...]
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        codec.prepare(b"GET", bytes, int)(*args)
+    assert str(caught.value) == PACK_TYPES
+    with pytest.raises(OverflowError):
+        codec.prepare(b"GET", bytes, int)(b"k", 2**63)
+    with pytest.raises(TypeError) as caught:
+        codec.prepare(b"GET", "text")
+    assert str(caught.value) == PACK_TYPES
+
+
+def test_numbered_counts_in_hex_and_never_twice(codec: _impl.Core) -> None:
+    following = codec.numbered(b"a%-", b".\0z")
+    assert [following() for _ in range(17)] == [b"a%%-%x.\0z" % n for n in range(1, 18)]
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(lambda: [following() for _ in range(5000)]) for _ in range(4)]
+        given = [text for future in futures for text in future.result()]
+    assert set(given) == {b"a%%-%x.\0z" % n for n in range(18, 20018)}
+    assert len(given) == 20000
+
+
+def test_the_clock_counts_suspended_time(codec: _impl.Core) -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    now = codec.clock()
+    assert before <= now <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 # ------------------------------------------------------------------ decoding
@@ -289,7 +350,10 @@ def test_the_surface_is_the_same(codec: _impl.Core) -> None:
     assert {name for name in dir(kind) if not name.startswith("_")} == {"feed"}
     assert inspect.getdoc(kind) == inspect.getdoc(type(_impl.load("python").decoder()))
     assert inspect.getdoc(kind.feed) == inspect.getdoc(_impl.load("python").decoder().feed)
-    assert inspect.getdoc(codec.pack) == inspect.getdoc(_impl.load("python").pack)
+    for name in ("pack", "prepare", "numbered"):
+        assert inspect.getdoc(getattr(codec, name)) == inspect.getdoc(
+            getattr(_impl.load("python"), name)
+        )
 
 
 # ------------------------------------------------------------------ fuzz
