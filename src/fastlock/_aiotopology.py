@@ -84,7 +84,7 @@ class AsyncServer:
         try:
             data, count = _commands.greeting(pack)
             replies = await asyncio.wait_for(pipe.call(data, count), config.connect_timeout)
-            commands, info = _commands.dialect(pack, replies, opened.protocol)
+            commands, info = _commands.dialect(self._core, replies, opened.protocol)
             old = connection_to_kill(self._last, info)
             if old is not None:
                 kill = pipe.call(_commands.kill_connection(pack, old), 1)

@@ -12,7 +12,7 @@ SHORTEST_TTL = 0.01
 LONGEST = 10 * 366 * 86400.0  # ten years, in seconds
 LONGEST_KEY = 64 * 1024
 LARGEST_BATCH = 10**6
-_SURELY_SHORT = 1024  # with any prefix: Config bounds it far below LONGEST_KEY
+SURELY_SHORT = 1024  # with any prefix: Config bounds it far below LONGEST_KEY
 
 
 def milliseconds(ttl: float) -> int:
@@ -51,7 +51,7 @@ def wait(timeout: float | None) -> float | None:
 
 def wire_key(key: str | bytes, prefix: bytes) -> bytes:
     """The key as the server sees it, prefix included."""
-    if type(key) is str and key.isascii() and 0 < len(key) <= _SURELY_SHORT:  # the usual one
+    if type(key) is str and 0 < len(key) <= SURELY_SHORT and key.isascii():  # the usual one
         return prefix + key.encode()
     if isinstance(key, str):
         try:

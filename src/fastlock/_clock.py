@@ -1,18 +1,10 @@
-"""The one clock leases are measured on, in seconds.
+"""The one clock leases are measured on, in seconds: the core's.
 
-Law: it runs on while the machine is suspended and never jumps, so that a lease
-that expired during suspend is seen to have expired.
+Law: every lease of the process is measured on it, whichever core its client runs on.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import partial
+from ._impl import core
 
-if hasattr(time, "CLOCK_BOOTTIME"):
-    clock: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-elif hasattr(time, "CLOCK_MONOTONIC"):  # macOS: this one includes sleep, time.monotonic() does not
-    clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-else:
-    clock = time.monotonic
+clock = core.clock

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 from ._tokens import label_of
 from .errors import ServerError, TransportError
@@ -24,6 +24,15 @@ Pair = tuple[bytes, bytes]  # wire key, token
 
 #: Server errors that mean "not now", and surely "not done".
 TRANSIENT = frozenset({"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"})
+
+
+class Packing(Protocol):
+    """What of a core makes bytes; see ``_pycodec``."""
+
+    @property
+    def pack(self) -> Callable[..., bytes]: ...
+    @property
+    def prepare(self) -> Callable[..., Callable[..., bytes]]: ...
 
 
 class Script:
@@ -61,30 +70,30 @@ class Commands:
 
     release_command = "EVALSHA"
 
-    def __init__(self, pack: Callable[..., bytes], msetex: bool = False) -> None:
-        self.pack = pack
+    def __init__(self, packing: Packing, msetex: bool = False) -> None:
+        self.packing = packing
+        self.pack = packing.pack
         self._msetex = msetex
+        #: SET if absent: key, token, ttl in ms. Answered by ``acquired``.
+        self.acquire = packing.prepare(b"SET", bytes, bytes, b"NX", b"PX", int)
+        #: Compare-and-delete: key, token. 1 freed, 0 not ours.
+        self.release = packing.prepare(*self._release())
+
+    def _release(self) -> tuple[Any, ...]:
+        return b"EVALSHA", _RELEASE.sha, 1, bytes, bytes
 
     def spelled_out(self) -> Commands:
         """The same verbs for a server that lost its scripts, or refuses native commands."""
-        return SpelledOut(self.pack)
+        return SpelledOut(self.packing)
 
     def _eval(self, script: Script, *args: bytes | int) -> bytes:
         return self.pack(b"EVALSHA", script.sha, *args)
 
     # -- one key
 
-    def acquire(self, key: bytes, token: bytes, ttl: int) -> bytes:
-        """SET if absent; ``ttl`` in ms. Answered by ``acquired``."""
-        return self.pack(b"SET", key, token, b"NX", b"PX", ttl)
-
     def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """Take it or tell who has it. Answered by ``asked``."""
         return self._eval(_ASK, 1, key, token, ttl)
-
-    def release(self, key: bytes, token: bytes) -> bytes:
-        """Compare-and-delete: 1 freed, 0 not ours."""
-        return self._eval(_RELEASE, 1, key, token)
 
     def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """Compare-and-extend; ``ttl`` in ms from now. Answered by ``extended``."""
@@ -117,8 +126,8 @@ class Commands:
 
     def acquire_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
         """``acquire`` of each, in one run of bytes."""
-        pack = self.pack
-        return b"".join([pack(b"SET", key, token, b"NX", b"PX", ttl) for key, token in pairs])
+        acquire = self.acquire
+        return b"".join([acquire(key, token, ttl) for key, token in pairs])
 
     def ask_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
         """``ask`` of each."""
@@ -126,11 +135,12 @@ class Commands:
 
     def release_many(self, pairs: Sequence[Pair]) -> bytes:
         """``release`` of each."""
-        return b"".join([self.release(key, token) for key, token in pairs])
+        release = self.release
+        return b"".join([release(key, token) for key, token in pairs])
 
     def give_back(self, pairs: Sequence[Pair]) -> bytes:
         """``release_many`` for when nobody may look at the answers."""
-        return SpelledOut(self.pack).release_many(pairs)
+        return SpelledOut(self.packing).release_many(pairs)
 
     def acquire_all(self, pairs: Sequence[Pair], ttl: int) -> bytes:
         """All or none, if absent: 1 all taken, 0 none."""
@@ -148,11 +158,14 @@ class Commands:
 class SpelledOut(Commands):
     """Scripts by their text: works on any server and loads them for the next time."""
 
+    def _release(self) -> tuple[Any, ...]:
+        return b"EVAL", _RELEASE.text, 1, bytes, bytes
+
     def _eval(self, script: Script, *args: bytes | int) -> bytes:
         return self.pack(b"EVAL", script.text, *args)
 
     def release_many(self, pairs: Sequence[Pair]) -> bytes:
-        rest = Commands(self.pack).release_many(pairs[1:])  # the first has loaded the script
+        rest = Commands(self.packing).release_many(pairs[1:])  # the first has loaded the script
         return self.release(*pairs[0]) + rest
 
 
@@ -174,8 +187,8 @@ class ValkeyCommands(_Native):
 
     release_command = "DELIFEQ"
 
-    def release(self, key: bytes, token: bytes) -> bytes:
-        return self.pack(b"DELIFEQ", key, token)
+    def _release(self) -> tuple[Any, ...]:
+        return b"DELIFEQ", bytes, bytes
 
 
 class RedisCommands(_Native):
@@ -183,8 +196,8 @@ class RedisCommands(_Native):
 
     release_command = "DELEX"
 
-    def release(self, key: bytes, token: bytes) -> bytes:
-        return self.pack(b"DELEX", key, b"IFEQ", token)
+    def _release(self) -> tuple[Any, ...]:
+        return b"DELEX", bytes, b"IFEQ", bytes
 
 
 # -- replies
@@ -259,9 +272,7 @@ def kill_connection(pack: Callable[..., bytes], connection_id: int) -> bytes:
     return pack(b"CLIENT", b"KILL", b"ID", connection_id)
 
 
-def dialect(
-    pack: Callable[..., bytes], replies: Sequence[Any], protocol: int
-) -> tuple[Commands, ServerInfo]:
+def dialect(packing: Packing, replies: Sequence[Any], protocol: int) -> tuple[Commands, ServerInfo]:
     """Choose the dialect from the replies to ``greeting``; a refused question is no answer."""
     number, info, known = replies
     facts = {}
@@ -274,7 +285,7 @@ def dialect(
     )
     kind = ValkeyCommands if delifeq else RedisCommands if delex else Commands
     name = facts.get("server_name") or ("redis" if "redis_version" in facts else "unknown")
-    return kind(pack, msetex), ServerInfo(
+    return kind(packing, msetex), ServerInfo(
         name=name,
         version=facts.get(f"{name}_version") or facts.get("redis_version") or "unknown",
         release_command=kind.release_command,

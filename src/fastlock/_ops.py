@@ -152,7 +152,12 @@ def deadline(sent_at: float, ttl: int) -> float:
     The margin of 1 % + 2 ms for clocks that tick at different speed is the one of the
     Redlock description (https://redis.io/docs/latest/develop/clients/patterns/distributed-locks).
     """
-    return sent_at + ttl / 1000 - (ttl / 100_000 + 0.002)
+    return sent_at + span(ttl)
+
+
+def span(ttl: int) -> float:
+    """Seconds from the sending to the deadline."""
+    return ttl / 1000 - (ttl / 100_000 + 0.002)
 
 
 # ------------------------------------------------------------------ one exchange

@@ -11,39 +11,32 @@ import os
 import re
 import secrets
 import socket
-import sysconfig
-import threading
-from itertools import count
+from collections.abc import Callable
 
 _FORM = re.compile(rb"[A-Za-z0-9_-]{22}-[0-9a-f]+\.(.*)", re.DOTALL)
-#: itertools.count is atomic under the GIL only.
-_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 class TokenSource:
-    """Makes tokens. Any thread may call it."""
+    """Makes tokens: ``next()`` is one more, for any thread.
 
-    def __init__(self, label: str | None) -> None:
+    ``numbered`` is the core's.
+    """
+
+    next: Callable[[], bytes]
+
+    def __init__(
+        self, label: str | None, numbered: Callable[[bytes, bytes], Callable[[], bytes]]
+    ) -> None:
         self._wanted = label
-        self.forked()
-
-    def forked(self) -> None:
-        """In a forked child: other random bits, and a mutex that nobody holds."""
-        self._mutex = threading.Lock()
+        self._numbered = numbered
         self.renew()
 
     def renew(self) -> None:
-        """Draw new random bits, as for a new connection."""
+        """Draw new random bits, as for a new connection, or in a forked child."""
         label = self._wanted or f"{socket.gethostname()}:{os.getpid()}"
+        secret = secrets.token_urlsafe(16)
         # One assignment: a token never mixes an old counter with new random bits.
-        self._parts = (secrets.token_urlsafe(16).encode(), count(1), label.encode())
-
-    def __call__(self) -> bytes:
-        secret, counter, label = self._parts
-        if _FREE_THREADED:
-            with self._mutex:
-                return b"%b-%x.%b" % (secret, next(counter), label)
-        return b"%b-%x.%b" % (secret, next(counter), label)
+        self.next = self._numbered(f"{secret}-".encode(), f".{label}".encode())
 
 
 def label_of(token: bytes) -> str:

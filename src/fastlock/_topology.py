@@ -43,7 +43,7 @@ class Link:
 
     def downgrade(self) -> None:
         """Scripts from now on, instead of the server's own commands."""
-        self.commands = Commands(self.commands.pack)
+        self.commands = Commands(self.commands.packing)
         self.info = replace(self.info, release_command=self.commands.release_command)
 
 
@@ -206,7 +206,7 @@ class SyncServer:
             pack = self._core.pack
             data, count = _commands.greeting(pack)
             replies = pipe.call(data, count, until - clock())
-            commands, info = _commands.dialect(pack, replies, opened.protocol)
+            commands, info = _commands.dialect(self._core, replies, opened.protocol)
             old = connection_to_kill(last, info)
             if old is not None:
                 pipe.call(_commands.kill_connection(pack, old), 1, until - clock())

@@ -31,6 +31,7 @@ from .lease import (
     add_note,
     check_colour,
     lost_at_exit,
+    make,
     own_leases,
     remember,
 )
@@ -66,7 +67,7 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
-        self._tokens = TokenSource(self.config.label)
+        self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = AsyncServer(self.config, self._core, self._tokens.renew)
         self._settling: set[asyncio.Task[None]] = set()
         self._pausing: set[asyncio.Future[None]] = set()
@@ -233,14 +234,14 @@ class Client:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
-        self._tokens.forked()
+        self._tokens.renew()
         self._settling = set()
         self._pausing = set()
 
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        return Lease(self, key, pair, ttl, deadline)
+        return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
 
     def _claim(
         self,
@@ -251,8 +252,8 @@ class Client:
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
         patience = _args.wait(timeout)
-        tokens, prefix = self._tokens, self._prefix
-        pairs = [(_args.wire_key(key, prefix), tokens()) for key in keys]
+        token, prefix = self._tokens.next, self._prefix
+        pairs = [(_args.wire_key(key, prefix), token()) for key in keys]
         until = None if not waits or patience is None else clock() + patience
         retries, generation = self._retries, _fork.generation
         return Claim(keys, pairs, milliseconds, until, retries, self._lease, generation)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from . import _args, _fork
@@ -16,6 +16,8 @@ from ._clock import clock
 from ._commands import Pair
 from .config import Config
 from .errors import ConfigError, LockError, LockLost
+
+L = TypeVar("L", bound="BaseLease")
 
 _log = logging.getLogger("fastlock")
 
@@ -44,19 +46,19 @@ class BaseLease:
         "ttl",
     )
 
-    def __init__(
-        self, client: Any, key: str | bytes, pair: Pair, ttl: int, deadline: float
-    ) -> None:
-        self._client = client
-        self._generation = _fork.generation
-        self._turn: Any = None  # lets one extension at a time through; made when first needed
-        self.key = key
-        self.pair = pair  # wire key, token
-        self.ttl = ttl / 1000
-        self.deadline = deadline
-        self.doubt = False  # a release may have been carried out without our knowing
-        self.over = False  # the server has said that it is not ours (any more)
-        self.freed = False  # by a release of ours
+    _client: Any
+    _generation: int  # of processes: in another one the lease is not ours
+    _turn: Any  # lets one extension at a time through; made when first needed
+    key: str | bytes
+    pair: Pair  # wire key, token
+    ttl: float
+    deadline: float
+    doubt: bool  # a release may have been carried out without our knowing
+    over: bool  # the server has said that it is not ours (any more)
+    freed: bool  # by a release of ours
+
+    def __init__(self) -> None:
+        raise TypeError("a lease is made by acquiring a lock; see also adopt()")
 
     @property
     def token(self) -> str:
@@ -94,6 +96,34 @@ class BaseLease:
         raise TypeError(
             "a lease cannot be pickled or copied; hand its key and token to client.adopt()"
         )
+
+
+_blank = object.__new__
+
+
+def make(
+    kind: type[L],
+    client: Any,
+    key: str | bytes,
+    pair: Pair,
+    ttl: int,
+    deadline: float,
+    generation: int,
+) -> L:
+    """A lease of ``ttl`` ms, taken in this ``generation`` of processes.
+
+    Not by calling its class, which costs more than all of this.
+    """
+    lease = _blank(kind)
+    lease._client = client
+    lease._generation = generation
+    lease._turn = None
+    lease.key = key
+    lease.pair = pair
+    lease.ttl = ttl / 1000
+    lease.deadline = deadline
+    lease.doubt = lease.over = lease.freed = False
+    return lease
 
 
 Entry = tuple[Any, Sequence[Any]]

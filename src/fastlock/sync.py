@@ -11,27 +11,30 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from . import _args, _fork, _impl, _ops, _ops_many, _plain
+from . import _args, _fork, _impl, _ops, _ops_many
 from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
+from ._sync_lease import Lease, try_acquire
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
 from .lease import (
-    BaseLease,
     BaseLock,
     Entries,
     add_note,
     check_colour,
     lost_at_exit,
+    make,
     own_leases,
     remember,
 )
+
+__all__ = ["Client", "Lease", "Lock", "LockAll"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +64,8 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
-        self._tokens = TokenSource(self.config.label)
+        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see _sync_lease.prepare
+        self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
         self._background = Background(self._settle)
         self._closing = _closing()
@@ -85,12 +89,7 @@ class Client:
         """
         return Lock(self, key, ttl, timeout)
 
-    def try_acquire(self, key: str | bytes, ttl: float = 30.0) -> Lease | None:
-        """Try once, in one round trip: a Lease, or None when somebody else has the lock.
-
-        Raises OutcomeUnknown when the answer was lost and the retries too.
-        """
-        return _plain.try_acquire(self, key, ttl)
+    try_acquire = try_acquire
 
     def acquire(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lease:
         """Wait for the lock, at most ``timeout`` seconds (None: for ever).
@@ -208,7 +207,7 @@ class Client:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
-        self._tokens.forked()
+        self._tokens.renew()
         self._background = Background(self._settle)
         closed, self._closing = self._closing.is_set(), _closing()
         if closed:
@@ -217,9 +216,7 @@ class Client:
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        lease = Lease(self, key, pair, ttl, deadline)
-        lease._turn = threading.RLock()
-        return lease
+        return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
 
     def _claim(
         self,
@@ -230,8 +227,8 @@ class Client:
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
         patience = _args.wait(timeout)
-        tokens, prefix = self._tokens, self._prefix
-        pairs = [(_args.wire_key(key, prefix), tokens()) for key in keys]
+        token, prefix = self._tokens.next, self._prefix
+        pairs = [(_args.wire_key(key, prefix), token()) for key in keys]
         until = None if not waits or patience is None else clock() + patience
         return self._claim_of(keys, pairs, milliseconds, until, _fork.generation)
 
@@ -412,67 +409,6 @@ def _closing() -> threading.Event:
     event = threading.Event()
     event._cond = threading.Condition(threading.RLock())  # type: ignore[attr-defined]
     return event
-
-
-class Lease(BaseLease):
-    """A held lock of a sync client; see BaseLease. Any thread may use it."""
-
-    __slots__ = ()
-    _client: Client
-
-    def release(self) -> bool:
-        """Free the lock. True: freed by us. False: it was no longer ours.
-
-        Raises OutcomeUnknown when neither can be known, TransportError when the server
-        was not reached; then it may be called again. LockError in a forked child.
-        """
-        self._check_process()
-        if self.over:
-            return False
-        if self.doubt:
-            return self._client._drive(_ops.release(self, self._client._retries))
-        return _plain.release(self)
-
-    def extend(self, ttl: float | None = None) -> None:
-        """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
-
-        Raises LockLost if it is no longer ours, OutcomeUnknown when the answer was lost;
-        LockError in a forked child. One extension of a lease at a time.
-        """
-        self._check_process()
-        milliseconds = _args.milliseconds(self.ttl if ttl is None else ttl)
-        with self._turn:
-            if self.over:
-                raise lost_at_exit(self)
-            client = self._client
-            client._drive(_ops.extend(self, milliseconds, client._retries, clock()))
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Release. LockLost if it was lost before; the body's own exception goes first."""
-        try:
-            freed = self.release() or self.freed
-            if not freed and error is None:
-                raise lost_at_exit(self)
-        except FastlockError as failure:
-            if error is None:
-                raise
-            add_note(error, failure)
-        except BaseException:
-            self._abandon()
-            raise
-
-    def _abandon(self) -> None:
-        """Interrupted while releasing: let the background see to it."""
-        if not self.over and self._generation == _fork.generation:
-            self._client._give_back_pairs([self.pair], self.deadline)
 
 
 class Lock(BaseLock):
