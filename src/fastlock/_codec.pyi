@@ -1,5 +1,7 @@
 from typing import Any, final
 
+__all__ = ["Decoder", "pack"]
+
 def pack(*args: bytes | int) -> bytes: ...
 
 @final

@@ -31,6 +31,8 @@ from ._resp import (
 )
 from .errors import ProtocolError, ServerError
 
+__all__ = ["Decoder", "pack"]
+
 cdef size_t c_element_cost = ELEMENT_COST
 cdef size_t c_max_reply = MAX_REPLY
 cdef size_t c_max_bignum = MAX_BIGNUM

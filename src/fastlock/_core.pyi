@@ -1,14 +1,15 @@
 from socket import socket
 from typing import Any, Final, final
 
-from ._codec import Decoder as Decoder
-from ._codec import pack as pack
+from ._codec import Decoder, pack
+
+__all__ = ["Decoder", "Pipe", "name", "pack"]
 
 name: Final = "cython"
 
 @final
 class Pipe:
-    def __init__(self, sock: socket) -> None: ...
+    def __new__(cls, sock: socket) -> Pipe: ...
     @property
     def broken(self) -> bool: ...
     @property

@@ -22,6 +22,8 @@ from ._resp import (
 )
 from .errors import ProtocolError, ServerError
 
+__all__ = ["Decoder", "pack"]
+
 _CRLF = b"\r\n"
 _INT64 = range(-(2**63), 2**63)
 _SMALL = {b"%d" % n: n for n in range(-1, 1025)}
