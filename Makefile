@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench wheel clean
+.PHONY: help setup demo test lint format bench wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,9 @@ bench: $(READY) ## measure against the rivals and the limits (see bench/README.m
 wheel: $(READY) ## sdist and, from it, a wheel: into dist/
 	@FASTLOCK_BUILD=cython $(BIN)/python -m build --quiet --outdir dist .
 	@ls -1 dist/*
+
+wheels: ## as in a release: a wheel for every CPython here, and the pure one; tested
+	@tools/make-wheels $(WHEELS_ARGS)
 
 clean: ## remove everything that make made, the environment too
 	@rm -rf build dist src/*.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

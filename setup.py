@@ -263,7 +263,7 @@ class BuildCore(build_ext):
             force=True,
             quiet=True,
         )
-        compile_args, link_args = flags()
+        compile_args, link_args = flags(strip=not (self.inplace or self.editable_mode))
         for ext, unit in zip(self.extensions, units, strict=True):
             ext.sources = list(unit.sources)
             ext.include_dirs += [str(PACKAGE), *hiredis.include_dirs]
@@ -290,8 +290,12 @@ class BuildCore(build_ext):
         )
 
 
-def flags() -> tuple[list[str], list[str]]:
-    """Compiler and linker arguments, which come after those Python itself was built with."""
+def flags(strip: bool) -> tuple[list[str], list[str]]:
+    """Compiler and linker arguments, which come after those Python itself was built with.
+
+    ``strip``: drop the names of functions too. Profilers want them, so a build in the
+    work tree keeps them.
+    """
     compile_args = ["-fvisibility=hidden", "-pthread"]
     link_args = ["-pthread"]
     if DEBUG:
@@ -299,7 +303,9 @@ def flags() -> tuple[list[str], list[str]]:
         link_args += ["-fsanitize=address"]
     else:
         compile_args += ["-O2", "-g0"]
-        link_args += ["-Wl,-S"]  # strip debug symbols; GNU ld, lld and Apple's ld know it
+        link_args += ["-Wl,-S"]  # no debug symbols; GNU ld, lld and Apple's ld know it
+        if strip:
+            link_args += ["-Wl,-x"] if sys.platform == "darwin" else ["-Wl,-s"]
     return compile_args, link_args
 
 

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+# cython: freethreading_compatible=True
 """The compiled core's codec: RESP parsed by hiredis, and packed.
 
 Law: the same names, arguments, results and errors as ``_pycodec.py``; it knows
@@ -29,6 +30,8 @@ from ._resp import (
     Push,
 )
 from .errors import ProtocolError, ServerError
+
+__all__ = ["Decoder", "numbered", "pack", "prepare"]
 
 cdef size_t c_element_cost = ELEMENT_COST
 cdef size_t c_max_reply = MAX_REPLY
@@ -524,6 +527,7 @@ cdef class Decoder:
     def __reduce__(self):
         raise TypeError("a Decoder cannot be pickled or copied")
 
+    @cython.critical_section  # used wrongly it must not crash, with or without the GIL
     def feed(self, data):
         """Take in some bytes; return the replies that are complete now, in order.
 

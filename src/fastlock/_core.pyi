@@ -1,10 +1,9 @@
 from socket import socket
 from typing import Any, Final, final
 
-from ._codec import Decoder as Decoder
-from ._codec import numbered as numbered
-from ._codec import pack as pack
-from ._codec import prepare as prepare
+from ._codec import Decoder, numbered, pack, prepare
+
+__all__ = ["Decoder", "Pipe", "clock", "name", "numbered", "pack", "prepare"]
 
 name: Final = "cython"
 
@@ -12,7 +11,7 @@ def clock() -> float: ...
 
 @final
 class Pipe:
-    def __init__(self, sock: socket) -> None: ...
+    def __new__(cls, sock: socket) -> Pipe: ...
     @property
     def broken(self) -> bool: ...
     @property

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+# cython: freethreading_compatible=True
 """The compiled core: the codec of ``_codec.pyx``, and Pipe.
 
 Law: the same names, arguments, results and errors as ``_pycore.py``; it knows
@@ -298,8 +299,9 @@ cdef class Pipe:
     # -- bookkeeping: the mutex is held throughout, except where it says otherwise
 
     cdef int end(self, str reason, bint reset) except -1:
-        if self.told is None:
-            self.told = reason
+        with cython.critical_section(self):  # a reference, which the mutex does not guard
+            if self.told is None:
+                self.told = reason
         with nogil:
             pthread_mutex_lock(&self.mutex)
             self.fail(NULL, 0, reset)
@@ -312,7 +314,8 @@ cdef class Pipe:
             return (<bytes>self.reason).decode()
         if self.error:
             return "the connection failed: " + os.strerror(self.error)
-        return self.told
+        with cython.critical_section(self):
+            return self.told
 
     cdef Outcome enter(
         self, const char *text, size_t size, int count, Place **made

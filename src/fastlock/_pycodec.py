@@ -25,6 +25,8 @@ from ._resp import (
 )
 from .errors import ProtocolError, ServerError
 
+__all__ = ["Decoder", "numbered", "pack", "prepare"]
+
 _CRLF = b"\r\n"
 _NOTHING = (None, None, None)
 _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))

@@ -1,6 +1,7 @@
 """What both codecs promise, on both: the same bytes, the same values, the same errors.
 
-Law: no socket here. Where hiredis-py can speak, it is the third voice.
+Law: no socket here. Where hiredis-py can speak, it is the third voice. It is part of the
+test extra; only wheels are tested where it is not installed.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import inspect
 import itertools
 import math
 import pickle
+import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-import hiredis
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -33,6 +34,12 @@ from fastlock._resp import (
     Push,
 )
 from fastlock.errors import ProtocolError, ServerError
+
+hiredis: Any
+try:
+    import hiredis
+except ImportError:
+    hiredis = None
 
 
 @pytest.fixture
@@ -84,7 +91,8 @@ PACKED = [
 @pytest.mark.parametrize(("args", "data"), PACKED)
 def test_pack(codec: _impl.Core, args: tuple[Any, ...], data: bytes) -> None:
     assert codec.pack(*args) == data
-    assert hiredis.pack_command(args or (b"",)) == (data if args else b"*1\r\n$0\r\n\r\n")
+    if hiredis:
+        assert hiredis.pack_command(args or (b"",)) == (data if args else b"*1\r\n$0\r\n\r\n")
 
 
 class Bytes(bytes):
@@ -113,9 +121,12 @@ def test_pack_refuses_integers_beyond_64_bits(codec: _impl.Core, number: int) ->
 
 @given(st.lists(st.one_of(st.binary(max_size=50), st.integers(-(2**63), 2**63 - 1)), min_size=1))
 def test_all_packers_agree(args: list[bytes | int]) -> None:
-    expected = hiredis.pack_command(tuple(args))
+    texts = [arg if isinstance(arg, bytes) else b"%d" % arg for arg in args]
+    expected = b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%b\r\n" % (len(t), t) for t in texts)
     for core in cores():
         assert core.pack(*args) == expected
+    if hiredis:
+        assert hiredis.pack_command(tuple(args)) == expected
 
 
 VALUES = st.one_of(st.binary(max_size=50), st.integers(-(2**63), 2**63 - 1))
@@ -342,8 +353,9 @@ def test_the_surface_is_the_same(codec: _impl.Core) -> None:
     kind: Any = type(decoder)
     with pytest.raises(TypeError, match="is not an acceptable base type"):
         type("Sub", (kind,), {})
-    with pytest.raises(TypeError):
-        weakref.ref(decoder)
+    if sys.implementation.name == "cpython":  # elsewhere everything has weak references
+        with pytest.raises(TypeError):
+            weakref.ref(decoder)
     with pytest.raises((AttributeError, TypeError)):
         decoder.anything = 1  # type: ignore[attr-defined]
     assert kind.__name__ == "Decoder"
@@ -407,6 +419,8 @@ def test_valid_streams_in_three_voices(sent: list[Any], places: list[int]) -> No
     for core in cores():
         assert decoded(core, [stream]) == expected
         assert decoded(core, cut(stream, places)) == expected
+    if not hiredis:
+        return
     reader = hiredis.Reader(notEnoughData=Ellipsis)
     reader.feed(stream)
     voice = []

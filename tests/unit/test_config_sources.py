@@ -204,6 +204,7 @@ def test_the_environment_gives_settings(monkeypatch: pytest.MonkeyPatch) -> None
         "FASTLOCK_LABEL": "",
         "FASTLOCK_CORE": "python",
         "FASTLOCK_BUILD": "pure",
+        "FASTLOCK_PYTHON": "python3",
         "FASTLOCK_DEBUG": "1",
         "FASTLOCK_HIREDIS": "system",
         "FASTLOCK_HIREDIS_SDIST": "/x",

@@ -1,0 +1,82 @@
+"""The stubs against what they describe: the compiled core, and its twin in Python.
+
+Law: one pair of stubs for both cores. The few lines in which the twins differ on purpose
+stand here (ON_PURPOSE) and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import venv
+from pathlib import Path
+
+from _builds import Built, execute
+
+#: Stub of the compiled core -> the stub that its twin in Python must fit.
+TWINS = {"_codec.pyi": "_pycodec.pyi", "_core.pyi": "_pycore.pyi"}
+ON_PURPOSE = [
+    ("from ._codec import", "from ._pycodec import"),
+    ('name: Final = "cython"', 'name: Final = "python"'),
+    # There a partial, which costs one call less.
+    ("def clock() -> float: ...", "clock: Callable[[], float]"),
+    # On TLS the Python Pipe serves both cores, with the core's own decoder.
+    (
+        "def __new__(cls, sock: socket) -> Pipe: ...",
+        "def __init__(self, sock: socket, decoder: Any = None) -> None: ...",
+    ),
+]
+
+#: To a function without arguments that is not bound, Cython says to inspect: "($self, /)".
+MISTOLD = "fastlock._core.clock"
+
+
+def test_stubs_fit_both_cores(compiled: Built, tmp_path: Path) -> None:
+    package = tmp_path / "fastlock"
+    shutil.copytree(compiled.site / "fastlock", package)
+    changed = set()
+    for stub, twin in TWINS.items():
+        text = (package / stub).read_text()
+        for here, there in ON_PURPOSE:
+            if here in text:
+                changed.add(here)
+                text = text.replace(here, there)
+        (package / twin).write_text("from collections.abc import Callable\n" + text)
+    assert changed == {here for here, _ in ON_PURPOSE}
+    modules = [f"fastlock.{name.removesuffix('.pyi')}" for pair in TWINS.items() for name in pair]
+    allowed = tmp_path / "allowed"
+    allowed.write_text(MISTOLD)
+    run = execute(
+        sys.executable, "-m", "mypy.stubtest", "--concise", "--allowlist", allowed, *modules,
+        cwd=tmp_path, PYTHONPATH=str(tmp_path), MYPYPATH=str(tmp_path),
+    )  # fmt: skip
+    assert (run.code, run.output) == (0, "")
+
+
+def test_type_checkers_see_the_types_of_an_installed_package(
+    compiled: Built, tmp_path: Path
+) -> None:
+    """py.typed travels, and what users call has types. Only site-packages ask for py.typed."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    shutil.copytree(compiled.site, packages, dirs_exist_ok=True)
+    user = tmp_path / "user.py"
+    user.write_text(
+        "import fastlock\n"
+        "import fastlock.aio\n"
+        "client = fastlock.Client('redis://localhost')\n"
+        "reveal_type(client.try_acquire('k', ttl=1))\n"
+        "reveal_type(fastlock.aio.Client().try_acquire)\n"
+        "client.try_acquire('k', tll=1)\n"
+    )
+    run = execute(
+        sys.executable, "-m", "mypy", "--strict", "--config-file=", "user.py",
+        "--python-executable", tmp_path / "venv" / "bin" / "python", cwd=tmp_path,
+    )  # fmt: skip
+    notes = [line for line in run.output.splitlines() if "Revealed type" in line]
+    assert len(notes) == 2, run.output
+    assert re.search(r"fastlock\.\w+\.Lease \| None", notes[0])
+    assert "Coroutine" in notes[1]
+    assert 'Unexpected keyword argument "tll"' in run.output
+    assert "Found 1 error in 1 file" in run.output
