@@ -66,8 +66,8 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
         counts at once and the rest from the next ``open``. Raises ConfigException for an
         option that is no number or out of range.
         """
-        super().configure(config)
         self._settings.update(config)
+        super().configure(config)
         session = self._session
         if session is not None and "retry_timeout" in self._settings.options:
             pause = self._settings.retry_timeout

@@ -122,7 +122,11 @@ class Settings:
 
     def _behaviour(self) -> dict[str, float]:
         """The options that Config has too, in its units."""
-        wanted = {name: value for name, value in self.options.items() if name != "timeout"}
+        wanted: dict[str, float] = {**self.options}
+        whole = wanted.pop("timeout", None)
+        if whole is not None:  # a single attempt does not take longer than all of them may
+            one = wanted.get("connect_timeout", _OPTIONS["connect_timeout"][0])
+            wanted["connect_timeout"] = min(one, whole)
         return {n: v / 1000 if n in _SECONDS else v for n, v in wanted.items()}
 
 
