@@ -118,6 +118,12 @@ def test_C3_rediss_is_tls(pip: Pip, tls_server: Any, certificates: Any) -> None:
     opens(pip, tls_server, connection__uri=uri)
 
 
+def test_C3_a_file_of_tls_that_cannot_be_used_is_a_wrong_setting(pip: Pip) -> None:
+    lock = pip.lock(connection__uri="rediss://localhost?ssl_ca_certs=/nowhere/ca.pem")
+    error = refused(ConfigException, "WRONG_CONFIG", lock.open, "123")
+    assert (error.details["setting"], error.trace_id) == ("ssl_ca_certs", "123")
+
+
 def test_C3_a_uri_goes_before_host_and_port(pip: Pip, own_server: Any) -> None:
     opens(pip, own_server, connection__uri=own_server.uri, connection__port=1)
     opens(pip, own_server, connection__uri="", connection__port=own_server.port)

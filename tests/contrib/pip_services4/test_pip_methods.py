@@ -1,7 +1,8 @@
-"""options and methods: O1 to O3, M1 to M9."""
+"""The methods: M1 to M9."""
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -30,88 +31,6 @@ def silent() -> Iterator[int]:
     """The port of a peer that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def tries(pip: Pip, lock: Any, proxy: Any, timeout: int) -> int:
-    """How often the lock is tried for, in ``timeout`` ms, while somebody else holds it."""
-    key = pip.fl.key()
-    pip.fl.admin.set(key, "taken", px=60_000)
-    proxy.commands.clear()
-    refused(ConflictException, "LOCK_TIMEOUT", lock.acquire_lock, None, key, 5000, timeout)
-    pip.fl.admin.delete(key)
-    return len(proxy.verbs())
-
-
-# ------------------------------------------------------------------ O1 to O3
-
-
-def test_O1_retry_timeout_is_the_pause_between_tries(pip: Pip) -> None:
-    proxy = pip.fl.proxy()
-    usual = pip.opened(connection__uri=proxy.uri)
-    assert 6 <= tries(pip, usual, proxy, 500) <= 8
-    quick = pip.opened(connection__uri=proxy.uri, options__retry_timeout=10)
-    assert tries(pip, quick, proxy, 500) >= 30
-
-
-@pytest.mark.parametrize("retries", [0, 2, None])
-def test_O2_retries_bounds_the_attempts_to_connect(pip: Pip, retries: int | None) -> None:
-    proxy = pip.fl.proxy()
-    proxy.target = ("127.0.0.1", _servers.free_port())
-    where = {"connection__host": "127.0.0.1", "connection__port": proxy.port}
-    lock = pip.lock(**where, **({} if retries is None else {"options__retries": retries}))
-    refused(ConnectionException, "CONNECT_FAILED", lock.open, None)
-    assert proxy.connections == 1 + (3 if retries is None else retries)
-
-
-def test_O2_retries_do_not_bound_the_tries_for_the_lock(pip: Pip) -> None:
-    proxy = pip.fl.proxy()
-    lock = pip.opened(connection__uri=proxy.uri, options__retries=0, options__retry_timeout=10)
-    assert tries(pip, lock, proxy, 200) > 4
-
-
-def test_O2_a_server_that_comes_back_in_time_is_reached(pip: Pip) -> None:
-    proxy = pip.fl.proxy()
-    proxy.down()
-    lock = pip.lock(connection__uri=f"redis://127.0.0.1:{proxy.port}", options__retries=1000)
-    opening = threading.Thread(target=lock.open, args=(None,))
-    opening.start()
-    time.sleep(0.05)
-    proxy.up()
-    opening.join(30)
-    assert lock.is_open() is True
-
-
-def test_O2_no_attempt_begins_after_the_timeout(pip: Pip) -> None:
-    port = _servers.free_port()
-    lock = pip.lock(connection__port=port, options__retries=1000, options__timeout=300)
-    refused(ConnectionException, "CONNECT_FAILED", lock.open, None)
-
-
-def test_O3_options_are_text_too_and_can_be_changed(pip: Pip) -> None:
-    proxy = pip.fl.proxy()
-    lock = pip.opened(connection__uri=proxy.uri, options__retry_timeout="250")
-    assert tries(pip, lock, proxy, 500) <= 4
-    lock.configure(config(options__retry_timeout="10"))
-    assert tries(pip, lock, proxy, 500) >= 30
-    lock.close(None)
-    lock.open(None)
-    assert tries(pip, lock, proxy, 500) >= 30
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("retry_timeout", "abc"), ("retry_timeout", 0), ("retry_timeout", -5),
-        ("retry_timeout", 1.5), ("retry_timeout", "nan"), ("retry_timeout", "inf"),
-        ("retries", -1), ("retries", "many"), ("retries", 1001), ("timeout", 0),
-        ("connect_timeout", 0), ("socket_timeout", "1e99"),
-    ],
-)  # fmt: skip
-def test_O3_a_value_that_is_none_is_refused(pip: Pip, name: str, value: Any) -> None:
-    lock = pip.bare()
-    wrong = config(connection__port=1, **{f"options__{name}": value})
-    error = refused(ConfigException, "WRONG_CONFIG", lock.configure, wrong)
-    assert str(error).startswith(f"options.{name}: '{value}' is not a whole number")
 
 
 # ------------------------------------------------------------------ M1 to M4, M6
@@ -224,6 +143,18 @@ def test_M4_a_server_that_is_silent_is_one_too(pip: Pip, silent: int, wanted: st
     error = refused(ConnectionException, "CONNECT_FAILED", lock.open, None)
     assert "no answer" in str(error)
     assert clock() - began < 4
+
+
+def test_M4_an_interrupted_open_leaves_nothing_open(pip: Pip, silent: int) -> None:
+    lock = pip.lock(connection__host="127.0.0.1", connection__port=silent)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            lock.open(None)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert lock.is_open() is False
 
 
 def test_M6_references_are_optional_and_taken_before_open(pip: Pip) -> None:
@@ -476,3 +407,15 @@ def test_keys_that_nobody_releases_are_forgotten(pip: Pip) -> None:
     for key in keys:
         assert lock.try_acquire_lock(None, key, 10) is True
     assert len(lock._session.held) < 2048  # type: ignore[union-attr]
+
+
+def test_a_thread_that_was_held_up_hides_no_newer_lease(pip: Pip) -> None:
+    """It learns of its lock only when that has expired and another thread has the next."""
+    lock, key = pip.opened(), pip.fl.key()
+    session: Any = lock._session
+    late = session.client.acquire(key, ttl=0.02, timeout=0)
+    until(lambda: not pip.fl.admin.exists(key) and late.lost)
+    assert lock.try_acquire_lock(None, key, 60_000) is True
+    session.remember(key, late)
+    lock.release_lock(None, key)
+    assert pip.fl.admin.exists(key) == 0

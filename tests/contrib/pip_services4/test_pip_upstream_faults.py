@@ -162,6 +162,17 @@ def test_P12_a_release_whose_answer_is_lost_may_be_repeated(pip: Pip) -> None:
     assert pip.fl.admin.exists(key) == 0
 
 
+def test_P12_a_release_of_unknown_outcome_is_over_with_its_ttl(pip: Pip) -> None:
+    """Freed or expired: to who wants it free, that is the same."""
+    proxy = pip.fl.proxy()
+    lock, key = pip.opened(connection__uri=proxy.uri), pip.fl.key()
+    assert lock.try_acquire_lock(None, key, 200) is True
+    faults = [proxy.fault("lose_reply"), proxy.fault("delay_reply", seconds=0.3)]
+    assert lock.release_lock(None, key) is None
+    assert [fault.happened.is_set() for fault in faults] == [True, True]
+    assert pip.fl.admin.exists(key) == 0
+
+
 def test_P13_tokens_are_of_one_acquisition(pip: Pip) -> None:
     lock, key, tokens = pip.opened(), pip.fl.key(), set()
     for _ in range(20):

@@ -7,6 +7,7 @@ lease a release is about, since the framework names locks by their keys alone.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from pip_services4_components.run import IOpenable
 from pip_services4_logic.lock import Lock
 
 from fastlock import _fork
+from fastlock._args import LONGEST, SHORTEST_TTL
 from fastlock._clock import clock
 from fastlock._pause import backoff_pause
 from fastlock.errors import FastlockError, LockLost, TransportError
@@ -26,9 +28,9 @@ from fastlock.sync import Client, Lease
 from ._faults import failed, not_connected, not_opened, wrong
 from ._settings import Settings
 
-#: Milliseconds: what fastlock can promise, and ten years.
-SHORTEST_TTL = 10
-LONGEST = 10 * 366 * 86_400_000
+#: In milliseconds, what the client's own bounds are in seconds.
+_SHORTEST_TTL = round(SHORTEST_TTL * 1000)
+_LONGEST = round(LONGEST * 1000)
 #: So many remembered leases before the expired ones are looked for.
 _MANY = 1024
 
@@ -52,7 +54,7 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
         self._settings = Settings()
         self._references: Any = None
         self._session: _Session | None = None
-        self._earlier: dict[str, str] = {}  # key -> token of a lease that outlived its session
+        self._earlier: dict[str, Lease] = {}  # what was held when a session was closed
         self._life = threading.RLock()  # of open and close
         _fork.register(self)
 
@@ -113,7 +115,8 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
             session, self._session = self._session, None
             if session is not None:
                 session.client.close()
-                self._earlier |= session.tokens()
+                left = [*self._earlier.items(), *session.held.items()]
+                self._earlier = {key: lease for key, lease in left if lease.valid()}
 
     # -- locks
 
@@ -126,7 +129,7 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
         """
         session = self._opened(context)
         _check_key(context, key)
-        seconds = _seconds(context, "ttl", ttl, SHORTEST_TTL)
+        seconds = _seconds(context, "ttl", ttl, _SHORTEST_TTL)
         try:
             lease = session.client.try_acquire(key, seconds)
         except FastlockError as error:
@@ -146,7 +149,7 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
         """
         session = self._opened(context)
         _check_key(context, key)
-        seconds = _seconds(context, "ttl", ttl, SHORTEST_TTL)
+        seconds = _seconds(context, "ttl", ttl, _SHORTEST_TTL)
         patience = _seconds(context, "timeout", timeout, 0)
         try:
             lease = session.client.acquire(key, seconds, patience)
@@ -186,13 +189,12 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
 
     def _of_earlier(self, session: _Session, key: str) -> Lease | None:
         """The lease under this key from before a close, if it still holds."""
-        token = self._earlier.get(key)
-        if token is None:
+        earlier = self._earlier.get(key)
+        if earlier is None:
             return None
-        try:
-            lease = session.client.adopt(key, token)
-        except LockLost:
-            lease = None
+        lease = None
+        with contextlib.suppress(LockLost):
+            lease = session.client.adopt(key, earlier.token)
         self._earlier.pop(key, None)
         return lease
 
@@ -235,10 +237,6 @@ class _Session:
                 self.held.pop(key, None)
         self._many = max(_MANY, 2 * len(self.held))
 
-    def tokens(self) -> dict[str, str]:
-        """Of the leases that may still hold."""
-        return {key: lease.token for key, lease in list(self.held.items()) if lease.valid()}
-
 
 def _connect(client: Client, seconds: float) -> None:
     """Have a connection made, with a pause before each further attempt."""
@@ -263,7 +261,9 @@ def _check_key(context: Any, key: object) -> None:
 
 def _seconds(context: Any, name: str, value: object, least: int) -> float:
     """Milliseconds as seconds."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LONGEST:
-        problem = f"{value!r} is not a whole number (int) of milliseconds from {least} to {LONGEST}"
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LONGEST:
+        problem = (
+            f"{value!r} is not a whole number (int) of milliseconds from {least} to {_LONGEST}"
+        )
         raise wrong(context, name, problem)
     return value / 1000

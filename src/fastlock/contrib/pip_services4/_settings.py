@@ -82,6 +82,8 @@ class Settings:
             raise error.with_trace_id(trace_id_of(context)) from None
         try:
             config = Config.from_mapping({"connection": place, "options": self._behaviour()})
+            if config.connect_timeout > self.opening:
+                config = config.replace(connect_timeout=self.opening)
             if config.password is None and login is not None:
                 username = config.username or login.get_username()
                 config = config.replace(username=username, password=login.get_password())
@@ -122,11 +124,7 @@ class Settings:
 
     def _behaviour(self) -> dict[str, float]:
         """The options that Config has too, in its units."""
-        wanted: dict[str, float] = {**self.options}
-        whole = wanted.pop("timeout", None)
-        if whole is not None:  # a single attempt does not take longer than all of them may
-            one = wanted.get("connect_timeout", _OPTIONS["connect_timeout"][0])
-            wanted["connect_timeout"] = min(one, whole)
+        wanted = {name: value for name, value in self.options.items() if name != "timeout"}
         return {n: v / 1000 if n in _SECONDS else v for n, v in wanted.items()}
 
 
