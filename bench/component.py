@@ -11,8 +11,8 @@ from .runner import Plan, compete
 from .servers import Server
 from .specs import named
 
-RIVAL = "pip-services4-redis"
-ALL = f"fastlock-component fastlock-component-pure {RIVAL}"
+RIVAL = "pip-services4+hiredis"
+ALL = f"fastlock-component fastlock-component-pure {RIVAL} pip-services4"
 
 
 def run(server: Server, cores: tuple[int, int], rounds: int) -> dict[str, Any]:

@@ -51,8 +51,12 @@ _ALL = [
     Spec("python-redis-lock", "", python="python-redis-lock", needs="redis_lock"),
     Spec("pottery", "Redlock, one master", python="pottery", needs="pottery"),
     Spec(
-        "pip-services4-redis", "its RedisLock; hiredis", python="pip-services4-redis",
+        "pip-services4+hiredis", "its RedisLock", python="pip-services4-redis",
         needs="pip_services4_redis, hiredis",
+    ),
+    Spec(
+        "pip-services4", "its RedisLock, no hiredis", python="pip-services4-redis",
+        env=NO_HIREDIS, needs="pip_services4_redis",
     ),
     Spec("redis-aio", "redis.asyncio Lock; hiredis", python="redis-aio", needs="redis, hiredis"),
     Spec(
