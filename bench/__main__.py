@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import (
+    component,
     instructions,
     limit,
     machine,
@@ -30,7 +31,7 @@ from . import (
 )
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PARTS = ("w1", "w2", "w3", "w4", "native", "syscalls", "instructions")
+PARTS = ("w1", "w2", "w3", "w4", "native", "component", "syscalls", "instructions")
 
 
 def parse() -> argparse.Namespace:
@@ -94,6 +95,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for keys in (100, 1000) if full else (1000,):
             if "w4" in parts:
                 section(f"w4-{keys}", w4_batches.run, server, cores, rounds, keys)
+        if "component" in parts:
+            section("component", component.run, server, cores, rounds)
         if "syscalls" in parts:
             say("syscalls")
             results["syscalls"] = syscalls.run(server, cores[0])

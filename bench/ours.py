@@ -14,7 +14,7 @@ from typing import Any
 import fastlock
 from fastlock import _impl, aio
 
-from .rivals import HOST, TTL, Refused
+from .rivals import HOST, TTL, Refused, component_pair, opened_component
 
 #: Under valgrind on a busy machine even connecting takes seconds.
 PATIENCE = {"connect_timeout": 60.0, "socket_timeout": 60.0}
@@ -87,6 +87,18 @@ class With(TryAcquire):
                 pass
 
         return pair
+
+
+class Component:
+    """The lock component of pip-services4, on fastlock."""
+
+    def __init__(self, port: int, script: str) -> None:
+        from fastlock.contrib.pip_services4 import RedisLock
+
+        self.lock = opened_component(RedisLock(), port)
+
+    def pair(self, key: str) -> Callable[[], None]:
+        return component_pair(self.lock, key)
 
 
 class AsyncTryAcquire:
@@ -169,6 +181,7 @@ CONTESTANTS: dict[str, Any] = {
     "fastlock-python": PureTryAcquire,
     "fastlock-by-script": ByScript,
     "fastlock-with": With,
+    "fastlock-component": Component,
     "fastlock-aio": async_try_acquire,
     "fastlock-aio-with": async_with,
     "machinery": machinery,

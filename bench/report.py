@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from . import w1_lone, w2_threads, w3_tasks, w4_batches
+from . import component, w1_lone, w2_threads, w3_tasks, w4_batches
 from .runner import median, value_of
 from .targets import TARGETS, TOLERANCE, YARDSTICKS, Results
 
@@ -77,6 +77,8 @@ def _section(name: str, section: dict[str, Any]) -> str:
     rival, limit = _COMPARED[workload]
     if name.endswith("native"):
         rival, limit = w4_batches.NATIVE_RIVAL, w4_batches.NATIVE_LIMIT
+    elif name == "component":
+        rival, limit = component.RIVAL, ""
     contestants = section["contestants"]
     with_latency = any(entry["latencies"] for entry in contestants.values())
     compared = [one for one in (rival, limit) if one in contestants]

@@ -135,6 +135,41 @@ class PotteryRedlock:
         return pair
 
 
+# -- the lock component of pip-services4
+
+
+def opened_component(lock: Any, port: int) -> Any:
+    """Configured as a container would."""
+    from pip_services4_components.config import ConfigParams
+
+    lock.configure(ConfigParams.from_tuples("connection.host", HOST, "connection.port", port))
+    lock.open(None)
+    return lock
+
+
+def component_pair(lock: Any, key: str) -> Callable[[], None]:
+    """The framework's interface: a release says nothing, so only the try is checked."""
+
+    def pair() -> None:
+        if not lock.try_acquire_lock(None, key, TTL * 1000):
+            raise Refused
+        lock.release_lock(None, key)
+
+    return pair
+
+
+class PipServicesLock:
+    """pip_services4_redis's RedisLock."""
+
+    def __init__(self, port: int, script: str) -> None:
+        from pip_services4_redis.lock import RedisLock
+
+        self.lock = opened_component(RedisLock(), port)
+
+    def pair(self, key: str) -> Callable[[], None]:
+        return component_pair(self.lock, key)
+
+
 # -- asyncio
 
 
@@ -192,6 +227,7 @@ CONTESTANTS: dict[str, Any] = {
     "valkey-py": ValkeyPyLock,
     "python-redis-lock": PythonRedisLock,
     "pottery": PotteryRedlock,
+    "pip-services4-redis": PipServicesLock,
     "redis-aio": redis_aio,
     "coredis": coredis_lock,
 }

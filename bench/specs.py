@@ -35,6 +35,14 @@ _ALL = [
         "fastlock-uvloop", "uvloop, compiled", python="fastlock-aio", env=COMPILED,
         uvloop=True, needs="uvloop",
     ),
+    Spec(
+        "fastlock-component", "pip-services4, compiled", python="fastlock-component",
+        env=COMPILED, needs="fastlock.contrib.pip_services4",
+    ),
+    Spec(
+        "fastlock-component-pure", "pip-services4, Python core", python="fastlock-component",
+        env=PURE, needs="fastlock.contrib.pip_services4",
+    ),
     # rivals
     Spec("redis-py+hiredis", "redis-py Lock", python="redis-py", needs="redis, hiredis"),
     Spec("redis-py", "redis-py Lock, no hiredis", python="redis-py", env=NO_HIREDIS),
@@ -42,6 +50,14 @@ _ALL = [
     Spec("valkey-py", "valkey-py Lock", python="valkey-py", needs="valkey"),
     Spec("python-redis-lock", "", python="python-redis-lock", needs="redis_lock"),
     Spec("pottery", "Redlock, one master", python="pottery", needs="pottery"),
+    Spec(
+        "pip-services4+hiredis", "its RedisLock", python="pip-services4-redis",
+        needs="pip_services4_redis, hiredis",
+    ),
+    Spec(
+        "pip-services4", "its RedisLock, no hiredis", python="pip-services4-redis",
+        env=NO_HIREDIS, needs="pip_services4_redis",
+    ),
     Spec("redis-aio", "redis.asyncio Lock; hiredis", python="redis-aio", needs="redis, hiredis"),
     Spec(
         "redis-aio-uvloop", "the same on uvloop", python="redis-aio", uvloop=True,

@@ -107,6 +107,12 @@ TARGETS = [
     Target(Ratio("w4-1000", "pairs", "fastlock", "redis-py-raw"), ">=", None, 4),
     Target(Ratio("w4-1000", "pairs", "fastlock", "c-pipeline"), ">=", None, 0.85),
     Target(Ratio("w4-1000-native", "pairs", "fastlock", "fastlock-script"), ">=", None, 1.6),
+    Target(
+        Ratio("component", "cpu", "fastlock-component", "pip-services4+hiredis"), "<=", 0.33, 0.25,
+    ),
+    Target(
+        Ratio("component", "cpu", "fastlock-component-pure", "pip-services4"), "<=", None, 0.33,
+    ),
     Target(_connections("w2-32", "fastlock"), "<=", 1, 1, exact=True),
     Target(_connections("w3-256", "fastlock-aio"), "<=", 1, 1, exact=True),
     Target(
