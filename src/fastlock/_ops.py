@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from ._args import NO_EXPIRY
 from ._commands import (
     OURS,
     TAKEN,
@@ -35,6 +36,7 @@ from ._commands import (
 from .errors import (
     AcquireTimeout,
     FastlockError,
+    LockError,
     LockLost,
     OutcomeUnknown,
     ServerError,
@@ -126,7 +128,7 @@ class Claim(Generic[L]):
     ) -> None:
         self.keys = keys  # as the caller wrote them
         self.pairs = pairs
-        self.ttl = ttl  # ms
+        self.ttl = ttl  # ms, or NO_EXPIRY
         self.until = until  # s; None: no deadline
         self.retries = retries
         self.make = make
@@ -135,6 +137,10 @@ class Claim(Generic[L]):
     def lease(self, index: int, sent_at: float) -> L:
         return self.make(self.keys[index], self.pairs[index], self.ttl, deadline(sent_at, self.ttl))
 
+    def last_trace(self, now: float) -> float:
+        """Until when the server may still hold what was sent by ``now``."""
+        return now + (float("inf") if self.ttl == NO_EXPIRY else self.ttl / 1000)
+
 
 def deadline(sent_at: float, ttl: int) -> float:
     """When a lease surely still holds until: the ttl counts from before the sending.
@@ -142,7 +148,14 @@ def deadline(sent_at: float, ttl: int) -> float:
     The margin of 1 % + 2 ms for clocks that tick at different speed is the one of the
     Redlock description (https://redis.io/docs/latest/develop/clients/patterns/distributed-locks).
     """
-    return sent_at + ttl / 1000 - (ttl / 100_000 + 0.002)
+    if ttl == NO_EXPIRY:
+        return float("inf")
+    return sent_at + ttl / 1000 - _margin(ttl)
+
+
+def _margin(ttl: float) -> float:
+    """Seconds by which a deadline is earlier than ``ttl`` ms."""
+    return ttl / 100_000 + 0.002
 
 
 # ------------------------------------------------------------------ one exchange
@@ -387,6 +400,69 @@ def extend(lease: HeldLease, ttl: int, retries: int, now: float) -> Op[None]:
             f"{lease.key!r} is no longer held by this lease: it expired, was deleted or taken over",
             lease.key,
         )
+
+
+def extend_by(lease: HeldLease, more: int, retries: int, now: float) -> Op[None]:
+    """Add ``more`` ms to what is left, if the lock is still ours, else LockLost.
+
+    Doing this twice is not doing it once: after a lost answer the ttl that it must have
+    come to is set instead, which may be repeated. For that the lease must know its end.
+    """
+    failures = 0
+    before = lease.deadline
+    while True:
+        lease.deadline = min(before, before + more / 1000)
+        call = Call("extend_by", (*lease.pair, more))
+        try:
+            sent_at, (reply,) = yield call
+            if isinstance(reply, ServerError):
+                sent_at, reply = yield from mended(call, sent_at, reply)
+        except FastlockError as error:
+            if isinstance(error, TransportError) and error.sent:
+                yield from _as_if_added(lease, more, before, retries, error)
+                return
+            lease.deadline = before
+            if not isinstance(error, TransportError):
+                raise
+            failures += 1
+            if failures > retries:
+                raise
+            yield Backoff(failures, None)
+            continue
+        lease.deadline = before
+        checked(reply, lease.key)
+        if reply > 0:
+            lease.deadline, lease.ttl = deadline(sent_at, reply), reply / 1000
+            return
+        if reply == 0:
+            lease.over = True
+            raise LockLost(f"{lease.key!r} is no longer held by this lease", lease.key)
+        raise LockError(
+            f"{lease.key!r} has no time to live, so none can be added"
+            if reply == -1
+            else f"{lease.key!r} has less left than is to be taken away; it stays as it is",
+            lease.key,
+        )
+
+
+def _as_if_added(
+    lease: HeldLease, more: int, before: float, retries: int, error: TransportError
+) -> Op[None]:
+    """The answer to an addition was lost: set what it must have come to."""
+    now = yield Backoff(1, None)
+    if abs(before) == float("inf"):
+        raise OutcomeUnknown(
+            f"{lease.key!r}: the answer to an extension was lost, and when the lock would have "
+            "ended is not known here",
+            lease.key,
+        ) from error
+    ttl = int((before + _margin(lease.ttl * 1000) - now) * 1000 + more)
+    if ttl < 1:
+        raise OutcomeUnknown(
+            f"{lease.key!r}: the answer to an extension was lost, and little of the ttl is left",
+            lease.key,
+        ) from error
+    yield from extend(lease, ttl, retries, now)
 
 
 def adopt(

@@ -311,7 +311,7 @@ class Client:
         background until it is certain or the ttl has ended.
         """
         if claim.maybe:
-            self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
+            self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()))
 
     def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
         link = self._server.ready()
@@ -351,15 +351,17 @@ class Lease(BaseLease):
         Raises LockLost if it is no longer ours, OutcomeUnknown when the answer was lost;
         LockError in a forked child. One extension of a lease at a time.
         """
+        self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
+
+    def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
         self._check_process()
-        milliseconds = _args.milliseconds(self.ttl if ttl is None else ttl)
         if self._turn is None:
             _first_turn(self)
         with self._turn:
             if self.over:
                 raise lost_at_exit(self)
             client = self._client
-            client._drive(_ops.extend(self, milliseconds, client._retries, clock()))
+            client._drive(operation(self, milliseconds, client._retries, clock()))
 
     def __enter__(self) -> Lease:
         return self
