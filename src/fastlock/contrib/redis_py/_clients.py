@@ -73,7 +73,7 @@ class _Registry:
 
     def _with(self, kind: type, config: Config) -> Any:
         for client in self._pools:
-            if type(client) is kind and client.config == config and not client.closed:
+            if client.config == config and not client.closed and type(client) is kind:
                 return client
         return None
 

@@ -31,7 +31,7 @@ def as_redis(error: ours.FastlockError, name: Any) -> theirs.RedisError:
         if not isinstance(cause, ours.TransportError):
             # The answer came too late to tell who ended the lock: it has ended, either way.
             return theirs.LockNotOwnedError(text, lock_name=name)
-        timed_out = cause.timed_out
+        timed_out = _timed_out(cause)
     elif isinstance(error, ours.LockLost):
         return theirs.LockNotOwnedError(text, lock_name=name)
     elif isinstance(error, ours.LockError):
@@ -43,8 +43,13 @@ def as_redis(error: ours.FastlockError, name: Any) -> theirs.RedisError:
     elif isinstance(error, ours.ConfigError):  # found out at the first connection: a TLS file
         return theirs.RedisError(text)
     else:
-        timed_out = isinstance(error, ours.TransportError) and error.timed_out
+        timed_out = _timed_out(error)
     return theirs.TimeoutError(text) if timed_out else theirs.ConnectionError(text)
+
+
+def _timed_out(error: ours.FastlockError) -> bool:
+    """Whether nothing came; a connection that ended for that says so in words only."""
+    return getattr(error, "timed_out", False) or "no answer" in str(error)
 
 
 def not_held(name: Any, verb: str) -> theirs.LockError:
