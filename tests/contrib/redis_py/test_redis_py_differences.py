@@ -27,6 +27,7 @@ from redis.exceptions import (
 from redis.sentinel import Sentinel
 
 from fastlock.contrib import redis_py
+from fastlock.contrib.redis_py._held import Everywhere
 from fastlock.errors import ConfigError
 
 pytestmark = [
@@ -96,6 +97,20 @@ async def test_lost_reply_of_a_release(rp: Locks, timeout: Any) -> None:
     await rp.fl.happened(fault)
     assert lock.local.token is None
     assert not rp.fl.admin.exists(key)
+
+
+async def test_lost_replies_about_a_token_set_by_hand(rp: Locks) -> None:
+    """Whether it was freed by us or had ended cannot be known: it is not held, either way."""
+    key = rp.fl.key()
+    lock, proxy = await behind(rp, key, 10)
+    rp.fl.admin.set(key, "given", px=100_000)
+    lock.local.token = b"given"
+    proxy.fault("lose_reply")
+    with pytest.raises(LockNotOwnedError, match="cannot be known"):
+        await lock.release()
+    assert not rp.fl.admin.exists(key)
+    with pytest.raises(LockError, match="has not acquired it"):
+        await lock.release()
 
 
 async def test_a_release_that_cannot_be_sent_may_be_repeated(rp: Locks) -> None:
@@ -183,9 +198,7 @@ async def test_an_interrupted_acquire_leaves_nothing(
     key = rp.fl.key()
     lock = rp.lock(key)
 
-    class Interrupted:
-        unsure = lease = token = None
-
+    class Interrupted(Everywhere):
         def __setattr__(self, name: str, value: Any) -> None:
             if name == "token" and value is not None:
                 raise KeyboardInterrupt

@@ -180,6 +180,7 @@ async def aclient_of(redis: Any, kind: type[aio.Client]) -> aio.Client:
     pool = redis.connection_pool
     client = None if registry is None else registry.known(pool, kind)
     if client is None:
+        check(redis)
         config = _configs[pool]
         for old in [other for other in list(_loops) if other.is_closed()]:
             _loops.pop(old, None)  # one that was closed without being shut down

@@ -30,6 +30,7 @@ class Everywhere:
 
     token: Any = None  # redis-py's: the token of what is held
     lease: Any = None  # what was acquired last
+    given: Any = None  # the lease of a token that was not acquired here, used last
     unsure: Any = None  # what a release that raised may not have released
     until: float | None = None  # the blocking_timeout's end, on fastlock's clock
 
@@ -132,52 +133,44 @@ class Held:
             raise no_end(self.name, verb)
         return token
 
+    def _known(self, token: bytes) -> Any:
+        """The lease with this token, if there is one."""
+        local = self.local
+        for lease in (self._mine().lease, local.lease, local.unsure, local.given):
+            if lease is not None and lease.pair[1] == token:
+                return lease
+        return None
+
     def _lease_of(self, token: Any, client: Any) -> Any:
         """The lease with this token, in this process; one of unknown end if set by hand."""
         token = self._encoded(token)
-        local = self.local
-        for lease in (self._mine().lease, local.lease, local.unsure):
-            if lease is not None and lease.pair[1] == token:
-                if lease._generation != _fork.generation:
-                    raise of_parent(self.name)
-                lease._client = client  # of the running loop
-                return lease
-        lease = client._lease(self.name, (self._key(), token), NO_EXPIRY, UNKNOWN)
-        if local.token is not None and self._encoded(local.token) == token:
-            self._mine().lease = local.lease = lease  # so that it remembers lost answers
+        lease = self._known(token)
+        if lease is None:
+            lease = client._lease(self.name, (self._key(), token), NO_EXPIRY, UNKNOWN)
+            self.local.given = lease  # which remembers lost answers
+        if lease._generation != _fork.generation:
+            raise of_parent(self.name)
+        lease._client = client  # of the running loop
         return lease
 
     def _here(self, token: bytes) -> bool:
         """Whether it was acquired (or set by hand) in this process."""
-        known = (self._mine().lease, self.local.lease)
-        return not any(
-            lease is not None and lease.pair[1] == token and lease._generation != _fork.generation
-            for lease in known
-        )
-
-    def _hide(self, token: bytes) -> None:
-        """What is being released is not shown any more, but can be released again."""
-        local = self.local
-        local.unsure = next(
-            (
-                lease
-                for lease in (self._mine().lease, local.lease)
-                if lease is not None and lease.pair[1] == token
-            ),
-            None,
-        )
-        if local.token is not None and self._encoded(local.token) == token:
-            local.token = local.lease = None
+        lease = self._known(token)
+        return lease is None or lease._generation == _fork.generation
 
     def _forget(self, token: bytes) -> None:
         """It is released, or no longer ours. What another task has acquired since stays."""
-        local, mine = self.local, self._mine()
-        if local.token is not None and self._encoded(local.token) == token:
-            local.token = local.lease = None
-        if local.unsure is not None and local.unsure.pair[1] == token:
-            local.unsure = None
-        if mine.lease is not None and mine.lease.pair[1] == token:
-            mine.lease = None
+        self._hide(token)
+        for place in (self.local, self._mine()):
+            for name in ("lease", "given", "unsure"):
+                lease = getattr(place, name)
+                if lease is not None and lease.pair[1] == token:
+                    setattr(place, name, None)
+
+    def _hide(self, token: bytes) -> None:
+        """What is being released is not shown any more."""
+        if self.local.token is not None and self._encoded(self.local.token) == token:
+            self.local.token = None
 
     def _debt(self, lease: BaseLease) -> float:
         """Until when an interrupted release is to be finished in the background."""

@@ -103,7 +103,8 @@ class Lock(Held):
         waits = self.blocking if blocking is None else blocking
         patience = self.blocking_timeout if blocking_timeout is None else blocking_timeout
         raw = self._client()._tokens() if token is None else self._encoded(token)
-        self._own.until = self._until(waits, patience)
+        own, before = self._own, self._own.lease
+        own.until = self._until(waits, patience)
         times = _times.mod_time  # looked up each time: it may have been replaced
         end = None if patience is None else times.monotonic() + patience
         try:
@@ -117,7 +118,8 @@ class Lock(Held):
             self.local.token = raw
             return True
         except BaseException:
-            self._abandon(raw)
+            if own.lease is not before:
+                self._abandon(own.lease)
             raise
 
     def do_acquire(self, token: bytes) -> bool:
@@ -139,12 +141,10 @@ class Lock(Held):
             self._took(lease)
         return lease is not None
 
-    def _abandon(self, token: bytes) -> None:
+    def _abandon(self, lease: Any) -> None:
         """Interrupted just after it had been acquired: nobody knows that it is held."""
-        lease = self._own.lease
-        if lease is not None and lease.pair[1] == token and not lease.over:
-            lease._client._give_back_pairs([lease.pair], lease.deadline)
-            self._forget(token)
+        lease._client._give_back_pairs([lease.pair], lease.deadline)
+        self._forget(lease.pair[1])
 
     # -- release
 
@@ -164,6 +164,9 @@ class Lock(Held):
             self.do_release(token)
         except LockError:
             self._forget(token)
+            raise
+        except BaseException:
+            self.local.unsure = self._known(token)
             raise
         self._forget(token)
 
