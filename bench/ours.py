@@ -14,7 +14,7 @@ from typing import Any
 import fastlock
 from fastlock import _impl, aio
 
-from .rivals import HOST, TTL, Refused
+from .rivals import HOST, TTL, RedisAioLock, RedisPyLock, Refused
 
 #: Under valgrind on a busy machine even connecting takes seconds.
 PATIENCE = {"connect_timeout": 60.0, "socket_timeout": 60.0}
@@ -89,6 +89,19 @@ class With(TryAcquire):
         return pair
 
 
+class DropIn(RedisPyLock):
+    """redis-py's ``client.lock()`` once more, after ``install()``."""
+
+    def __init__(self, port: int, script: str) -> None:
+        import redis
+
+        from fastlock.contrib import redis_py
+
+        redis_py.install()
+        timeouts = {"socket_connect_timeout": 60.0, "socket_timeout": 60.0}
+        self.client = redis.Redis(host=HOST, port=port, **timeouts)
+
+
 class AsyncTryAcquire:
     """``await try_acquire`` and ``await release``."""
 
@@ -131,6 +144,17 @@ async def async_with(port: int, script: str, tasks: int) -> AsyncWith:
     return AsyncWith(client)
 
 
+async def async_drop_in(port: int, script: str, tasks: int) -> RedisAioLock:
+    """redis.asyncio's ``client.lock()`` once more, after ``install()``."""
+    from redis.asyncio import Redis
+
+    from fastlock.contrib import redis_py
+
+    redis_py.install()
+    client = Redis(host=HOST, port=port, socket_connect_timeout=60.0, socket_timeout=60.0)
+    return RedisAioLock(client)
+
+
 class Machinery:
     """No lock, no I/O: tasks that await two futures per pair, all resolved once per tick."""
 
@@ -171,5 +195,7 @@ CONTESTANTS: dict[str, Any] = {
     "fastlock-with": With,
     "fastlock-aio": async_try_acquire,
     "fastlock-aio-with": async_with,
+    "drop-in": DropIn,
+    "drop-in-aio": async_drop_in,
     "machinery": machinery,
 }

@@ -513,3 +513,31 @@ async def test_lock_class(rp: Locks) -> None:
     assert isinstance(lock.raw if rp.fl.sync else lock, rp.lock_class)
     async with lock:
         assert await lock.owned()
+
+
+@one_server
+async def test_tls(rp: Locks, tls_server: Any, certificates: Any) -> None:
+    key = rp.fl.key()
+    client = rp.redis(tls_server.uri, ssl_ca_certs=certificates.ca)
+    async with rp.lock(key, client=client, timeout=10) as lock:
+        assert await lock.extend(5)
+        assert tls_server.admin.get(key) == lock.local.token
+    assert not tls_server.admin.exists(key)
+
+
+@one_server
+async def test_many_at_once_exclude_each_other(rp: Locks) -> None:
+    key, inside, most = rp.fl.key(), [], []
+    shared = rp.lock(key, timeout=30, sleep=0.001)
+
+    async def body(lock: Any) -> None:
+        for _ in range(5):
+            async with lock:
+                inside.append(1)
+                await rp.fl.sleep(0)
+                most.append(len(inside))
+                inside.pop()
+
+    mine = [rp.lock(key, timeout=30, sleep=0.001) for _ in range(5)]
+    await rp.fl.together(body(lock) for lock in [*mine, shared, shared])
+    assert most == [1] * 35

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import lru_cache
 from typing import Any
 
 from redis.exceptions import LockError
@@ -23,6 +24,12 @@ Number = float | int
 
 #: The deadline of a lease whose token was set by hand: when it ends is not known here.
 UNKNOWN = float("-inf")
+
+
+@lru_cache(maxsize=256)
+def _rounded_up(seconds: Number) -> int:
+    # 1.1 * 1000 is 1100.0000000000002: rounding up must not make that 1101.
+    return math.ceil(round(seconds * 1000, 6))
 
 
 class Everywhere:
@@ -89,13 +96,13 @@ class Held:
         return ms
 
     def _milliseconds(self, seconds: Number, what: str) -> int:
-        if not math.isfinite(seconds):
+        try:
+            return _rounded_up(seconds)
+        except (ValueError, OverflowError):  # NaN, infinite
             raise LockError(
                 f"{what}={seconds!r} for {self.name!r} is not a number of seconds",
                 lock_name=self.name,
-            )
-        # 1.1 * 1000 is 1100.0000000000002: rounding up must not make that 1101.
-        return math.ceil(round(seconds * 1000, 6))
+            ) from None
 
     def _until(self, blocking: bool, blocking_timeout: Number | None) -> float | None:
         """When no more time is to be spent on lost connections."""
@@ -161,7 +168,8 @@ class Held:
     def _forget(self, token: bytes) -> None:
         """It is released, or no longer ours. What another task has acquired since stays."""
         self._hide(token)
-        for place in (self.local, self._mine()):
+        local, mine = self.local, self._mine()
+        for place in (local,) if mine is local else (local, mine):
             for name in ("lease", "given", "unsure"):
                 lease = getattr(place, name)
                 if lease is not None and lease.pair[1] == token:
