@@ -40,6 +40,7 @@ def _nothing_stays_installed() -> Iterator[None]:
     yield
     uninstall()
     drop_in.close()
+    assert now() == BEFORE
 
 
 def now() -> list[Any]:
@@ -100,15 +101,18 @@ def test_for_a_while_and_nested() -> None:
     assert installed()
 
 
-def test_somebody_else_s_replacement_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_else_s_replacement_is_left_alone() -> None:
     class Other(THEIRS["sync"]):
         pass
 
     install()
-    monkeypatch.setattr(redis.client, "Lock", Other)
-    uninstall()
-    assert redis.client.Lock is Other
-    assert redis.lock.Lock is THEIRS["sync"]
+    redis.client.Lock = Other
+    try:
+        uninstall()
+        assert redis.client.Lock is Other
+        assert redis.lock.Lock is THEIRS["sync"]
+    finally:
+        redis.client.Lock = THEIRS["sync"]
 
 
 def test_others_go_on_with_redis_py_s_own(caplog: pytest.LogCaptureFixture) -> None:
@@ -238,7 +242,7 @@ async def test_every_loop_has_its_own_and_ends_it(rp: Locks) -> None:
     """A lock object may go from loop to loop, as in asyncio.run() after asyncio.run()."""
     name, key = name_of(rp), rp.fl.key()
     client = redis.asyncio.Redis.from_url(rp.fl.server.uri, client_name=name)
-    lock = rp.lock(key, client=client, timeout=30)
+    lock = rp.lock(key, client=client, timeout=30, thread_local=False)  # each has a thread, too
     seen = []
 
     async def first() -> None:
