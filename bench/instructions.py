@@ -13,7 +13,7 @@ from .servers import Server
 from .specs import named
 
 SHORT = "c-sockets c-hiredis c-hiredis-format fastlock fastlock-pure redis-py+hiredis"
-FULL = SHORT + " fastlock-with fastlock-aio fastlock-uvloop redis-py redis-aio"
+FULL = SHORT + " fastlock-with drop-in fastlock-aio fastlock-uvloop redis-py redis-aio"
 #: Enough for CPython to have specialised its bytecode before the shorter run ends.
 LESS, MORE = 300, 1300
 

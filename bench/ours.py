@@ -14,7 +14,15 @@ from typing import Any
 import fastlock
 from fastlock import _impl, aio
 
-from .rivals import HOST, TTL, Refused, component_pair, opened_component
+from .rivals import (
+    HOST,
+    TTL,
+    RedisAioLock,
+    RedisPyLock,
+    Refused,
+    component_pair,
+    opened_component,
+)
 
 #: Under valgrind on a busy machine even connecting takes seconds.
 PATIENCE = {"connect_timeout": 60.0, "socket_timeout": 60.0}
@@ -101,6 +109,19 @@ class Component:
         return component_pair(self.lock, key)
 
 
+class DropIn(RedisPyLock):
+    """redis-py's ``client.lock()`` once more, after ``install()``."""
+
+    def __init__(self, port: int, script: str) -> None:
+        import redis
+
+        from fastlock.contrib import redis_py
+
+        redis_py.install()
+        timeouts = {"socket_connect_timeout": 60.0, "socket_timeout": 60.0}
+        self.client = redis.Redis(host=HOST, port=port, **timeouts)
+
+
 class AsyncTryAcquire:
     """``await try_acquire`` and ``await release``."""
 
@@ -141,6 +162,17 @@ async def async_with(port: int, script: str, tasks: int) -> AsyncWith:
     client = aio.Client(uri(port), **PATIENCE)
     await client.ping()
     return AsyncWith(client)
+
+
+async def async_drop_in(port: int, script: str, tasks: int) -> RedisAioLock:
+    """redis.asyncio's ``client.lock()`` once more, after ``install()``."""
+    from redis.asyncio import Redis
+
+    from fastlock.contrib import redis_py
+
+    redis_py.install()
+    client = Redis(host=HOST, port=port, socket_connect_timeout=60.0, socket_timeout=60.0)
+    return RedisAioLock(client)
 
 
 class Machinery:
@@ -184,5 +216,7 @@ CONTESTANTS: dict[str, Any] = {
     "fastlock-component": Component,
     "fastlock-aio": async_try_acquire,
     "fastlock-aio-with": async_with,
+    "drop-in": DropIn,
+    "drop-in-aio": async_drop_in,
     "machinery": machinery,
 }

@@ -43,6 +43,9 @@ _ALL = [
         "fastlock-component-pure", "pip-services4, Python core", python="fastlock-component",
         env=PURE, needs="fastlock.contrib.pip_services4",
     ),
+    Spec("drop-in", "redis-py's lock(), installed", python="drop-in", env=COMPILED, needs="redis"),
+    Spec("drop-in-pure", "on the Python core", python="drop-in", env=PURE, needs="redis"),
+    Spec("drop-in-aio", "asyncio, installed", python="drop-in-aio", env=COMPILED, needs="redis"),
     # rivals
     Spec("redis-py+hiredis", "redis-py Lock", python="redis-py", needs="redis, hiredis"),
     Spec("redis-py", "redis-py Lock, no hiredis", python="redis-py", env=NO_HIREDIS),

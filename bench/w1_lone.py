@@ -15,7 +15,7 @@ SHORT = (
     " fastlock fastlock-with fastlock-pure redis-py+hiredis redis-py"
 )
 FULL = (
-    SHORT + " redis-py-raw valkey-py python-redis-lock pottery"
+    SHORT + " drop-in drop-in-pure redis-py-raw valkey-py python-redis-lock pottery"
     " fastlock-aio fastlock-aio-pure fastlock-uvloop redis-aio redis-aio-uvloop coredis"
 )
 RIVAL, LIMIT = "redis-py+hiredis", "c-hiredis"

@@ -9,7 +9,7 @@ from .servers import Server
 from .specs import named
 
 SHORT = "c-threads c-depth fastlock fastlock-pure redis-py+hiredis"
-FULL = SHORT + " fastlock-with redis-py valkey-py python-redis-lock pottery"
+FULL = SHORT + " fastlock-with drop-in redis-py valkey-py python-redis-lock pottery"
 RIVAL, LIMIT = "redis-py+hiredis", "c-threads"
 
 

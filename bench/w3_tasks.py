@@ -13,7 +13,7 @@ from .specs import named
 SHORT = (
     "c-depth machinery fastlock-aio fastlock-aio-pure redis-aio fastlock-uvloop redis-aio-uvloop"
 )
-FULL = SHORT + " machinery-uvloop fastlock-aio-with coredis"
+FULL = SHORT + " machinery-uvloop fastlock-aio-with drop-in-aio coredis"
 RIVAL, LIMIT = "redis-aio", "machinery"
 
 

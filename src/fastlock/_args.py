@@ -11,6 +11,9 @@ from .errors import ConfigError
 SHORTEST_TTL = 0.01
 LONGEST = 10 * 366 * 86400.0  # ten years, in seconds
 LONGEST_KEY = 64 * 1024
+#: On the wire, in ms: a lock that ends by release only. No ttl that a caller of the native
+#: API may give becomes this; contrib.redis_py asks for it by name.
+NO_EXPIRY = 0
 LARGEST_BATCH = 10**6
 SURELY_SHORT = 1024  # with any prefix: Config bounds it far below LONGEST_KEY
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
+from ._args import NO_EXPIRY
 from ._tokens import label_of
 from .errors import ServerError, TransportError
 
@@ -49,6 +50,7 @@ class Script:
 
 _RELEASE = Script("release")
 _EXTEND = Script("extend")
+_EXTEND_BY = Script("extend_by")
 _ASK = Script("ask")
 _ASK_ALL = Script("ask_all")
 
@@ -91,13 +93,24 @@ class Commands:
 
     # -- one key
 
+    def acquire_unending(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        """``acquire`` without any ttl, for NO_EXPIRY: a lock that ends by release only."""
+        return self.pack(b"SET", key, token, b"NX")
+
     def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
-        """Take it or tell who has it. Answered by ``asked``."""
+        """Take it or tell who has it; ``ttl`` in ms or NO_EXPIRY. Answered by ``asked``."""
         return self._eval(_ASK, 1, key, token, ttl)
 
     def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """Compare-and-extend; ``ttl`` in ms from now. Answered by ``extended``."""
         return self._eval(_EXTEND, 1, key, token, ttl)
+
+    def extend_by(self, key: bytes, token: bytes, more: int) -> bytes:
+        """Compare-and-add to what is left; ``more`` in ms, may be negative.
+
+        The new ttl in ms, or 0 not ours, -1 it has no ttl, -2 nothing would be left.
+        """
+        return self._eval(_EXTEND_BY, 1, key, token, more)
 
     def adopt(self, key: bytes) -> bytes:
         """Remaining ttl in ms, then the token: two replies, in this order.
@@ -176,6 +189,8 @@ class _Native(Commands):
         return self.release_many(pairs)
 
     def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        if ttl == NO_EXPIRY:
+            return self.pack(b"SET", key, token, b"NX", b"GET")
         return self.pack(b"SET", key, token, b"NX", b"GET", b"PX", ttl)
 
     def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from ._args import NO_EXPIRY
 from ._commands import (
     OURS,
     TAKEN,
@@ -42,6 +43,9 @@ from .errors import (
     ServerError,
     TransportError,
 )
+
+#: A first try, which needs no spelling out; answered by ``acquired``.
+_PLAIN = ("acquire", "acquire_unending")
 
 T = TypeVar("T")
 Op = Generator[Any, Any, T]
@@ -136,7 +140,7 @@ class Claim(Generic[L]):
         self.generation = generation  # of processes: another one's claim is not ours
         self.keys = keys  # as the caller wrote them
         self.pairs = pairs
-        self.ttl = ttl  # ms
+        self.ttl = ttl  # ms, or NO_EXPIRY
         self.until = until  # s; None: no deadline
         self.retries = retries
         self.make = make
@@ -144,6 +148,10 @@ class Claim(Generic[L]):
 
     def lease(self, index: int, sent_at: float) -> L:
         return self.make(self.keys[index], self.pairs[index], self.ttl, deadline(sent_at, self.ttl))
+
+    def last_trace(self, now: float) -> float:
+        """Until when the server may still hold what was sent by ``now``."""
+        return now + (float("inf") if self.ttl == NO_EXPIRY else self.ttl / 1000)
 
 
 def deadline(sent_at: float, ttl: int) -> float:
@@ -157,7 +165,12 @@ def deadline(sent_at: float, ttl: int) -> float:
 
 def span(ttl: int) -> float:
     """Seconds from the sending to the deadline."""
-    return ttl / 1000 - (ttl / 100_000 + 0.002)
+    return float("inf") if ttl == NO_EXPIRY else ttl / 1000 - margin(ttl)
+
+
+def margin(ttl: float) -> float:
+    """Seconds by which a deadline is earlier than ``ttl`` ms."""
+    return ttl / 100_000 + 0.002
 
 
 # ------------------------------------------------------------------ one exchange
@@ -169,7 +182,7 @@ def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, An
     A refusal that will pass is a failure to reach a working server: TransportError.
     """
     reply: Any = error
-    if wants_spelling_out(error) and call.verb != "acquire":  # which is spelled out anyway
+    if wants_spelling_out(error) and call.verb not in _PLAIN:
         call.spelled_out = True
         sent_at, (reply,) = yield call
         if lacks_command(error):
@@ -219,13 +232,13 @@ def force_release(wire: bytes, key: str | bytes, retries: int) -> Op[bool]:
 
 def try_acquire(claim: Claim[L]) -> Op[L | None]:
     """One try: the lease, or None when somebody else has the lock."""
-    lease, _, _ = yield from _try(claim, "acquire")
+    lease, _, _ = yield from _try(claim, _PLAIN[claim.ttl == NO_EXPIRY])
     return lease
 
 
 def acquire(claim: Claim[L]) -> Op[L]:
     """Tries until the lock is ours or the claim's deadline has passed."""
-    verb = "acquire"
+    verb = _PLAIN[claim.ttl == NO_EXPIRY]
     until = claim.until
     while True:
         lease, refused_at, holder = yield from _try(claim, verb)
@@ -269,7 +282,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
             failures += 1
             yield from back_off(claim, failures, until, error, first is not None)
             continue
-        found = acquired(reply) if verb == "acquire" else asked(reply, token)
+        found = asked(reply, token) if verb == "ask" else acquired(reply)
         if found is TAKEN:
             return claim.lease(0, sent_at), sent_at, ""
         if found is OURS:
@@ -309,7 +322,7 @@ def recognised(claim: Claim[L], index: int, first: float | None) -> Op[L | None]
     """
     now = yield Now()
     lease = claim.lease(index, now if first is None else first)
-    if first is not None and now < lease.deadline:
+    if now < lease.deadline and (first is not None or claim.ttl == NO_EXPIRY):
         return lease
     try:
         yield from extend(lease, claim.ttl, claim.retries, now)
@@ -444,7 +457,7 @@ def adopt(
             yield Backoff(failures, None)
             continue
         left, token = (checked(reply, key) for reply in replies)
-        if token != pair[1] or left == -2:  # -2: it was not there a moment before
+        if token != pair[1] or left in (-2, 0):  # -2: it was not there a moment before
             raise LockLost(f"{key!r} is not held by that token", key)
         if left == -1:  # a lock without ttl, made by another library
             return make(key, pair, 0, float("inf"))

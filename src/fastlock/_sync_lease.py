@@ -10,11 +10,13 @@ which goes through operations.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _args, _fork, _ops
 from ._clock import clock
+from ._ops import Op
 from ._resp import Reentered
 from .errors import FastlockError, TransportError
 from .lease import BaseLease, add_note, lost_at_exit, make
@@ -127,12 +129,14 @@ class Lease(BaseLease):
         LockError in a forked child. One extension of a lease at a time.
         """
         self._check_process()
-        milliseconds = _args.milliseconds(self.ttl if ttl is None else ttl)
+        self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
+
+    def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
         with self._turn or _first_turn(self):
             if self.over:
                 raise lost_at_exit(self)
             client = self._client
-            client._drive(_ops.extend(self, milliseconds, client._retries, clock()))
+            client._drive(operation(self, milliseconds, client._retries, clock()))
 
     def __enter__(self) -> Lease:
         return self

@@ -354,7 +354,7 @@ class Client:
         background until it is certain or the ttl has ended.
         """
         if claim.maybe and claim.generation == _fork.generation:
-            self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
+            self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()))
 
     def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
         link = self._server.alive()
@@ -422,14 +422,16 @@ class Lease(BaseLease):
         LockError in a forked child. One extension of a lease at a time.
         """
         self._check_process()
-        milliseconds = _args.milliseconds(self.ttl if ttl is None else ttl)
+        await self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
+
+    async def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:
             if self.over:
                 raise lost_at_exit(self)
             client = self._client
-            await client._drive(_ops.extend(self, milliseconds, client._retries, clock()))
+            await client._drive(operation(self, milliseconds, client._retries, clock()))
 
     async def __aenter__(self) -> Lease:
         return self

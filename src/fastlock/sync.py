@@ -379,7 +379,7 @@ class Client:
         background until it is certain or the ttl has ended.
         """
         if claim.maybe and claim.generation == _fork.generation:
-            self._give_back_pairs(list(claim.maybe), clock() + claim.ttl / 1000)
+            self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()))
 
     def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
         link = self._server.ready()

@@ -127,6 +127,26 @@ def test_where_scripts_are_forbidden_too_the_command_is_what_the_error_names() -
     assert not lease.over
 
 
+def test_a_token_found_in_its_last_instant_is_not_adopted() -> None:
+    for left in (-2, 0):
+        op = _ops.adopt("k", (b"k", b"t"), 3, Held)
+        op.send(None)
+        with pytest.raises(fastlock.LockLost):
+            op.send((10.0, [left, b"t"]))
+
+
+def test_a_lock_without_end_is_recognised_without_an_extension() -> None:
+    unending = claim()
+    unending.ttl = 0
+    op = _ops.try_acquire(unending)
+    assert op.send(None).verb == "acquire_unending"
+    assert op.throw(lost(10.0)).failures == 1
+    assert op.send(11.0).verb == "ask"
+    assert type(op.send((11.0, [b"t0"]))) is Now
+    assert result(op, 11.0).deadline == float("inf")
+    assert unending.last_trace(12.0) == float("inf")
+
+
 def test_a_forbidden_key_is_no_forbidden_command() -> None:
     op = _ops.release(Held("k", (b"k", b"t"), TTL, 200.0), 3)
     op.send(None)
