@@ -26,6 +26,10 @@ from ._resp import (
 from .errors import ProtocolError, ServerError
 
 _CRLF = b"\r\n"
+#: What mostly comes, and alone: the answers to one try and one release.
+_USUAL = {b"+OK\r\n": b"OK", b":1\r\n": 1, b":0\r\n": 0, b"$-1\r\n": None, b"_\r\n": None}
+_MOST_HEADS = 1024
+_HEADS = [b"$%d\r\n" % size for size in range(_MOST_HEADS)]  # formatting bytes is slow
 _NOTHING = (None, None, None)
 _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 _INT64 = range(-(2**63), 2**63)
@@ -63,35 +67,39 @@ def prepare(*parts: bytes | int | type) -> Callable[..., bytes]:
     as ``pack``.
     """
     kinds: list[type] = []
-    text = b"*%d\r\n" % len(parts)
+    texts = [b"*%d\r\n" % len(parts)]  # before, between and behind the holes
     for part in parts:
         if part is bytes or part is int:
             if len(kinds) == 3:
                 raise TypeError("a prepared command has at most 3 holes")
             kinds.append(part)
-            text += b"$%d\r\n%b\r\n"
+            texts.append(b"\r\n")
         else:
-            text += pack(part)[4:].replace(b"%", b"%%")  # type: ignore[arg-type]
+            texts[-1] += pack(part)[4:]  # type: ignore[arg-type]
     holes = len(kinds)
+    first_text = texts[0]
 
     def fill(
         first: bytes | int | None = None,
         second: bytes | int | None = None,
         third: bytes | int | None = None,
     ) -> bytes:
-        values: list[Any] = []
         given = (first, second, third)
-        for value, kind in zip(given, kinds, strict=False):
-            if type(value) is not kind:
+        filled = [first_text]
+        for i in range(holes):
+            value = given[i]
+            if type(value) is not kinds[i]:
                 raise TypeError(PACK_TYPES)
             if type(value) is int:
                 if value not in _INT64:
                     raise OverflowError(PACK_TYPES)
-                value = b"%d" % value
-            values += (len(value), value)  # type: ignore[arg-type]
+                value = str(value).encode()
+            size = len(value)  # type: ignore[arg-type]
+            head = _HEADS[size] if size < _MOST_HEADS else b"$%d\r\n" % size
+            filled += (head, value, texts[i + 1])  # type: ignore[arg-type]
         if given[holes:] != _NOTHING[holes:]:
             raise TypeError(PACK_TYPES)
-        return text % tuple(values)
+        return b"".join(filled)
 
     return fill
 
@@ -103,12 +111,12 @@ def numbered(prefix: bytes, suffix: bytes) -> Callable[[], bytes]:
     """
     numbers = count(1)
     if not _FREE_THREADED:  # where itertools.count is atomic
-        return lambda: b"%b%x%b" % (prefix, next(numbers), suffix)
+        return lambda: prefix + hex(next(numbers))[2:].encode() + suffix
     mutex = threading.Lock()
 
     def one_more() -> bytes:
         with mutex:
-            return b"%b%x%b" % (prefix, next(numbers), suffix)
+            return prefix + hex(next(numbers))[2:].encode() + suffix
 
     return one_more
 
@@ -202,6 +210,10 @@ class Decoder:
             raise TypeError(FEED_TYPE)
         if self._failed:
             raise ProtocolError(MALFORMED)
+        if not self._rest and not self._stack:
+            usual = _USUAL.get(data, _USUAL)
+            if usual is not _USUAL:
+                return [usual]
         replies: list[Any] = []
         try:
             self._parse(self._rest + data if self._rest else data, replies)
@@ -229,7 +241,8 @@ class Decoder:
             value: Any
             if kind == 43 or kind == 45:  # + -
                 left -= len(line)
-                if left < 0 or b"\r" in line or b"\n" in line:
+                # find, for "in" costs CPython an exception first
+                if left < 0 or line.find(b"\r") >= 0 or line.find(b"\n") >= 0:
                     raise _Malformed
                 value = line if kind == 43 else ServerError(line.decode("utf-8", "replace"))
             elif kind == 36 or kind == 61:  # $ =

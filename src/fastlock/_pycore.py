@@ -50,11 +50,16 @@ PATIENCE = 0.25
 FLUSH_AT_ONCE = 16
 CHUNK = 65536
 
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # an enumeration's name is slow to look up
+
 _NEW, _WAITING, _DONE, _FAILED, _ABANDONED = range(5)
 
 
 class _Place:
-    """One caller's place in the order of answers. Fields change under the mutex."""
+    """One caller's place in the order of answers. Fields change under the mutex.
+
+    Most callers lead and never sleep, so the gate is made for the first that must.
+    """
 
     __slots__ = ("begin", "entering", "gate", "replies", "state", "told", "want")
 
@@ -65,11 +70,10 @@ class _Place:
         self.entering = False  # its owner is in the middle of queueing it
         self.state = _NEW
         self.told = False  # the gate was opened and its owner has not yet looked
-        self.gate = threading.Lock()  # closed while its owner sleeps
-        self.gate.acquire()
+        self.gate: threading.Lock | None = None  # closed while its owner sleeps
 
     def wake(self) -> None:
-        if not self.told:
+        if self.gate is not None and not self.told:
             self.told = True
             self.gate.release()
 
@@ -109,7 +113,7 @@ class Pipe:
         self._inside: set[_Place] = set()  # calls under way; a broken Pipe's last one closes it
         self._places: deque[_Place] = deque()  # unanswered, oldest first
         self._out: list[bytes] = []  # queued, not yet taken by a writer
-        self._wire = memoryview(b"")  # taken, being written
+        self._wire: bytes | memoryview = b""  # taken, being written
         self._queued = 0  # stream offsets, in bytes
         self._written = 0
         self._reason: str | None = None  # why the Pipe ended; None while it works
@@ -263,9 +267,15 @@ class Pipe:
             _close_descriptor(self._sock)
 
     def _take_lead(self, place: _Place) -> bool:
-        """Whether this thread is the leader now, for ``place`` still waits and nobody else is."""
+        """Whether this thread is the leader now; if another is, ``place`` has a gate."""
         with self._mutex:
-            if place.state != _WAITING or self._leader:
+            if place.state != _WAITING:
+                return False
+            if self._leader:
+                if place.gate is None:
+                    gate = threading.Lock()
+                    gate.acquire()
+                    place.gate = gate
                 return False
             self._leader = threading.get_ident()
             return True
@@ -281,7 +291,7 @@ class Pipe:
             self._flush()
         # Not longer: whoever was woken to lead may be running a signal handler.
         patience = min(remaining, PATIENCE)
-        if place.state == _WAITING and place.gate.acquire(timeout=patience):
+        if place.state == _WAITING and place.gate and place.gate.acquire(timeout=patience):
             place.told = False
 
     def _lead(self, place: _Place, deadline: float) -> None:
@@ -315,11 +325,12 @@ class Pipe:
                         return True
                     self._writer = threading.get_ident()
                     if not self._wire:
-                        self._wire = memoryview(b"".join(self._out))
+                        self._wire = b"".join(self._out)
                         self._out.clear()
-                wrote = self._send(self._wire)
+                wire = self._wire
+                wrote = self._send(wire)
                 self._written += wrote
-                self._wire = self._wire[wrote:]
+                self._wire = b"" if wrote == len(wire) else memoryview(wire)[wrote:]
                 self._writer = 0
                 if not wrote:
                     return False
@@ -335,11 +346,11 @@ class Pipe:
                 self.abort("a caller was interrupted while it wrote for all")
             raise
 
-    def _send(self, view: memoryview) -> int:
+    def _send(self, data: bytes | memoryview) -> int:
         try:
             if self._plain:
-                return self._sock.send(view, socket.MSG_DONTWAIT)
-            return self._sock.send(view)
+                return self._sock.send(data, _DONTWAIT)
+            return self._sock.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
 
