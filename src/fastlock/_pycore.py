@@ -61,10 +61,12 @@ class _Place:
     Most callers lead and never sleep, so the gate is made for the first that must.
     """
 
-    __slots__ = ("begin", "entering", "gate", "replies", "state", "told", "want")
+    __slots__ = ("begin", "entering", "gate", "number", "replies", "state", "told", "usual", "want")
 
-    def __init__(self, want: int) -> None:
+    def __init__(self, want: int, usual: int | None = None) -> None:
         self.want = want
+        self.usual = usual  # a deferred command's usual answer; None: any other place
+        self.number = 0  # of a deferred command, from 1
         self.replies: list[Any] = []
         self.begin = 0  # stream offset of the first byte
         self.entering = False  # its owner is in the middle of queueing it
@@ -116,6 +118,9 @@ class Pipe:
         self._wire: bytes | memoryview = b""  # taken, being written
         self._queued = 0  # stream offsets, in bytes
         self._written = 0
+        self._deferred = 0  # numbers given out
+        self._settled = 0  # the highest one that is answered
+        self._odd: deque[tuple[int, Any]] = deque()  # unusual answers to deferred commands
         self._reason: str | None = None  # why the Pipe ended; None while it works
 
     # -- for callers
@@ -130,9 +135,15 @@ class Pipe:
         """How many calls have not been answered yet, abandoned ones included."""
         return len(self._places)
 
+    @property
+    def settled(self) -> int:
+        """The number of the latest deferred command that is answered; 0 if none is."""
+        return self._settled
+
     def call(self, data: bytes, count: int, timeout: float) -> list[Any]:
         """Send ``data`` (whole commands) and return their ``count`` replies, in order.
 
+        Without data and with count 0 it waits until all that came before is answered.
         Blocks at most ``timeout`` seconds. Raises TransportError: ``sent`` says
         whether the server may have seen a byte, ``replies`` what had arrived of the
         answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
@@ -168,17 +179,24 @@ class Pipe:
 
         Raises TransportError when the Pipe has ended.
         """
-        place = _Place(count)
-        try:
-            self._enter(place, data)
-            if self._plain or self._take_lead(place):
-                self._flush()
-        finally:
-            try:
-                self._leave(place)
-            except BaseException:  # an interrupt: leaving twice does no harm
-                self._leave(place)
-                raise
+        self._send_off(_Place(count), data)
+
+    def defer(self, data: bytes, usual: int) -> int:
+        """Send one command without waiting; the command's number, counted from 1.
+
+        The answer is forgotten if it is the integer ``usual``, else kept for ``odd()``.
+        Raises TransportError when the Pipe has ended.
+        """
+        place = _Place(1, usual)
+        self._send_off(place, data)
+        return place.number
+
+    def odd(self) -> list[tuple[int, Any]]:
+        """Take the unusual answers to deferred commands: (number, reply) each, oldest first."""
+        found = []
+        while self._odd:
+            found.append(self._odd.popleft())
+        return found
 
     def abort(self, reason: str) -> None:
         """End the connection at once, by RST where TCP allows; callers get ``reason``."""
@@ -202,6 +220,19 @@ class Pipe:
 
     # -- bookkeeping
 
+    def _send_off(self, place: _Place, data: bytes) -> None:
+        """Queue and write, and do not wait for the answer."""
+        try:
+            self._enter(place, data)
+            if self._plain or self._take_lead(place):
+                self._flush()
+        finally:
+            try:
+                self._leave(place)
+            except BaseException:  # an interrupt: leaving twice does no harm
+                self._leave(place)
+                raise
+
     def _enter(self, place: _Place, data: bytes) -> None:
         if type(data) is not bytes:
             raise TypeError("a Pipe sends bytes")
@@ -216,9 +247,15 @@ class Pipe:
             place.begin = self._queued
             place.state = _WAITING
             self._inside.add(place)
-            self._queued += len(data)
-            self._out.append(data)
-            self._places.append(place)
+            if place.usual is not None:
+                self._deferred += 1
+                place.number = self._deferred
+            if place.want or self._places:
+                self._queued += len(data)
+                self._out.append(data)
+                self._places.append(place)
+            else:
+                place.state = _DONE
             self._busy = 0
             place.entering = False
 
@@ -387,10 +424,13 @@ class Pipe:
                 if not places:
                     self._fail("the server answered what nobody had asked")
                     break
-                place = places[0]
-                place.replies.append(reply)
-                if len(place.replies) == place.want:
-                    places.popleft()
+                places[0].replies.append(reply)
+                while places and len(places[0].replies) == places[0].want:
+                    place = places.popleft()
+                    if place.number:
+                        if type(reply) is not int or reply != place.usual:
+                            self._odd.append((place.number, reply))
+                        self._settled = place.number
                     if place.state == _WAITING:
                         place.state = _DONE
                         place.wake()
