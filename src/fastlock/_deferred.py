@@ -140,7 +140,8 @@ class Deferred:
                     self._thread = thread
 
     def _run(self) -> None:
-        idle, oldest = 0, None
+        idle = 0
+        oldest: Any = None
         while idle <= PATIENT and not self._over.wait(TICK):
             self._collect()
             try:
