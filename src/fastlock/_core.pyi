@@ -2,7 +2,7 @@ from socket import socket
 from typing import Any, Final, final
 
 from ._codec import Decoder as Decoder
-from ._codec import numbered as numbered
+from ._codec import Numbered as Numbered
 from ._codec import pack as pack
 from ._codec import prepare as prepare
 

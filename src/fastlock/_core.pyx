@@ -30,11 +30,11 @@ from fastlock._hiredis cimport REDIS_REPLY_INTEGER, REDIS_REPLY_PUSH
 import os
 import threading
 
-from ._codec import Decoder, numbered, pack, prepare
+from ._codec import Decoder, Numbered, pack, prepare
 from ._resp import MALFORMED
 from .errors import TransportError
 
-__all__ = ["Decoder", "Pipe", "clock", "name", "numbered", "pack", "prepare"]
+__all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name = "cython"
 

@@ -51,8 +51,8 @@ class Core:
     name: str
     clock: Callable[[], float]
     pack: Callable[..., bytes]
-    prepare: Callable[..., Callable[..., bytes]]
-    numbered: Callable[[bytes, bytes], Callable[[], bytes]]
+    prepare: Callable[..., Any]
+    numbered: Callable[[bytes, bytes], Any]
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
@@ -68,7 +68,7 @@ def load(name: str) -> Core:
         clock=module.clock,
         pack=module.pack,
         prepare=module.prepare,
-        numbered=module.numbered,
+        numbered=module.Numbered,
         decoder=decoder,
         pipe=module.Pipe,
         tls_pipe=lambda sock: python.Pipe(sock, decoder()),

@@ -59,15 +59,58 @@ def pack(*args: bytes | int) -> bytes:
     return b"".join(parts)
 
 
-def prepare(*parts: bytes | int | type) -> Callable[..., bytes]:
-    """One command with holes: a function that packs it around the values for them.
+class Prepared:
+    """A command with holes; see ``prepare``."""
+
+    __slots__ = ("_kinds", "_texts")
+
+    def __init__(self, texts: list[bytes], kinds: list[type]) -> None:
+        self._texts = texts  # before, between and behind the holes
+        self._kinds = kinds
+
+    def fill(
+        self,
+        first: bytes | int | None = None,
+        second: bytes | int | None = None,
+        third: bytes | int | None = None,
+    ) -> bytes:
+        """The command with these values, packed. Raises as ``pack``."""
+        texts = self._texts
+        given = (first, second, third)
+        filled = [texts[0]]
+        hole = 0
+        for kind in self._kinds:
+            value = given[hole]
+            hole += 1
+            if type(value) is not kind:
+                raise TypeError(PACK_TYPES)
+            if type(value) is int:
+                if value not in _INT64:
+                    raise OverflowError(PACK_TYPES)
+                value = str(value).encode()
+            size = len(value)  # type: ignore[arg-type]
+            head = _HEADS[size] if size < _MOST_HEADS else b"$%d\r\n" % size
+            filled += (head, value, texts[hole])  # type: ignore[arg-type]
+        if given[hole:] != _NOTHING[hole:]:
+            raise TypeError(PACK_TYPES)
+        return b"".join(filled)
+
+    def many(
+        self, pairs: list[tuple[bytes | int, bytes | int]], third: bytes | int | None = None
+    ) -> bytes:
+        """One after the other, with each pair as first and second value and the same third."""
+        fill = self.fill
+        return b"".join([fill(first, second, third) for first, second in pairs])
+
+
+def prepare(*parts: bytes | int | type) -> Prepared:
+    """One command with holes, ``fill(values...)`` and ``many(pairs, third)`` pack it.
 
     ``parts`` are what ``pack`` takes; the types ``bytes`` and ``int`` among them, 3 at
-    most, stand for values to come, which the function takes in their order. It raises
-    as ``pack``.
+    most, stand for values to come.
     """
     kinds: list[type] = []
-    texts = [b"*%d\r\n" % len(parts)]  # before, between and behind the holes
+    texts = [b"*%d\r\n" % len(parts)]
     for part in parts:
         if part is bytes or part is int:
             if len(kinds) == 3:
@@ -76,49 +119,34 @@ def prepare(*parts: bytes | int | type) -> Callable[..., bytes]:
             texts.append(b"\r\n")
         else:
             texts[-1] += pack(part)[4:]  # type: ignore[arg-type]
-    holes = len(kinds)
-    first_text = texts[0]
-
-    def fill(
-        first: bytes | int | None = None,
-        second: bytes | int | None = None,
-        third: bytes | int | None = None,
-    ) -> bytes:
-        given = (first, second, third)
-        filled = [first_text]
-        for i in range(holes):
-            value = given[i]
-            if type(value) is not kinds[i]:
-                raise TypeError(PACK_TYPES)
-            if type(value) is int:
-                if value not in _INT64:
-                    raise OverflowError(PACK_TYPES)
-                value = str(value).encode()
-            size = len(value)  # type: ignore[arg-type]
-            head = _HEADS[size] if size < _MOST_HEADS else b"$%d\r\n" % size
-            filled += (head, value, texts[i + 1])  # type: ignore[arg-type]
-        if given[holes:] != _NOTHING[holes:]:
-            raise TypeError(PACK_TYPES)
-        return b"".join(filled)
-
-    return fill
+    return Prepared(texts, kinds)
 
 
-def numbered(prefix: bytes, suffix: bytes) -> Callable[[], bytes]:
-    """A function that gives ``prefix``, the next number from 1 on in hex, ``suffix``.
+class Numbered:
+    """Prefix, a number in hex, suffix: ``next()`` counts from 1.
 
     Any thread may call it; no two calls give the same bytes.
     """
-    numbers = count(1)
-    if not _FREE_THREADED:  # where itertools.count is atomic
-        return lambda: prefix + hex(next(numbers))[2:].encode() + suffix
-    mutex = threading.Lock()
 
-    def one_more() -> bytes:
-        with mutex:
-            return prefix + hex(next(numbers))[2:].encode() + suffix
+    __slots__ = ("_mutex", "_numbers", "_prefix", "_suffix")
 
-    return one_more
+    def __init__(self, prefix: bytes, suffix: bytes) -> None:
+        self._prefix = prefix
+        self._suffix = suffix
+        self._numbers = count(1)
+        # itertools.count is atomic under the GIL only.
+        self._mutex = threading.Lock() if _FREE_THREADED else None
+
+    def next(self) -> bytes:
+        """One more."""
+        if self._mutex is None:
+            return self._prefix + hex(next(self._numbers))[2:].encode() + self._suffix
+        with self._mutex:
+            return self._prefix + hex(next(self._numbers))[2:].encode() + self._suffix
+
+    def many(self, count: int) -> list[bytes]:
+        """``count`` more, in order."""
+        return [self.next() for _ in range(count)]
 
 
 class _Malformed(Exception):

@@ -21,12 +21,12 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ._pycodec import Decoder, numbered, pack, prepare
+from ._pycodec import Decoder, Numbered, pack, prepare
 from ._resp import Push, Reentered
 from ._sockets import reset_on_close
 from .errors import ProtocolError, TransportError
 
-__all__ = ["Decoder", "Pipe", "clock", "name", "numbered", "pack", "prepare"]
+__all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name = "python"
 
