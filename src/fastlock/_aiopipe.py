@@ -93,6 +93,12 @@ class AsyncPipe(asyncio.Protocol):
         self.call(data, count).cancel()
         self._flush()
 
+    def defer(self, data: bytes) -> asyncio.Future[list[Any]]:
+        """As ``call``, of one command that is sent at once and not with the loop's tick."""
+        answer = self.call(data, 1)
+        self._flush()
+        return answer
+
     def abort(self, reason: str) -> None:
         """End the connection at once, by RST where TCP allows; callers get ``reason``."""
         self._fail(reason)

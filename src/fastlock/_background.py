@@ -58,4 +58,4 @@ class Background:
 
 def could_not_give_back(count: int, error: Exception) -> None:
     """Say that the ttl must do."""
-    _log.warning("%d lock(s) acquired for nobody stay until their ttl ends: %s", count, error)
+    _log.warning("%d lock(s) that nobody waits for stay until their ttl ends: %s", count, error)

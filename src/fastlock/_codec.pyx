@@ -31,7 +31,7 @@ from ._resp import (
 )
 from .errors import ProtocolError, ServerError
 
-__all__ = ["Decoder", "numbered", "pack", "prepare"]
+__all__ = ["Decoder", "Numbered", "Prepared", "pack", "prepare"]
 
 cdef size_t c_element_cost = ELEMENT_COST
 cdef size_t c_max_reply = MAX_REPLY
@@ -121,81 +121,113 @@ cdef inline unsigned long long magnitude(long long number) noexcept nogil:
 cdef enum:
     MOST_HOLES = 3
 
+# The values of one command: where their texts are, and their sizes.
+cdef struct Filling:
+    const char *texts[MOST_HOLES]
+    size_t sizes[MOST_HOLES]
+    char digits[MOST_HOLES][24]
+
 
 @cython.final
-cdef class _Prepared:
-    """A command with holes; ``fill`` is what ``prepare`` gives."""
+cdef class Prepared:
+    """A command with holes; see ``prepare``."""
     cdef bytes text                     # the parts that stay, packed
     cdef int holes
     cdef size_t stops[MOST_HOLES]       # where in ``text`` each hole is
     cdef bint numeric[MOST_HOLES]
 
     def fill(self, first=None, second=None, third=None):
-        cdef char digits[MOST_HOLES][24]
-        cdef const char *sources[MOST_HOLES]
-        cdef size_t sizes[MOST_HOLES]
-        cdef size_t total = PyBytes_GET_SIZE(self.text)
-        cdef size_t start = 0
-        cdef const char *text = PyBytes_AS_STRING(self.text)
-        cdef char *at
-        cdef int i
+        """The command with these values, packed. Raises as ``pack``."""
+        cdef Filling filling
         cdef bytes packed
-        if (
-            self.weigh(0, first, digits[0], sources, sizes)
-            + self.weigh(1, second, digits[1], sources, sizes)
-            + self.weigh(2, third, digits[2], sources, sizes)
-        ):
-            raise TypeError(PACK_TYPES)
-        for i in range(self.holes):
-            total += header_size(sizes[i]) + sizes[i] + 2
-        packed = PyBytes_FromStringAndSize(NULL, total)
-        at = PyBytes_AS_STRING(packed)
-        for i in range(self.holes):
-            memcpy(at, text + start, self.stops[i] - start)
-            at = put_header(at + (self.stops[i] - start), b'$', sizes[i])
-            start = self.stops[i]
-            memcpy(at, sources[i], sizes[i])
-            at[sizes[i]] = 13
-            at[sizes[i] + 1] = 10
-            at += sizes[i] + 2
-        memcpy(at, text + start, PyBytes_GET_SIZE(self.text) - start)
+        self.weigh(&filling, 0, first)
+        self.weigh(&filling, 1, second)
+        self.weigh(&filling, 2, third)
+        packed = PyBytes_FromStringAndSize(NULL, self.size(&filling))
+        self.write(&filling, PyBytes_AS_STRING(packed))
         return packed
 
-    cdef int weigh(
-        self, int hole, object value, char *digits, const char **sources, size_t *sizes
-    ) except -1:
-        """1: the value does not fit the hole, or there is none."""
+    def many(self, list pairs not None, third=None):
+        """One after the other, with each pair as first and second value and the same third."""
+        cdef Filling filling
+        cdef bytes packed
+        cdef size_t total = 0
+        cdef char *at
+        self.weigh(&filling, 2, third)
+        with cython.critical_section(pairs):  # it must be the same list both times
+            for first, second in pairs:
+                self.weigh(&filling, 0, first)
+                self.weigh(&filling, 1, second)
+                total += self.size(&filling)
+            packed = PyBytes_FromStringAndSize(NULL, total)
+            at = PyBytes_AS_STRING(packed)
+            for first, second in pairs:
+                self.weigh(&filling, 0, first)
+                self.weigh(&filling, 1, second)
+                at = self.write(&filling, at)
+        return packed
+
+    cdef int weigh(self, Filling *filling, int hole, object value) except -1:
+        """Note where the value's text is, and its size; an integer's is written there."""
         cdef long long number
+        cdef char *end
         if hole >= self.holes:
-            return value is not None
-        if not self.numeric[hole]:
+            if value is not None:
+                raise TypeError(PACK_TYPES)
+        elif not self.numeric[hole]:
             if not PyBytes_CheckExact(value):
-                return 1
-            sizes[hole] = PyBytes_GET_SIZE(value)
-            sources[hole] = PyBytes_AS_STRING(value)
-            return 0
-        if not PyLong_CheckExact(value):
-            return 1
-        try:
-            number = value
-        except OverflowError:
-            raise OverflowError(PACK_TYPES) from None
-        sizes[hole] = digits_of(magnitude(number), digits + 24)
-        if number < 0:
-            sizes[hole] += 1
-            digits[24 - sizes[hole]] = b'-'
-        sources[hole] = digits + 24 - sizes[hole]
+                raise TypeError(PACK_TYPES)
+            filling.sizes[hole] = PyBytes_GET_SIZE(value)
+            filling.texts[hole] = PyBytes_AS_STRING(value)
+        else:
+            if not PyLong_CheckExact(value):
+                raise TypeError(PACK_TYPES)
+            try:
+                number = value
+            except OverflowError:
+                raise OverflowError(PACK_TYPES) from None
+            end = filling.digits[hole] + 24
+            filling.sizes[hole] = digits_of(magnitude(number), end)
+            if number < 0:
+                filling.sizes[hole] += 1
+                end[-<ssize_t>filling.sizes[hole]] = b'-'
+            filling.texts[hole] = end - filling.sizes[hole]
         return 0
+
+    cdef size_t size(self, Filling *filling) noexcept:
+        cdef size_t total = PyBytes_GET_SIZE(self.text)
+        cdef int i
+        for i in range(self.holes):
+            total += header_size(filling.sizes[i]) + filling.sizes[i] + 2
+        return total
+
+    cdef char *write(self, Filling *filling, char *at) noexcept:
+        """Behind the last byte."""
+        cdef const char *text = PyBytes_AS_STRING(self.text)
+        cdef size_t start = 0
+        cdef size_t size
+        cdef int i
+        for i in range(self.holes):
+            memcpy(at, text + start, self.stops[i] - start)
+            size = filling.sizes[i]
+            at = put_header(at + (self.stops[i] - start), b'$', size)
+            start = self.stops[i]
+            memcpy(at, filling.texts[i], size)
+            at[size] = 13
+            at[size + 1] = 10
+            at += size + 2
+        size = PyBytes_GET_SIZE(self.text) - start
+        memcpy(at, text + start, size)
+        return at + size
 
 
 def prepare(*parts):
-    """One command with holes: a function that packs it around the values for them.
+    """One command with holes, ``fill(values...)`` and ``many(pairs, third)`` pack it.
 
     ``parts`` are what ``pack`` takes; the types ``bytes`` and ``int`` among them, 3 at
-    most, stand for values to come, which the function takes in their order. It raises
-    as ``pack``.
+    most, stand for values to come.
     """
-    cdef _Prepared prepared = _Prepared()
+    cdef Prepared prepared = Prepared()
     cdef bytes text = b"*%d\r\n" % len(parts)
     for part in parts:
         if part is bytes or part is int:
@@ -207,18 +239,34 @@ def prepare(*parts):
         else:
             text += pack(part)[4:]
     prepared.text = text
-    return prepared.fill
+    return prepared
 
 
 @cython.final
-cdef class _Numbered:
-    """The state of what ``numbered`` gives."""
+cdef class Numbered:
+    """Prefix, a number in hex, suffix: ``next()`` counts from 1.
+
+    Any thread may call it; no two calls give the same bytes.
+    """
     cdef bytes prefix
     cdef bytes suffix
     cdef unsigned long long count
 
+    def __cinit__(self, bytes prefix not None, bytes suffix not None):
+        self.prefix = prefix
+        self.suffix = suffix
+
     @cython.critical_section
     def next(self):
+        """One more."""
+        return self.following()
+
+    @cython.critical_section
+    def many(self, Py_ssize_t count):
+        """``count`` more, in order."""
+        return [self.following() for _ in range(count)]
+
+    cdef bytes following(self):
         cdef char digits[16]
         cdef int size = 0
         cdef unsigned long long rest
@@ -240,17 +288,6 @@ cdef class _Numbered:
         memcpy(at + before, digits + 16 - size, size)
         memcpy(at + before + size, PyBytes_AS_STRING(self.suffix), after)
         return text
-
-
-def numbered(bytes prefix not None, bytes suffix not None):
-    """A function that gives ``prefix``, the next number from 1 on in hex, ``suffix``.
-
-    Any thread may call it; no two calls give the same bytes.
-    """
-    cdef _Numbered source = _Numbered()
-    source.prefix = prefix
-    source.suffix = suffix
-    return source.next
 
 
 # ------------------------------------------------------------------ decoding

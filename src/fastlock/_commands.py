@@ -33,7 +33,7 @@ class Packing(Protocol):
     @property
     def pack(self) -> Callable[..., bytes]: ...
     @property
-    def prepare(self) -> Callable[..., Callable[..., bytes]]: ...
+    def prepare(self) -> Callable[..., Any]: ...
 
 
 class Script:
@@ -76,12 +76,14 @@ class Commands:
         self.packing = packing
         self.pack = packing.pack
         self._msetex = msetex
+        self._acquire = packing.prepare(b"SET", bytes, bytes, b"NX", b"PX", int)
+        self._release = packing.prepare(*self._release_parts())
         #: SET if absent: key, token, ttl in ms. Answered by ``acquired``.
-        self.acquire = packing.prepare(b"SET", bytes, bytes, b"NX", b"PX", int)
+        self.acquire: Callable[[bytes, bytes, int], bytes] = self._acquire.fill
         #: Compare-and-delete: key, token. 1 freed, 0 not ours.
-        self.release = packing.prepare(*self._release())
+        self.release: Callable[[bytes, bytes], bytes] = self._release.fill
 
-    def _release(self) -> tuple[Any, ...]:
+    def _release_parts(self) -> tuple[Any, ...]:
         return b"EVALSHA", _RELEASE.sha, 1, bytes, bytes
 
     def spelled_out(self) -> Commands:
@@ -137,21 +139,21 @@ class Commands:
 
     # -- many keys
 
-    def acquire_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
+    def acquire_many(self, pairs: list[Pair], ttl: int) -> bytes:
         """``acquire`` of each, in one run of bytes."""
-        acquire = self.acquire
-        return b"".join([acquire(key, token, ttl) for key, token in pairs])
+        data: bytes = self._acquire.many(pairs, ttl)
+        return data
 
     def ask_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
         """``ask`` of each."""
         return b"".join([self.ask(key, token, ttl) for key, token in pairs])
 
-    def release_many(self, pairs: Sequence[Pair]) -> bytes:
+    def release_many(self, pairs: list[Pair]) -> bytes:
         """``release`` of each."""
-        release = self.release
-        return b"".join([release(key, token) for key, token in pairs])
+        data: bytes = self._release.many(pairs)
+        return data
 
-    def give_back(self, pairs: Sequence[Pair]) -> bytes:
+    def give_back(self, pairs: list[Pair]) -> bytes:
         """``release_many`` for when nobody may look at the answers."""
         return SpelledOut(self.packing).release_many(pairs)
 
@@ -171,13 +173,13 @@ class Commands:
 class SpelledOut(Commands):
     """Scripts by their text: works on any server and loads them for the next time."""
 
-    def _release(self) -> tuple[Any, ...]:
+    def _release_parts(self) -> tuple[Any, ...]:
         return b"EVAL", _RELEASE.text, 1, bytes, bytes
 
     def _eval(self, script: Script, *args: bytes | int) -> bytes:
         return self.pack(b"EVAL", script.text, *args)
 
-    def release_many(self, pairs: Sequence[Pair]) -> bytes:
+    def release_many(self, pairs: list[Pair]) -> bytes:
         rest = Commands(self.packing).release_many(pairs[1:])  # the first has loaded the script
         return self.release(*pairs[0]) + rest
 
@@ -185,7 +187,7 @@ class SpelledOut(Commands):
 class _Native(Commands):
     """Servers with a compare-and-delete of their own."""
 
-    def give_back(self, pairs: Sequence[Pair]) -> bytes:
+    def give_back(self, pairs: list[Pair]) -> bytes:
         return self.release_many(pairs)
 
     def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
@@ -202,7 +204,7 @@ class ValkeyCommands(_Native):
 
     release_command = "DELIFEQ"
 
-    def _release(self) -> tuple[Any, ...]:
+    def _release_parts(self) -> tuple[Any, ...]:
         return b"DELIFEQ", bytes, bytes
 
 
@@ -211,7 +213,7 @@ class RedisCommands(_Native):
 
     release_command = "DELEX"
 
-    def _release(self) -> tuple[Any, ...]:
+    def _release_parts(self) -> tuple[Any, ...]:
         return b"DELEX", bytes, b"IFEQ", bytes
 
 

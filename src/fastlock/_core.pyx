@@ -26,16 +26,16 @@ from fastlock._codec cimport (
     open_codec,
     values_of,
 )
-from fastlock._hiredis cimport REDIS_REPLY_PUSH
+from fastlock._hiredis cimport REDIS_REPLY_INTEGER, REDIS_REPLY_PUSH
 
 import os
 import threading
 
-from ._codec import Decoder, numbered, pack, prepare
+from ._codec import Decoder, Numbered, pack, prepare
 from ._resp import MALFORMED
 from .errors import TransportError
 
-__all__ = ["Decoder", "Pipe", "clock", "name", "numbered", "pack", "prepare"]
+__all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name = "cython"
 
@@ -98,6 +98,8 @@ cdef struct Place:
     State state
     bint away               # its owner runs signal handlers: it cannot lead now
     long long begin         # stream offset of the first byte
+    long long number        # of a deferred command, which has no owner; 0: any other
+    long long usual         # a deferred command's usual answer
     Reply *first            # its replies, in order
     Reply *last
     pthread_cond_t cond     # its owner sleeps here
@@ -143,6 +145,10 @@ cdef class Pipe:
     cdef Place *head        # oldest unanswered
     cdef Place *tail
     cdef Place *spare
+    cdef Place *kept        # deferred commands that were answered in an unusual way, oldest first
+    cdef Place *last_kept
+    cdef long long deferred  # numbers given out
+    cdef long long done     # the highest one that is answered
     cdef Buffer out         # queued
     cdef Buffer wire        # taken, being written; the writer's
     cdef long long queued   # stream offsets, in bytes
@@ -169,6 +175,10 @@ cdef class Pipe:
         if self.fd >= 0:
             close(self.fd)
         self.fail(NULL, 0)
+        while self.kept != NULL:
+            place = self.kept
+            self.kept = place.next
+            self.recycle(place)
         while self.spare != NULL:
             place = self.spare
             self.spare = place.next
@@ -195,9 +205,15 @@ cdef class Pipe:
         """How many calls have not been answered yet, abandoned ones included."""
         return self.unanswered
 
+    @property
+    def settled(self):
+        """The number of the latest deferred command that is answered; 0 if none is."""
+        return self.done
+
     def call(self, bytes data not None, int count, double timeout):
         """Send ``data`` (whole commands) and return their ``count`` replies, in order.
 
+        Without data and with count 0 it waits until all that came before is answered.
         Blocks at most ``timeout`` seconds. Raises TransportError: ``sent`` says
         whether the server may have seen a byte, ``replies`` what had arrived of the
         answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
@@ -270,6 +286,59 @@ cdef class Pipe:
         if outcome != ANSWERED:
             raise TransportError(self.why())
 
+    def defer(self, bytes data not None, long long usual):
+        """Send one command without waiting; the command's number, counted from 1.
+
+        The answer is forgotten if it is the integer ``usual``, else kept for ``odd()``.
+        Raises TransportError when the Pipe has ended.
+        """
+        cdef const char *text = PyBytes_AS_STRING(data)
+        cdef size_t size = PyBytes_GET_SIZE(data)
+        cdef Place *place = NULL
+        cdef Outcome outcome
+        cdef long long number = 0
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            outcome = self.enter(text, size, 1, &place)
+            if outcome == ANSWERED:
+                self.deferred += 1
+                number = place.number = self.deferred
+                place.usual = usual
+                place.state = ABANDONED
+                self.flush()
+                self.users -= 1
+                if not self.leading:
+                    self.wake_a_leader()
+                self.close_if_unused()
+            pthread_mutex_unlock(&self.mutex)
+        if outcome == NO_MEMORY:
+            raise MemoryError()
+        if outcome != ANSWERED:
+            raise TransportError(self.why())
+        return number
+
+    def odd(self):
+        """Take the unusual answers to deferred commands: (number, reply) each, oldest first."""
+        cdef Place *place
+        cdef Reply *reply
+        cdef long long number
+        found = []
+        while True:
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                place = self.kept
+                reply = NULL
+                if place != NULL:
+                    self.kept = place.next
+                    number = place.number
+                    reply = place.first
+                    place.first = place.last = NULL
+                    self.recycle(place)
+                pthread_mutex_unlock(&self.mutex)
+            if reply == NULL:
+                return found
+            found.append((number, values_of(reply)[0]))
+
     def abort(self, str reason not None):
         """End the connection at once, by RST where TCP allows; callers get ``reason``."""
         self.end(reason, True)
@@ -287,7 +356,7 @@ cdef class Pipe:
         self.told = "the connection belongs to the parent process"
         self.leading = self.writing = False
         self.users = self.unanswered = 0
-        self.head = self.tail = self.spare = NULL
+        self.head = self.tail = self.spare = self.kept = NULL
         self.codec.reader = NULL
         self.codec.failed = True
         self.out.data = self.wire.data = NULL
@@ -330,8 +399,13 @@ cdef class Pipe:
         if not append(&self.out, text, size):
             self.recycle(place)
             return NO_MEMORY
+        self.users += 1
+        made[0] = place
         place.want = count
         place.begin = self.queued
+        if count == 0 and self.head == NULL:
+            place.state = DONE
+            return ANSWERED
         self.queued += size
         if self.tail == NULL:
             self.head = place
@@ -339,8 +413,6 @@ cdef class Pipe:
             self.tail.next = place
         self.tail = place
         self.unanswered += 1
-        self.users += 1
-        made[0] = place
         return ANSWERED
 
     cdef bint leave(self, Place *place, Reply **chain) noexcept nogil:
@@ -404,6 +476,7 @@ cdef class Pipe:
                 free(place)
                 return NULL
         place.next = NULL
+        place.number = 0
         place.got = 0
         place.state = WAITING
         place.away = False
@@ -414,6 +487,19 @@ cdef class Pipe:
         place.first = place.last = NULL
         place.next = self.spare
         self.spare = place
+
+    cdef void file_away(self, Place *place) noexcept nogil:
+        """A deferred command is answered."""
+        self.done = place.number
+        if place.first.kind == REDIS_REPLY_INTEGER and place.first.integer == place.usual:
+            self.recycle(place)
+            return
+        place.next = NULL
+        if self.kept == NULL:
+            self.kept = place
+        else:
+            self.last_kept.next = place
+        self.last_kept = place
 
     cdef void wake_a_leader(self) noexcept nogil:
         cdef Place *place = self.head
@@ -530,17 +616,20 @@ cdef class Pipe:
                 place.last.next = reply
             place.last = reply
             place.got += 1
-            if place.got == place.want:
+            while place != NULL and place.got == place.want:
                 self.head = place.next
                 if self.head == NULL:
                     self.tail = NULL
                 self.unanswered -= 1
-                if place.state == ABANDONED:
+                if place.number:
+                    self.file_away(place)
+                elif place.state == ABANDONED:
                     self.recycle(place)
                 else:
                     place.state = DONE
                     place.next_to_wake = to_wake
                     to_wake = place
+                place = self.head  # which may be waiting for this, and nothing else
         if status < 0:
             self.fail(malformed, 0)
         if to_wake != NULL and (to_wake.next_to_wake != NULL or self.users > 1):

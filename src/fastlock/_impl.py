@@ -35,6 +35,10 @@ class PipeLike(Protocol):
     def owed(self) -> int: ...
     def call(self, data: bytes, count: int, timeout: float) -> list[Any]: ...
     def post(self, data: bytes, count: int) -> None: ...
+    @property
+    def settled(self) -> int: ...
+    def defer(self, data: bytes, usual: int) -> int: ...
+    def odd(self) -> list[tuple[int, Any]]: ...
     def abort(self, reason: str) -> None: ...
     def close(self) -> None: ...
     def forked(self) -> None: ...
@@ -47,8 +51,8 @@ class Core:
     name: str
     clock: Callable[[], float]
     pack: Callable[..., bytes]
-    prepare: Callable[..., Callable[..., bytes]]
-    numbered: Callable[[bytes, bytes], Callable[[], bytes]]
+    prepare: Callable[..., Any]
+    numbered: Callable[[bytes, bytes], Any]
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
@@ -64,7 +68,7 @@ def load(name: str) -> Core:
         clock=module.clock,
         pack=module.pack,
         prepare=module.prepare,
-        numbered=module.numbered,
+        numbered=module.Numbered,
         decoder=decoder,
         pipe=module.Pipe,
         tls_pipe=lambda sock: python.Pipe(sock, decoder()),

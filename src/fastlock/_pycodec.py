@@ -25,9 +25,13 @@ from ._resp import (
 )
 from .errors import ProtocolError, ServerError
 
-__all__ = ["Decoder", "numbered", "pack", "prepare"]
+__all__ = ["Decoder", "Numbered", "Prepared", "pack", "prepare"]
 
 _CRLF = b"\r\n"
+#: What mostly comes, and alone: the answers to one try and one release.
+_USUAL = {b"+OK\r\n": b"OK", b":1\r\n": 1, b":0\r\n": 0, b"$-1\r\n": None, b"_\r\n": None}
+_MOST_HEADS = 1024
+_HEADS = [b"$%d\r\n" % size for size in range(_MOST_HEADS)]  # formatting bytes is slow
 _NOTHING = (None, None, None)
 _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 _INT64 = range(-(2**63), 2**63)
@@ -57,62 +61,94 @@ def pack(*args: bytes | int) -> bytes:
     return b"".join(parts)
 
 
-def prepare(*parts: bytes | int | type) -> Callable[..., bytes]:
-    """One command with holes: a function that packs it around the values for them.
+class Prepared:
+    """A command with holes; see ``prepare``."""
 
-    ``parts`` are what ``pack`` takes; the types ``bytes`` and ``int`` among them, 3 at
-    most, stand for values to come, which the function takes in their order. It raises
-    as ``pack``.
-    """
-    kinds: list[type] = []
-    text = b"*%d\r\n" % len(parts)
-    for part in parts:
-        if part is bytes or part is int:
-            if len(kinds) == 3:
-                raise TypeError("a prepared command has at most 3 holes")
-            kinds.append(part)
-            text += b"$%d\r\n%b\r\n"
-        else:
-            text += pack(part)[4:].replace(b"%", b"%%")  # type: ignore[arg-type]
-    holes = len(kinds)
+    __slots__ = ("_kinds", "_texts")
+
+    def __init__(self, texts: list[bytes], kinds: list[type]) -> None:
+        self._texts = texts  # before, between and behind the holes
+        self._kinds = kinds
 
     def fill(
+        self,
         first: bytes | int | None = None,
         second: bytes | int | None = None,
         third: bytes | int | None = None,
     ) -> bytes:
-        values: list[Any] = []
+        """The command with these values, packed. Raises as ``pack``."""
+        texts = self._texts
         given = (first, second, third)
-        for value, kind in zip(given, kinds, strict=False):
+        filled = [texts[0]]
+        hole = 0
+        for kind in self._kinds:
+            value = given[hole]
+            hole += 1
             if type(value) is not kind:
                 raise TypeError(PACK_TYPES)
             if type(value) is int:
                 if value not in _INT64:
                     raise OverflowError(PACK_TYPES)
-                value = b"%d" % value
-            values += (len(value), value)  # type: ignore[arg-type]
-        if given[holes:] != _NOTHING[holes:]:
+                value = str(value).encode()
+            size = len(value)  # type: ignore[arg-type]
+            head = _HEADS[size] if size < _MOST_HEADS else b"$%d\r\n" % size
+            filled += (head, value, texts[hole])  # type: ignore[arg-type]
+        if given[hole:] != _NOTHING[hole:]:
             raise TypeError(PACK_TYPES)
-        return text % tuple(values)
+        return b"".join(filled)
 
-    return fill
+    def many(
+        self, pairs: list[tuple[bytes | int, bytes | int]], third: bytes | int | None = None
+    ) -> bytes:
+        """One after the other, with each pair as first and second value and the same third."""
+        fill = self.fill
+        return b"".join([fill(first, second, third) for first, second in pairs])
 
 
-def numbered(prefix: bytes, suffix: bytes) -> Callable[[], bytes]:
-    """A function that gives ``prefix``, the next number from 1 on in hex, ``suffix``.
+def prepare(*parts: bytes | int | type) -> Prepared:
+    """One command with holes, ``fill(values...)`` and ``many(pairs, third)`` pack it.
+
+    ``parts`` are what ``pack`` takes; the types ``bytes`` and ``int`` among them, 3 at
+    most, stand for values to come.
+    """
+    kinds: list[type] = []
+    texts = [b"*%d\r\n" % len(parts)]
+    for part in parts:
+        if part is bytes or part is int:
+            if len(kinds) == 3:
+                raise TypeError("a prepared command has at most 3 holes")
+            kinds.append(part)
+            texts.append(b"\r\n")
+        else:
+            texts[-1] += pack(part)[4:]  # type: ignore[arg-type]
+    return Prepared(texts, kinds)
+
+
+class Numbered:
+    """Prefix, a number in hex, suffix: ``next()`` counts from 1.
 
     Any thread may call it; no two calls give the same bytes.
     """
-    numbers = count(1)
-    if not _FREE_THREADED:  # where itertools.count is atomic
-        return lambda: b"%b%x%b" % (prefix, next(numbers), suffix)
-    mutex = threading.Lock()
 
-    def one_more() -> bytes:
-        with mutex:
-            return b"%b%x%b" % (prefix, next(numbers), suffix)
+    __slots__ = ("_mutex", "_numbers", "_prefix", "_suffix")
 
-    return one_more
+    def __init__(self, prefix: bytes, suffix: bytes) -> None:
+        self._prefix = prefix
+        self._suffix = suffix
+        self._numbers = count(1)
+        # itertools.count is atomic under the GIL only.
+        self._mutex = threading.Lock() if _FREE_THREADED else None
+
+    def next(self) -> bytes:
+        """One more."""
+        if self._mutex is None:
+            return self._prefix + hex(next(self._numbers))[2:].encode() + self._suffix
+        with self._mutex:
+            return self._prefix + hex(next(self._numbers))[2:].encode() + self._suffix
+
+    def many(self, count: int) -> list[bytes]:
+        """``count`` more, in order."""
+        return [self.next() for _ in range(count)]
 
 
 class _Malformed(Exception):
@@ -204,6 +240,10 @@ class Decoder:
             raise TypeError(FEED_TYPE)
         if self._failed:
             raise ProtocolError(MALFORMED)
+        if not self._rest and not self._stack:
+            usual = _USUAL.get(data, _USUAL)
+            if usual is not _USUAL:
+                return [usual]
         replies: list[Any] = []
         try:
             self._parse(self._rest + data if self._rest else data, replies)
@@ -231,7 +271,8 @@ class Decoder:
             value: Any
             if kind == 43 or kind == 45:  # + -
                 left -= len(line)
-                if left < 0 or b"\r" in line or b"\n" in line:
+                # find, for "in" costs CPython an exception first
+                if left < 0 or line.find(b"\r") >= 0 or line.find(b"\n") >= 0:
                     raise _Malformed
                 value = line if kind == 43 else ServerError(line.decode("utf-8", "replace"))
             elif kind == 36 or kind == 61:  # $ =

@@ -21,12 +21,12 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ._pycodec import Decoder, numbered, pack, prepare
+from ._pycodec import Decoder, Numbered, pack, prepare
 from ._resp import Push, Reentered
 from ._sockets import reset_on_close
 from .errors import ProtocolError, TransportError
 
-__all__ = ["Decoder", "Pipe", "clock", "name", "numbered", "pack", "prepare"]
+__all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name = "python"
 
@@ -50,26 +50,32 @@ PATIENCE = 0.25
 FLUSH_AT_ONCE = 16
 CHUNK = 65536
 
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # an enumeration's name is slow to look up
+
 _NEW, _WAITING, _DONE, _FAILED, _ABANDONED = range(5)
 
 
 class _Place:
-    """One caller's place in the order of answers. Fields change under the mutex."""
+    """One caller's place in the order of answers. Fields change under the mutex.
 
-    __slots__ = ("begin", "entering", "gate", "replies", "state", "told", "want")
+    Most callers lead and never sleep, so the gate is made for the first that must.
+    """
 
-    def __init__(self, want: int) -> None:
+    __slots__ = ("begin", "entering", "gate", "number", "replies", "state", "told", "usual", "want")
+
+    def __init__(self, want: int, usual: int | None = None) -> None:
         self.want = want
+        self.usual = usual  # a deferred command's usual answer; None: any other place
+        self.number = 0  # of a deferred command, from 1
         self.replies: list[Any] = []
         self.begin = 0  # stream offset of the first byte
         self.entering = False  # its owner is in the middle of queueing it
         self.state = _NEW
         self.told = False  # the gate was opened and its owner has not yet looked
-        self.gate = threading.Lock()  # closed while its owner sleeps
-        self.gate.acquire()
+        self.gate: threading.Lock | None = None  # closed while its owner sleeps
 
     def wake(self) -> None:
-        if not self.told:
+        if self.gate is not None and not self.told:
             self.told = True
             self.gate.release()
 
@@ -109,9 +115,12 @@ class Pipe:
         self._inside: set[_Place] = set()  # calls under way; a broken Pipe's last one closes it
         self._places: deque[_Place] = deque()  # unanswered, oldest first
         self._out: list[bytes] = []  # queued, not yet taken by a writer
-        self._wire = memoryview(b"")  # taken, being written
+        self._wire: bytes | memoryview = b""  # taken, being written
         self._queued = 0  # stream offsets, in bytes
         self._written = 0
+        self._deferred = 0  # numbers given out
+        self._settled = 0  # the highest one that is answered
+        self._odd: deque[tuple[int, Any]] = deque()  # unusual answers to deferred commands
         self._reason: str | None = None  # why the Pipe ended; None while it works
 
     # -- for callers
@@ -126,9 +135,15 @@ class Pipe:
         """How many calls have not been answered yet, abandoned ones included."""
         return len(self._places)
 
+    @property
+    def settled(self) -> int:
+        """The number of the latest deferred command that is answered; 0 if none is."""
+        return self._settled
+
     def call(self, data: bytes, count: int, timeout: float) -> list[Any]:
         """Send ``data`` (whole commands) and return their ``count`` replies, in order.
 
+        Without data and with count 0 it waits until all that came before is answered.
         Blocks at most ``timeout`` seconds. Raises TransportError: ``sent`` says
         whether the server may have seen a byte, ``replies`` what had arrived of the
         answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
@@ -164,17 +179,24 @@ class Pipe:
 
         Raises TransportError when the Pipe has ended.
         """
-        place = _Place(count)
-        try:
-            self._enter(place, data)
-            if self._plain or self._take_lead(place):
-                self._flush()
-        finally:
-            try:
-                self._leave(place)
-            except BaseException:  # an interrupt: leaving twice does no harm
-                self._leave(place)
-                raise
+        self._send_off(_Place(count), data)
+
+    def defer(self, data: bytes, usual: int) -> int:
+        """Send one command without waiting; the command's number, counted from 1.
+
+        The answer is forgotten if it is the integer ``usual``, else kept for ``odd()``.
+        Raises TransportError when the Pipe has ended.
+        """
+        place = _Place(1, usual)
+        self._send_off(place, data)
+        return place.number
+
+    def odd(self) -> list[tuple[int, Any]]:
+        """Take the unusual answers to deferred commands: (number, reply) each, oldest first."""
+        found = []
+        while self._odd:
+            found.append(self._odd.popleft())
+        return found
 
     def abort(self, reason: str) -> None:
         """End the connection at once, by RST where TCP allows; callers get ``reason``."""
@@ -198,6 +220,19 @@ class Pipe:
 
     # -- bookkeeping
 
+    def _send_off(self, place: _Place, data: bytes) -> None:
+        """Queue and write, and do not wait for the answer."""
+        try:
+            self._enter(place, data)
+            if self._plain or self._take_lead(place):
+                self._flush()
+        finally:
+            try:
+                self._leave(place)
+            except BaseException:  # an interrupt: leaving twice does no harm
+                self._leave(place)
+                raise
+
     def _enter(self, place: _Place, data: bytes) -> None:
         if type(data) is not bytes:
             raise TypeError("a Pipe sends bytes")
@@ -212,9 +247,15 @@ class Pipe:
             place.begin = self._queued
             place.state = _WAITING
             self._inside.add(place)
-            self._queued += len(data)
-            self._out.append(data)
-            self._places.append(place)
+            if place.usual is not None:
+                self._deferred += 1
+                place.number = self._deferred
+            if place.want or self._places:
+                self._queued += len(data)
+                self._out.append(data)
+                self._places.append(place)
+            else:
+                place.state = _DONE
             self._busy = 0
             place.entering = False
 
@@ -263,9 +304,15 @@ class Pipe:
             _close_descriptor(self._sock)
 
     def _take_lead(self, place: _Place) -> bool:
-        """Whether this thread is the leader now, for ``place`` still waits and nobody else is."""
+        """Whether this thread is the leader now; if another is, ``place`` has a gate."""
         with self._mutex:
-            if place.state != _WAITING or self._leader:
+            if place.state != _WAITING:
+                return False
+            if self._leader:
+                if place.gate is None:
+                    gate = threading.Lock()
+                    gate.acquire()
+                    place.gate = gate
                 return False
             self._leader = threading.get_ident()
             return True
@@ -281,7 +328,7 @@ class Pipe:
             self._flush()
         # Not longer: whoever was woken to lead may be running a signal handler.
         patience = min(remaining, PATIENCE)
-        if place.state == _WAITING and place.gate.acquire(timeout=patience):
+        if place.state == _WAITING and place.gate and place.gate.acquire(timeout=patience):
             place.told = False
 
     def _lead(self, place: _Place, deadline: float) -> None:
@@ -315,11 +362,12 @@ class Pipe:
                         return True
                     self._writer = threading.get_ident()
                     if not self._wire:
-                        self._wire = memoryview(b"".join(self._out))
+                        self._wire = b"".join(self._out)
                         self._out.clear()
-                wrote = self._send(self._wire)
+                wire = self._wire
+                wrote = self._send(wire)
                 self._written += wrote
-                self._wire = self._wire[wrote:]
+                self._wire = b"" if wrote == len(wire) else memoryview(wire)[wrote:]
                 self._writer = 0
                 if not wrote:
                     return False
@@ -335,11 +383,11 @@ class Pipe:
                 self.abort("a caller was interrupted while it wrote for all")
             raise
 
-    def _send(self, view: memoryview) -> int:
+    def _send(self, data: bytes | memoryview) -> int:
         try:
             if self._plain:
-                return self._sock.send(view, socket.MSG_DONTWAIT)
-            return self._sock.send(view)
+                return self._sock.send(data, _DONTWAIT)
+            return self._sock.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
 
@@ -376,10 +424,13 @@ class Pipe:
                 if not places:
                     self._fail("the server answered what nobody had asked")
                     break
-                place = places[0]
-                place.replies.append(reply)
-                if len(place.replies) == place.want:
-                    places.popleft()
+                places[0].replies.append(reply)
+                while places and len(places[0].replies) == places[0].want:
+                    place = places.popleft()
+                    if place.number:
+                        if type(reply) is not int or reply != place.usual:
+                            self._odd.append((place.number, reply))
+                        self._settled = place.number
                     if place.state == _WAITING:
                         place.state = _DONE
                         place.wake()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._clock import clock
@@ -83,8 +83,19 @@ class Lease(BaseLease):
     __slots__ = ()
     _client: Client
 
-    def release(self) -> bool:
+    @overload
+    def release(self, wait: Literal[True] = True) -> bool: ...
+
+    @overload
+    def release(self, wait: bool) -> bool | None: ...
+
+    def release(self, wait: bool = True) -> bool | None:
         """Free the lock. True: freed by us. False: it was no longer ours.
+
+        With ``wait=False`` the release is sent and not waited for, which spares a round
+        trip: None, unless it is over already. From then on the lease counts as freed; if
+        it turns out that it was lost before, that is logged and ``lost`` becomes True.
+        A lost connection is mended in the background until the deadline.
 
         Raises OutcomeUnknown when neither can be known, TransportError when the server
         was not reached; then it may be called again. LockError in a forked child.
@@ -95,6 +106,9 @@ class Lease(BaseLease):
         if self.over:
             return False
         client = self._client
+        if not wait:
+            client._deferred.send(self)
+            return None
         server = client._server
         link = server._link
         if self.doubt or link is None or server.strays:

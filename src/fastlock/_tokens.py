@@ -12,21 +12,18 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from typing import Any
 
 _FORM = re.compile(rb"[A-Za-z0-9_-]{22}-[0-9a-f]+\.(.*)", re.DOTALL)
 
 
 class TokenSource:
-    """Makes tokens: ``next()`` is one more, for any thread.
+    """Makes tokens, for any thread: ``next()`` one more, ``source.many(n)`` several.
 
     ``numbered`` is the core's.
     """
 
-    next: Callable[[], bytes]
-
-    def __init__(
-        self, label: str | None, numbered: Callable[[bytes, bytes], Callable[[], bytes]]
-    ) -> None:
+    def __init__(self, label: str | None, numbered: Callable[[bytes, bytes], Any]) -> None:
         self._wanted = label
         self._numbered = numbered
         self.renew()
@@ -35,8 +32,9 @@ class TokenSource:
         """Draw new random bits, as for a new connection, or in a forked child."""
         label = self._wanted or f"{socket.gethostname()}:{os.getpid()}"
         secret = secrets.token_urlsafe(16)
-        # One assignment: a token never mixes an old counter with new random bits.
-        self.next = self._numbered(f"{secret}-".encode(), f".{label}".encode())
+        # A source of its own: a token never mixes an old counter with new random bits.
+        self.source = self._numbered(f"{secret}-".encode(), f".{label}".encode())
+        self.next: Callable[[], bytes] = self.source.next
 
 
 def label_of(token: bytes) -> str:

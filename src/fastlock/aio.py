@@ -11,13 +11,14 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from . import _args, _fork, _impl, _ops, _ops_many
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._clock import clock
 from ._commands import Pair, ServerInfo
+from ._deferred import told_too_late
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._tokens import TokenSource, label_of
@@ -70,6 +71,7 @@ class Client:
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = AsyncServer(self.config, self._core, self._tokens.renew)
         self._settling: set[asyncio.Task[None]] = set()
+        self._deferred: set[asyncio.Future[list[Any]]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
         self._closed = False
         remember(self)
@@ -208,16 +210,20 @@ class Client:
         """Close the connection. Locks still held stay until their ttl ends.
 
         Calls under way fail; what an acquire among them had already asked for is given
-        back before, for which this takes at most a second.
+        back before, for which this takes at most a second. Deferred releases are waited
+        for, at most another.
         """
         self._closed = True
+        loop = asyncio.get_running_loop()
+        deferred = [answer for answer in self._deferred if answer.get_loop() is loop]
+        if deferred:
+            await asyncio.wait(deferred, timeout=1.0)
         for pause in self._pausing:
             if not pause.done():
                 pause.set_exception(closed_error())
         self._server.dismiss()
         for _ in range(3):  # turns of the loop until those callers have left
             await asyncio.sleep(0)
-        loop = asyncio.get_running_loop()
         settling = [task for task in self._settling if task.get_loop() is loop]
         if settling:
             await asyncio.wait(settling, timeout=1.0)
@@ -236,6 +242,7 @@ class Client:
         """In a forked child: nothing here is the child's but the settings."""
         self._tokens.renew()
         self._settling = set()
+        self._deferred = set()
         self._pausing = set()
 
     # -- carrying operations out
@@ -345,6 +352,34 @@ class Client:
             timer.cancel()
             self._pausing.discard(over)
 
+    # -- releases that nobody waits for
+
+    def _defer(self, lease: Lease) -> None:
+        """Send the release at once; see to its answer when it comes."""
+        link = self._server.ready()
+        lease.over = lease.freed = True
+        try:
+            if link is None:
+                raise TransportError("there is no connection")
+            answer = link.pipe.defer(link.commands.release(*lease.pair))
+        except TransportError:
+            self._give_back_pairs([lease.pair], lease.deadline)
+            return
+        self._deferred.add(answer)
+        answer.add_done_callback(functools.partial(self._mind, lease))
+
+    def _mind(self, lease: Lease, answer: asyncio.Future[list[Any]]) -> None:
+        self._deferred.discard(answer)
+        if answer.cancelled() or answer.exception() is not None:
+            reply: Any = None  # the connection was lost
+        else:
+            reply = answer.result()[0]
+        if reply == 0:
+            lease.freed = False
+            told_too_late(lease.key)
+        elif reply != 1 and lease._generation == _fork.generation:
+            self._give_back_pairs([lease.pair], lease.deadline)
+
     # -- giving back
 
     def _give_back(self, claim: Claim[Lease]) -> None:
@@ -404,8 +439,19 @@ class Lease(BaseLease):
     __slots__ = ()
     _client: Client
 
-    async def release(self) -> bool:
+    @overload
+    async def release(self, wait: Literal[True] = True) -> bool: ...
+
+    @overload
+    async def release(self, wait: bool) -> bool | None: ...
+
+    async def release(self, wait: bool = True) -> bool | None:
         """Free the lock. True: freed by us. False: it was no longer ours.
+
+        With ``wait=False`` the release is sent and not waited for, which spares a round
+        trip: None, unless it is over already. From then on the lease counts as freed; if
+        it turns out that it was lost before, that is logged and ``lost`` becomes True.
+        A lost connection is mended in the background until the deadline.
 
         Raises OutcomeUnknown when neither can be known, TransportError when the server
         was not reached; then it may be called again. LockError in a forked child.
@@ -413,6 +459,9 @@ class Lease(BaseLease):
         self._check_process()
         if self.over:
             return False
+        if not wait:
+            self._client._defer(self)
+            return None
         return await self._client._drive(_ops.release(self, self._client._retries))
 
     async def extend(self, ttl: float | None = None) -> None:

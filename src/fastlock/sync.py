@@ -15,6 +15,7 @@ from . import _args, _fork, _impl, _ops, _ops_many
 from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
+from ._deferred import Deferred
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
@@ -68,6 +69,7 @@ class Client:
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
         self._background = Background(self._settle)
+        self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._closing = _closing()
         remember(self)
         _fork.register(self)
@@ -191,7 +193,11 @@ class Client:
         return self._closing.is_set()
 
     def close(self) -> None:
-        """Close the connection. Locks still held stay until their ttl ends."""
+        """Close the connection. Locks still held stay until their ttl ends.
+
+        Deferred releases are waited for before, at most a second.
+        """
+        self._deferred.close(1.0)
         self._background.finish(1.0)
         self._closing.set()
         self._server.close()
@@ -209,6 +215,7 @@ class Client:
         """In a forked child: nothing here is the child's but the settings."""
         self._tokens.renew()
         self._background = Background(self._settle)
+        self._deferred.forked(self._background)
         closed, self._closing = self._closing.is_set(), _closing()
         if closed:
             self._closing.set()

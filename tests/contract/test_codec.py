@@ -142,7 +142,7 @@ def test_a_prepared_command_is_the_packed_one(parts: list[tuple[bytes | int, boo
                 core.prepare(*shape)
         else:
             packed = core.prepare(*shape)
-            assert packed(*holes) == core.pack(*[value for value, _ in parts])
+            assert packed.fill(*holes) == core.pack(*[value for value, _ in parts])
 
 
 @pytest.mark.parametrize(
@@ -163,18 +163,42 @@ def test_a_prepared_command_refuses_what_does_not_fit(
     codec: _impl.Core, args: tuple[Any, ...]
 ) -> None:
     with pytest.raises(TypeError) as caught:
-        codec.prepare(b"GET", bytes, int)(*args)
+        codec.prepare(b"GET", bytes, int).fill(*args)
     assert str(caught.value) == PACK_TYPES
     with pytest.raises(OverflowError):
-        codec.prepare(b"GET", bytes, int)(b"k", 2**63)
+        codec.prepare(b"GET", bytes, int).fill(b"k", 2**63)
     with pytest.raises(TypeError) as caught:
         codec.prepare(b"GET", "text")
     assert str(caught.value) == PACK_TYPES
 
 
+@given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20))), st.integers(0, 2**40))
+def test_many_prepared_commands_are_one_after_the_other(
+    pairs: list[tuple[bytes, bytes]], number: int
+) -> None:
+    for core in cores():
+        three = core.prepare(b"SET", bytes, b"NX", bytes, int)
+        assert three.many(pairs, number) == b"".join([three.fill(*p, number) for p in pairs])
+        two = core.prepare(b"GET", bytes, bytes)
+        assert two.many(pairs) == b"".join([core.pack(b"GET", *p) for p in pairs])
+
+
+@pytest.mark.parametrize("pairs", [[(b"k", b"v"), (b"k", "v")], [(b"k", b"v"), (None, b"v")]])
+def test_many_refuse_what_does_not_fit(codec: _impl.Core, pairs: list[Any]) -> None:
+    for odd in [(b"k",)], [(b"k", b"v", b"w")], [None], [1]:
+        with pytest.raises((TypeError, ValueError)):
+            codec.prepare(bytes, bytes).many(odd)
+    with pytest.raises(TypeError) as caught:
+        codec.prepare(bytes, bytes).many(pairs)
+    assert str(caught.value) == PACK_TYPES
+
+
 def test_numbered_counts_in_hex_and_never_twice(codec: _impl.Core) -> None:
-    following = codec.numbered(b"a%-", b".\0z")
-    assert [following() for _ in range(17)] == [b"a%%-%x.\0z" % n for n in range(1, 18)]
+    source = codec.numbered(b"a%-", b".\0z")
+    following = source.next
+    assert [following() for _ in range(15)] == [b"a%%-%x.\0z" % n for n in range(1, 16)]
+    assert source.many(2) == [b"a%-10.\0z", b"a%-11.\0z"]
+    assert source.many(0) == []
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(lambda: [following() for _ in range(5000)]) for _ in range(4)]
         given = [text for future in futures for text in future.result()]
@@ -362,10 +386,17 @@ def test_the_surface_is_the_same(codec: _impl.Core) -> None:
     assert {name for name in dir(kind) if not name.startswith("_")} == {"feed"}
     assert inspect.getdoc(kind) == inspect.getdoc(type(_impl.load("python").decoder()))
     assert inspect.getdoc(kind.feed) == inspect.getdoc(_impl.load("python").decoder().feed)
+    python = _impl.load("python")
     for name in ("pack", "prepare", "numbered"):
-        assert inspect.getdoc(getattr(codec, name)) == inspect.getdoc(
-            getattr(_impl.load("python"), name)
-        )
+        assert inspect.getdoc(getattr(codec, name)) == inspect.getdoc(getattr(python, name))
+    for mine, other in (
+        (codec.prepare(b"GET", bytes), python.prepare(b"GET", bytes)),
+        (codec.numbered(b"", b""), python.numbered(b"", b"")),
+    ):
+        names = {name for name in dir(mine) if not name.startswith("_")}
+        assert names == {name for name in dir(other) if not name.startswith("_")}
+        for name in names:
+            assert inspect.getdoc(getattr(mine, name)) == inspect.getdoc(getattr(other, name))
 
 
 # ------------------------------------------------------------------ fuzz

@@ -156,6 +156,53 @@ def test_an_answer_nobody_asked_for_ends_the_pipe(line: Line) -> None:
     assert message == "the server answered what nobody had asked"
 
 
+def test_deferred_commands_are_sent_and_only_unusual_answers_kept(line: Line) -> None:
+    assert line.pipe.settled == 0
+    assert [line.pipe.defer(PING, 1) for _ in range(4)] == [1, 2, 3, 4]
+    line.hear(PING * 4)
+    assert line.pipe.owed == 4
+    line.far.sendall(b":1\r\n:0\r\n-ERR no\r\n")
+    with pytest.raises(TransportError):
+        line.pipe.call(b"", 0, 0.2)
+    assert line.pipe.settled == 3
+    line.far.sendall(b"$1\r\n1\r\n")
+    assert line.pipe.call(b"", 0, 5) == []
+    assert line.pipe.settled == 4
+    (second, nothing), (third, error), (fourth, text) = line.pipe.odd()
+    assert (second, nothing, third, fourth, text) == (2, 0, 3, 4, b"1")
+    assert isinstance(error, ServerError)
+    assert str(error) == "ERR no"
+    assert line.pipe.odd() == []
+    assert line.pipe.owed == 0
+
+
+def test_answers_to_deferred_commands_are_read_on_the_way(line: Line) -> None:
+    line.pipe.defer(PING, 1)
+    line.far.sendall(b":1\r\n+mine\r\n")
+    assert line.pipe.call(PING, 1, 5) == [b"mine"]
+    assert line.pipe.settled == 1
+    assert line.pipe.odd() == []
+
+
+def test_deferred_commands_of_a_broken_pipe_stay_unsettled(line: Line) -> None:
+    line.pipe.defer(PING, 1)
+    line.pipe.defer(PING, 1)
+    line.far.sendall(b":0\r\n")
+    line.far.shutdown(socket.SHUT_WR)
+    with pytest.raises(TransportError):
+        line.pipe.call(b"", 0, 5)
+    assert line.pipe.broken
+    assert line.pipe.settled == 1
+    assert line.pipe.odd() == [(1, 0)]
+    with pytest.raises(TransportError):
+        line.pipe.defer(PING, 1)
+
+
+def test_waiting_for_nothing_returns_at_once(line: Line) -> None:
+    assert line.pipe.call(b"", 0, 5) == []
+    assert line.pipe.owed == 0
+
+
 @pytest.mark.parametrize("data", ["text", None, bytearray(b"x")])
 def test_only_bytes_are_sent(line: Line, data: Any) -> None:
     with pytest.raises(TypeError):

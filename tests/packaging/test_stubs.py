@@ -21,6 +21,10 @@ ON_PURPOSE = [
     ('name: Final = "cython"', 'name: Final = "python"'),
     # There a partial, which costs one call less.
     ("def clock() -> float: ...", "clock: Callable[[], float]"),
+    (
+        "def __new__(cls, prefix: bytes, suffix: bytes) -> Numbered: ...",
+        "def __init__(self, prefix: bytes, suffix: bytes) -> None: ...",
+    ),
     # On TLS the Python Pipe serves both cores, with the core's own decoder.
     (
         "def __new__(cls, sock: socket) -> Pipe: ...",
@@ -28,8 +32,12 @@ ON_PURPOSE = [
     ),
 ]
 
-#: To a function without arguments that is not bound, Cython says to inspect: "($self, /)".
-MISTOLD = "fastlock._core.clock"
+NOT_COMPARED = [
+    # Of a function without arguments that is not bound Cython says: "($self, /)".
+    "fastlock._core.clock",
+    # Made by prepare() alone, which knows how.
+    "fastlock._pycodec.Prepared.__init__",
+]
 
 
 def test_stubs_fit_both_cores(compiled: Built, tmp_path: Path) -> None:
@@ -46,7 +54,7 @@ def test_stubs_fit_both_cores(compiled: Built, tmp_path: Path) -> None:
     assert changed == {here for here, _ in ON_PURPOSE}
     modules = [f"fastlock.{name.removesuffix('.pyi')}" for pair in TWINS.items() for name in pair]
     allowed = tmp_path / "allowed"
-    allowed.write_text(MISTOLD)
+    allowed.write_text("\n".join(NOT_COMPARED))
     run = execute(
         sys.executable, "-m", "mypy.stubtest", "--concise", "--allowlist", allowed, *modules,
         cwd=tmp_path, PYTHONPATH=str(tmp_path), MYPYPATH=str(tmp_path),

@@ -1,0 +1,190 @@
+"""Releases that nobody waits for: sent at once, answered for in the end.
+
+Law: nothing else is sent by the client while a test waits for what a deferred release did.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from _harness import Ways
+from test_faults import DONE, NOT_DONE, plan, ready
+
+from fastlock import _deferred
+
+
+@pytest.mark.smoke
+async def test_a_deferred_release_frees_at_once(fl: Ways) -> None:
+    client = await fl.warm(fl.client())
+    key = fl.key()
+    lease = await client.try_acquire(key)
+    assert await lease.release(wait=False) is None
+    assert (lease.valid(), lease.remaining(), lease.lost) == (False, 0.0, False)
+    await fl.until(lambda: not fl.admin.exists(key))
+    assert await lease.release() is False
+    assert await lease.release(wait=False) is False
+    for _ in range(100):
+        lease = await client.try_acquire(key)
+        assert lease is not None
+        assert await lease.release(wait=False) is None
+
+
+async def test_a_pair_costs_one_round_trip(fl: Ways) -> None:
+    """While the answer to the release is held back, the caller has long gone on."""
+    client, proxy, key = await ready(fl)
+    lease = await client.try_acquire(key)
+    held = proxy.fault("hold_reply")
+    assert await lease.release(wait=False) is None
+    await fl.happened(held)
+    assert not lease.valid()
+    held.go()
+
+
+async def test_closing_waits_for_all_of_them(fl: Ways) -> None:
+    client = await fl.warm(fl.client())
+    keys = [f"{fl.key()}:{n}" for n in range(64)]
+
+    async def work(key: str) -> None:
+        for _ in range(5):
+            lease = await client.try_acquire(key)
+            assert lease is not None
+            await lease.release(wait=False)
+
+    await fl.together([work(key) for key in keys])
+    await client.close()
+    assert fl.admin.exists(*keys) == 0
+
+
+async def test_more_than_anybody_reads(fl: Ways) -> None:
+    """Nobody asks for an answer in between: the callers read now and then."""
+    client = await fl.warm(fl.client())
+    keys = [f"{fl.key()}:{n}" for n in range(5 * _deferred.MOST)]
+    for lease in await client.try_acquire_many(keys):
+        await lease.release(wait=False)
+    await fl.until(lambda: fl.admin.exists(*keys) == 0)
+    assert await client.locked(keys[0]) is False
+
+
+async def test_a_lock_lost_before_is_told(fl: Ways, caplog: pytest.LogCaptureFixture) -> None:
+    client = await fl.warm(fl.client())
+    key = fl.key()
+    lease = await client.try_acquire(key)
+    fl.admin.set(key, "somebody else's", px=60_000)
+    with caplog.at_level(logging.WARNING, "fastlock"):
+        await lease.release(wait=False)
+        await fl.until(lambda: lease.lost)
+    assert fl.admin.get(key) == b"somebody else's"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{key!r} was no longer held when its deferred release arrived"
+    ]
+    fl.admin.delete(key)
+
+
+@pytest.mark.parametrize("fault", [*DONE, *NOT_DONE])
+async def test_a_lost_connection_is_mended_behind_the_scenes(fl: Ways, fault: str) -> None:
+    client, proxy, key = await ready(fl)
+    lease = await client.try_acquire(key)
+    planned = plan(proxy, fault)
+    await lease.release(wait=False)
+    await fl.happened(planned)
+    await fl.until(lambda: not fl.admin.exists(key))
+    assert not lease.lost
+    assert await client.try_acquire(key) is not None
+    await client.force_release(key)
+
+
+async def test_a_connection_lost_before_is_no_hindrance(fl: Ways) -> None:
+    client, proxy, key = await ready(fl)
+    lease = await client.try_acquire(key)
+    proxy.cut()
+    await lease.release(wait=False)
+    await fl.until(lambda: not fl.admin.exists(key))
+    assert not lease.lost
+
+
+async def test_a_server_without_the_script(fl: Ways) -> None:
+    client = await fl.warm(fl.client())
+    key = fl.key()
+    lease = await client.try_acquire(key)
+    fl.admin.script_flush()
+    await lease.release(wait=False)
+    await fl.until(lambda: not fl.admin.exists(key))
+    assert not lease.lost
+
+
+ENDINGS = {
+    "the end": "",
+    "sys.exit": "sys.exit(0)",
+    "an exception": "raise SystemError",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_process_ends_with_releases_under_way(fl: Ways, ending: str) -> None:
+    """The answers to the releases are held back until the process wants to end."""
+    proxy = fl.proxy()
+    script = f"""
+import asyncio, sys, threading
+from fastlock import _impl
+import fastlock, fastlock.aio
+core = _impl.load({fl.core!r})
+class Client(fastlock.Client): _core = core
+class AsyncClient(fastlock.aio.Client): _core = core
+
+def sync():
+    client = Client({proxy.uri!r})
+    def work(number):
+        for turn in range(20):
+            client.try_acquire(f"{fl.key()}:{{number}}:{{turn}}").release(wait=False)
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+
+async def tasks():
+    client = AsyncClient({proxy.uri!r})
+    async def work(number):
+        for turn in range(20):
+            lease = await client.try_acquire(f"{fl.key()}:{{number}}:{{turn}}")
+            await lease.release(wait=False)
+    await asyncio.gather(*map(work, range(8)))
+    await client.close()
+
+sync() if {fl.sync} else asyncio.run(tasks())
+print("done")
+{ENDINGS[ending]}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "done\n", done.stderr
+    assert done.returncode == (1 if ending == "an exception" else 0), done.stderr
+    if ending != "an exception":
+        assert done.stderr == ""
+    assert fl.admin.keys(f"{fl.key()}:*") == []
+
+
+async def test_a_child_leaves_its_parents_releases_alone(fl: Ways) -> None:
+    import os
+
+    client, proxy, key = await ready(fl)
+    lease = await client.try_acquire(key)
+    held = proxy.fault("hold_command")
+    await lease.release(wait=False)
+    child = os.fork()
+    if not child:
+        os._exit(_in_child(fl, client))
+    assert os.waitpid(child, 0)[1] == 0
+    held.go()
+    await fl.until(lambda: not fl.admin.exists(key))
+
+
+def _in_child(fl: Ways, client: Any) -> int:
+    raw = fl.raw(client)
+    if not fl.sync:
+        return int(bool(raw._deferred))
+    raw._deferred.close(5)
+    return int(bool(raw._deferred._pending or raw._deferred._thread))
