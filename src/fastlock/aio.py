@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from . import _args, _fork, _impl, _ops, _ops_many
+from ._aio_spec import Lock, LockAll
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._clock import clock
@@ -24,22 +25,11 @@ from ._pause import backoff_pause, retry_pause
 from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
-from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
-from .lease import (
-    BaseLease,
-    BaseLock,
-    Entries,
-    add_note,
-    check_colour,
-    lost_at_exit,
-    make,
-    own_leases,
-    remember,
-)
+from .errors import ConfigError, FastlockError, TransportError
+from .lease import BaseLease, add_note, lost_at_exit, make, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -420,14 +410,6 @@ def _expire(answer: asyncio.Future[list[Any]]) -> None:
         answer.set_exception(error)
 
 
-def _task() -> asyncio.Task[Any] | None:
-    """The running task; None where a coroutine is closed after its loop."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
 def _wake(over: asyncio.Future[None]) -> None:
     if not over.done():
         over.set_result(None)
@@ -511,132 +493,3 @@ class Lease(BaseLease):
         """Nobody waits for its release: let the background see to it."""
         if not self.over:
             self._client._give_back_pairs([self.pair], self.deadline)
-
-
-class Lock(BaseLock):
-    """A lock spec of an asyncio client: async context manager, decorator, ``acquire``.
-
-    As a context manager and decorator every task has a lease of its own, and entering
-    gives it; with ``acquire`` and ``release`` the spec itself holds one, which any task
-    may release: after the ttl has ended and another task has acquired, that one's.
-    Not re-entrant.
-    """
-
-    _client: Client
-
-    async def __aenter__(self) -> Lease:
-        who = asyncio.current_task()
-        self._entries.check(who)
-        lease = await self._client.acquire(self.key, self.ttl, self.timeout)
-        self._entries.add(who, (lease,))
-        return lease
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        entry = self._entries.leaving(_task())
-        self._entries.drop(entry)
-        await entry[1][0].__aexit__(kind, error, trace)
-
-    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        """Hold the lock during every call of the coroutine function ``function``."""
-        check_colour(function, wanted_async=True)
-
-        @functools.wraps(function)
-        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            async with self:
-                return await function(*args, **kwargs)
-
-        return locked
-
-    async def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As ``threading.Lock.acquire``: True once held; -1 waits for ever."""
-        patience = self._wait_of(blocking, timeout)
-        try:
-            if blocking:
-                lease: Lease | None = await self._client.acquire(self.key, self.ttl, patience)
-            else:
-                lease = await self._client.try_acquire(self.key, self.ttl)
-        except AcquireTimeout:
-            return False
-        if lease is not None:
-            self._held = [lease]
-        return lease is not None
-
-    async def release(self) -> bool:
-        """As ``threading.Lock.release``, from any task; False: it was no longer ours."""
-        held, lease = self._hand_out()
-        try:
-            freed: bool = await lease.release()
-        except BaseException:
-            held.append(lease)
-            raise
-        return freed
-
-    async def locked(self) -> bool:
-        """Whether anybody holds the lock now; asks the server."""
-        return await self._client.locked(self.key)
-
-
-class LockAll:
-    """Several locks or none, as an async context manager; made by ``Client.lock_all``."""
-
-    def __init__(
-        self,
-        client: Client,
-        keys: Iterable[str | bytes],
-        ttl: float,
-        timeout: float | None,
-    ) -> None:
-        self._client = client
-        self._keys = _args.distinct(_args.key_list(keys))
-        self._ttl = ttl
-        self._timeout = timeout
-        self._entries = Entries(self._keys[0])
-        _args.milliseconds(ttl)
-        _args.wait(timeout)
-
-    async def __aenter__(self) -> list[Lease]:
-        who = asyncio.current_task()
-        self._entries.check(who)
-        claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
-        try:
-            leases = await self._client._drive(_ops_many.acquire_all(claim))
-            self._entries.add(who, leases)
-            return leases
-        except BaseException:
-            self._client._give_back(claim)
-            raise
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        entry = self._entries.leaving(_task())
-        self._entries.drop(entry)
-        leases: Sequence[Lease] = entry[1]
-        if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
-            self._abandon(leases)
-            return
-        try:
-            results = await self._client.release_many(leases)
-            for lease, freed in zip(leases, results, strict=True):
-                if not (freed or lease.freed) and error is None:
-                    raise lost_at_exit(lease)
-        except FastlockError as failure:
-            if error is None:
-                raise
-            add_note(error, failure)
-        except BaseException:
-            self._abandon(leases)
-            raise
-
-    def _abandon(self, leases: Sequence[Lease]) -> None:
-        """Nobody waits for their release: let the background see to it."""
-        until = max(lease.deadline for lease in leases)
-        self._client._give_back_pairs([lease.pair for lease in leases], until)

@@ -5,11 +5,9 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_many
 from ._background import Background
@@ -20,24 +18,15 @@ from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
 from ._sync_lease import Lease, try_acquire
+from ._sync_spec import Lock, LockAll
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
-from .errors import AcquireTimeout, ConfigError, FastlockError, TransportError
-from .lease import (
-    BaseLock,
-    Entries,
-    add_note,
-    check_colour,
-    lost_at_exit,
-    make,
-    own_leases,
-    remember,
-)
+from .errors import ConfigError, FastlockError, TransportError
+from .lease import make, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -416,143 +405,3 @@ def _closing() -> threading.Event:
     event = threading.Event()
     event._cond = threading.Condition(threading.RLock())  # type: ignore[attr-defined]
     return event
-
-
-class Lock(BaseLock):
-    """A lock spec of a sync client: context manager, decorator, ``threading.Lock``'s methods.
-
-    As a context manager and decorator every thread has a lease of its own, and entering
-    gives it; with ``acquire`` and ``release`` the spec itself holds one, which any thread
-    may release: after the ttl has ended and another thread has acquired, that one's.
-    Not re-entrant.
-    """
-
-    _client: Client
-
-    def __enter__(self) -> Lease:
-        who = threading.current_thread()
-        self._entries.check(who)
-        lease = entry = None
-        try:
-            lease = self._client.acquire(self.key, self.ttl, self.timeout)
-            entry = self._entries.add(who, (lease,))
-            return lease
-        except BaseException:
-            self._entries.drop(entry)
-            if lease is not None:
-                lease._abandon()
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        entry = None
-        try:
-            entry = self._entries.leaving(threading.current_thread())
-            entry[1][0].__exit__(kind, error, trace)
-        except FastlockError:
-            raise
-        except BaseException:  # interrupted, perhaps before the release was sent
-            entry = entry or self._entries.leaving(threading.current_thread())
-            entry[1][0]._abandon()
-            raise
-        finally:
-            self._entries.drop(entry)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Hold the lock during every call of ``function``; no generator, no coroutine function."""
-        check_colour(function, wanted_async=False)
-
-        @functools.wraps(function)
-        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self:
-                return function(*args, **kwargs)
-
-        return locked
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As ``threading.Lock.acquire``: True once held; -1 waits for ever."""
-        patience = self._wait_of(blocking, timeout)
-        try:
-            if blocking:
-                lease: Lease | None = self._client.acquire(self.key, self.ttl, patience)
-            else:
-                lease = self._client.try_acquire(self.key, self.ttl)
-        except AcquireTimeout:
-            return False
-        if lease is not None:
-            self._held = [lease]
-        return lease is not None
-
-    def release(self) -> bool:
-        """As ``threading.Lock.release``, from any thread; False: it was no longer ours."""
-        held, lease = self._hand_out()
-        try:
-            freed: bool = lease.release()
-        except BaseException:
-            held.append(lease)
-            raise
-        return freed
-
-    def locked(self) -> bool:
-        """Whether anybody holds the lock now; asks the server."""
-        return self._client.locked(self.key)
-
-
-class LockAll:
-    """Several locks or none, as a context manager; made by ``Client.lock_all``."""
-
-    def __init__(
-        self,
-        client: Client,
-        keys: Iterable[str | bytes],
-        ttl: float,
-        timeout: float | None,
-    ) -> None:
-        self._client = client
-        self._keys = _args.distinct(_args.key_list(keys))
-        self._ttl = ttl
-        self._timeout = timeout
-        self._entries = Entries(self._keys[0])
-        _args.milliseconds(ttl)
-        _args.wait(timeout)
-
-    def __enter__(self) -> list[Lease]:
-        who = threading.current_thread()
-        self._entries.check(who)
-        claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
-        entry = None
-        try:
-            leases = self._client._drive(_ops_many.acquire_all(claim))
-            entry = self._entries.add(who, leases)
-            return leases
-        except BaseException:
-            self._entries.drop(entry)
-            self._client._give_back(claim)
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        entry = self._entries.leaving(threading.current_thread())
-        leases = entry[1]
-        try:
-            for lease, freed in zip(leases, self._client.release_many(leases), strict=True):
-                if not (freed or lease.freed) and error is None:
-                    raise lost_at_exit(lease)
-        except FastlockError as failure:
-            if error is None:
-                raise
-            add_note(error, failure)
-        except BaseException:
-            for lease in leases:
-                lease._abandon()
-            raise
-        finally:
-            self._entries.drop(entry)
