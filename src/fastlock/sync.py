@@ -266,6 +266,7 @@ class Client:
         leave its lease in a truthful state.
         """
         error: BaseException | None = interrupt
+        generation = _fork.generation
         try:
             while True:
                 if error is None:
@@ -281,6 +282,8 @@ class Client:
                         answer = self._downgrade()
                     else:
                         answer = self._pause(effect)
+                    if generation != _fork.generation:  # by a signal handler, meanwhile
+                        self._check_fork(generation)
                 except FastlockError as failure:
                     error = failure
         except StopIteration as end:

@@ -299,3 +299,41 @@ async def test_a_handler_that_forks_leaves_the_interrupted_call_to_the_parent(
     assert lease is not None
     assert fl.admin.get(key) == lease.token.encode()
     assert lease.release() is True
+
+
+@sync_only
+@pytest.mark.parametrize("together", [False, True], ids=["one", "all"])
+async def test_a_handler_that_forks_between_two_tries_leaves_the_lock_to_the_parent(
+    fl: Ways, together: bool
+) -> None:
+    """Both processes wait on with the same token; only one may take it for its own."""
+    key = fl.key()
+    client = fl.raw(await fl.warm(fl.client(retry_timeout=300)))
+    fl.admin.set(key, "taken", px=60_000)
+    reader, writer = os.pipe()
+    children: list[int] = []
+
+    def handler() -> None:
+        children.append(os.fork())
+        if children[0]:
+            fl.admin.delete(key)
+
+    with alarm(0.2, handler):
+        said = "a lease"
+        try:
+            with client.lock_all([key]) if together else client.lock(key):
+                if children[0]:
+                    os.close(writer)
+                    with os.fdopen(reader) as child:
+                        told = child.read()
+                    os.waitpid(children[0], 0)
+                    assert fl.admin.exists(key)
+        except BaseException as error:
+            if children[0]:
+                raise
+            said = f"{type(error).__name__}: {error}"
+        if not children[0]:
+            os.write(writer, said.encode())
+            os._exit(0)
+    assert told.startswith("FastlockError: this process was forked in the middle")
+    assert not fl.admin.exists(key)
