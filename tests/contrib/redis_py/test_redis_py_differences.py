@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
-import traceback
 from typing import Any
 
 import pytest
@@ -26,14 +24,12 @@ from redis.exceptions import (
 )
 from redis.sentinel import Sentinel
 
-from fastlock.contrib import redis_py
 from fastlock.contrib.redis_py._held import Everywhere
 from fastlock.errors import ConfigError
 
 pytestmark = [
     pytest.mark.parametrize("core", CORES, indirect=True),
     pytest.mark.parametrize("decode", [False], indirect=True, ids=["bytes"]),
-    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
 ]
 
 
@@ -277,46 +273,6 @@ async def test_a_late_release_leaves_the_next_holder_s_lock_alone(rp: Locks) -> 
     over.set()
     await other
     assert not rp.fl.admin.exists(key)
-
-
-@one_server
-@sync_only
-async def test_a_forked_child_does_not_release(rp: Locks) -> None:
-    key, own = rp.fl.key(), rp.fl.key("own")
-    lock = rp.lock(key, timeout=30)
-    await lock.acquire()
-    lock = lock.raw
-
-    def child() -> None:
-        assert lock.owned() is False
-        with pytest.raises(LockNotOwnedError, match="parent"):
-            lock.extend(10)
-        with pytest.raises(LockNotOwnedError, match="parent"):
-            lock.release()
-        with rp.lock_class(rp.client, own, timeout=10) as mine:
-            assert mine.owned()
-        redis_py.close()
-
-    in_child(child)
-    assert lock.owned() is True
-    lock.release()
-    assert not rp.fl.admin.exists(key)
-
-
-def in_child(body: Any) -> None:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            body()
-        except BaseException:
-            os.write(writer, traceback.format_exc()[-3000:].encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as said:
-        failure = said.read()
-    os.waitpid(child, 0)
-    assert not failure, failure
 
 
 @one_server

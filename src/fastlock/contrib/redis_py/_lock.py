@@ -101,6 +101,7 @@ class Lock(Held):
         pause = self.sleep if sleep is None else sleep
         waits = self.blocking if blocking is None else blocking
         patience = self.blocking_timeout if blocking_timeout is None else blocking_timeout
+        generation = _fork.generation
         raw = self._client()._tokens.next() if token is None else self._encoded(token)
         own, before = self._own, self._own.lease
         own.until = self._until(waits, patience)
@@ -114,6 +115,9 @@ class Lock(Held):
                 if end is not None and next_try > end:
                     return False
                 times.sleep(pause)
+                if generation != _fork.generation and token is None:
+                    # Forked by a signal handler: two processes try, each with its own token.
+                    generation, raw = _fork.generation, self._client()._tokens.next()
             self.local.token = raw
             return True
         except BaseException:
