@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from _harness import Ways, async_only, sync_only
 
 import fastlock
+from fastlock import _fork
 
 
 def in_child(body: Callable[[], Any]) -> None:
@@ -135,6 +137,39 @@ async def test_forking_while_other_threads_are_inside_calls(fl: Ways) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@sync_only
+async def test_one_that_cannot_forget_keeps_nobody_else_from_it(fl: Ways) -> None:
+    """Clients are told in no certain order: some come before the one that fails, some after."""
+
+    class Stubborn:
+        def forked(self) -> None:
+            raise LookupError("it cannot forget")
+
+    stubborn = [Stubborn() for _ in range(10)]
+    clients = [fl.raw(fl.client()) for _ in range(4)]
+    leases = [client.acquire(fl.key(), 30) for client in clients]
+    for one in stubborn:
+        _fork.register(one)
+    shown: list[BaseException | None] = []
+
+    def child() -> None:
+        assert [type(error) for error in shown] == [LookupError]
+        for client, lease in zip(clients, leases, strict=True):
+            assert client._server.ready() is None
+            with pytest.raises(fastlock.LockError, match="parent process"):
+                lease.release()
+
+    before, sys.unraisablehook = sys.unraisablehook, lambda what: shown.append(what.exc_value)
+    try:
+        in_child(child)
+    finally:
+        sys.unraisablehook = before
+        for one in stubborn:
+            _fork._registered.discard(one)
+    assert shown == []
+    assert [lease.release() for lease in leases] == [True] * 4
 
 
 def _worker(uri: str, core: str, key: str, counter: str) -> None:
