@@ -17,6 +17,7 @@ from . import _commands, _fork
 from ._clock import clock
 from ._commands import Commands, ServerInfo, is_transient, not_ready
 from ._connect import open_sync
+from ._event import Event
 from ._impl import Core, PipeLike
 from ._resp import Reentered
 from .config import Config
@@ -74,7 +75,7 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.owner = threading.get_ident()
-        self.done = threading.Event()
+        self.done = Event()
         self.failure: FastlockError | None = None
 
 

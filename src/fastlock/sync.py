@@ -15,6 +15,7 @@ from . import _args, _fork, _impl, _ops, _ops_many, _plain
 from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
+from ._event import Event
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
@@ -64,7 +65,7 @@ class Client:
         self._tokens = TokenSource(self.config.label)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
         self._background = Background(self._settle)
-        self._closing = _closing()
+        self._closing = Event()
         remember(self)
         _fork.register(self)
 
@@ -210,7 +211,7 @@ class Client:
         """In a forked child: nothing here is the child's but the settings."""
         self._tokens.forked()
         self._background = Background(self._settle)
-        closed, self._closing = self._closing.is_set(), _closing()
+        closed, self._closing = self._closing.is_set(), Event()
         if closed:
             self._closing.set()
 
@@ -405,13 +406,6 @@ class Client:
             with type(self)(self.config) as successor:
                 successor._server.succeed(self._server)
                 successor._drive(_ops_many.settle(pairs, until))
-
-
-def _closing() -> threading.Event:
-    """An event that a signal handler may set while the thread it interrupts waits for it."""
-    event = threading.Event()
-    event._cond = threading.Condition(threading.RLock())  # type: ignore[attr-defined]
-    return event
 
 
 class Lease(BaseLease):

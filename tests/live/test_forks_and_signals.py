@@ -15,10 +15,10 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
-from _harness import Ways, async_only, sync_only
+from _harness import Ways, async_only, one_server, sync_only
 
 import fastlock
-from fastlock import _fork
+from fastlock import _event, _fork
 
 
 def in_child(body: Callable[[], Any]) -> None:
@@ -282,6 +282,105 @@ async def test_a_handler_uses_the_client_it_interrupts(fl: Ways, while_: str) ->
         assert lease.release() is True
     if leader is not None:
         assert await (await leader).release() is True
+
+
+WAITING = (_event.__file__, threading.__file__)
+
+
+@contextmanager
+def handler_at(step: int, run: Callable[[], Any], asleep: Callable[[], Any]) -> Iterator[list[str]]:
+    """Run a handler at the ``step``-th point inside this thread's waiting for another.
+
+    Points are where CPython would run a signal's handler: the starts of functions and the
+    returns of C functions. ``asleep`` is called when the thread is about to sleep.
+    """
+    left = step
+    where: list[str] = []
+
+    def look(frame: Any, event: str, called: Any) -> None:
+        nonlocal left
+        if frame.f_code.co_filename not in WAITING:
+            return
+        if event == "c_call" and called.__name__ == "acquire" and frame.f_code.co_name == "wait":
+            asleep()
+        if event in ("call", "c_return"):
+            left -= 1
+            if not left:
+                sys.setprofile(None)
+                where.append(f"{event} {frame.f_code.co_name}:{frame.f_lineno}")
+                run()
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        yield where
+    finally:
+        sys.setprofile(before)
+
+
+@sync_only
+@one_server
+async def test_a_handler_at_every_point_of_waiting_for_another_thread_s_connecting(
+    fl: Ways,
+) -> None:
+    proxy, key = fl.proxy(), fl.key()
+
+    async def struck(step: int) -> bool:
+        facade = fl.client(proxy.uri, retries=0)
+        client = fl.raw(facade)
+        held = proxy.fault("hold_reply", verb="INFO")
+        answers: list[bool] = []
+        connecting = fl.spawn(facade.ping())
+        await fl.happened(held)
+
+        def handler() -> None:
+            held.go()
+            answers.append(client.locked(key))
+
+        async def waiting() -> list[str]:
+            with handler_at(step, handler, held.go) as where:
+                answers.append(client.locked(key))
+            return where
+
+        where = await fl.spawn(waiting())
+        await connecting
+        client.close()
+        assert answers == [False] * (1 + len(where)), where
+        return bool(where)
+
+    steps = 1
+    while await struck(steps):
+        steps += 1
+    assert steps > 5
+
+
+@sync_only
+@one_server
+async def test_a_handler_at_every_point_of_a_pause_may_close_the_client(fl: Ways) -> None:
+    """The pause would last a minute, and no answer comes but that the client is closed."""
+    key = fl.key()
+    fl.admin.set(key, "taken", px=600_000)
+
+    async def struck(step: int) -> bool:
+        client = fl.raw(await fl.warm(fl.client(retry_timeout=60_000)))
+        pausing = threading.Event()
+
+        async def waiting() -> list[str]:
+            closed = pytest.raises(fastlock.FastlockError, match="closed")
+            with closed, handler_at(step, client.close, pausing.set) as where:
+                client.acquire(key, 30)
+            return where
+
+        waiter = fl.spawn(waiting())
+        await fl.until(lambda: pausing.is_set() or waiter.done(), 20)
+        client.close()
+        return bool(await waiter)
+
+    steps = 1
+    while await struck(steps):
+        steps += 1
+    assert steps > 5
+    fl.admin.delete(key)
 
 
 @sync_only
