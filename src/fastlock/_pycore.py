@@ -97,6 +97,7 @@ class Pipe:
         self._places: deque[_Place] = deque()  # unanswered, oldest first
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire = memoryview(b"")  # taken, being written
+        self._read_first = False  # TLS writes nothing more before it has read something
         self._queued = 0  # stream offsets, in bytes
         self._written = 0
         self._reason: str | None = None  # why the Pipe ended; None while it works
@@ -278,8 +279,10 @@ class Pipe:
                 wait = min(SLICE, deadline - monotonic())
                 if wait <= 0:
                     return
-                if not self._flush() and not self._ready(wait, or_writable=True):
-                    continue
+                if not self._flush():
+                    if not self._ready(wait, or_writable=not self._read_first):
+                        continue
+                    wait = 0.0  # what came may be TLS's own, and then it is time to write
                 chunk = self._receive(wait)
                 if chunk is None:
                     continue
@@ -323,12 +326,19 @@ class Pipe:
             raise
 
     def _send(self, view: memoryview) -> int:
-        try:
-            if self._plain:
+        if self._plain:
+            try:
                 return self._sock.send(view, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return 0
+        self._read_first = False
+        try:
             return self._sock.send(view)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return 0
+        except ssl.SSLWantReadError:  # in the middle of a renegotiation
+            self._read_first = True
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            pass
+        return 0
 
     def _receive(self, wait: float) -> bytes | None:
         """What the socket has, b"" at its end, None if nothing came within ``wait`` seconds."""

@@ -10,7 +10,6 @@ import gc
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _servers import Certificates
 
 from fastlock import _impl
 from fastlock._resp import MALFORMED, Reentered
@@ -477,35 +475,3 @@ def test_the_surfaces_are_the_same() -> None:
     for name in names[0]:
         docs = [getattr(pipe, name).__doc__.split() for pipe in pipes]
         assert all(doc == docs[0] for doc in docs)
-
-
-# ------------------------------------------------------------------ TLS
-
-
-def test_records_that_tls_has_taken_count_as_sent(core: str, tmp_path: Path) -> None:
-    """A write that wants to go on later has sent whole records, though it counts as nothing."""
-    certificates = Certificates(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.cert, certificates.key)
-    full = threading.Event()
-    decrypted = 0
-
-    def far() -> None:
-        nonlocal decrypted
-        with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
-            full.wait(5)
-            while decrypted < 100_000:
-                decrypted += len(sock.recv(16384))
-            pipe.abort("the network failed")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=far)
-        near = socket.create_connection(listener.getsockname())
-        server.start()
-        trusting = ssl.create_default_context(cafile=certificates.ca)
-        pipe = _impl.load(core).tls_pipe(trusting.wrap_socket(near, server_hostname="localhost"))
-        threading.Timer(0.3, full.set).start()
-        error = failure(lambda: pipe.call(PING * 700_000, 700_000, 10))
-        server.join(5)
-    assert decrypted >= 100_000
-    assert error.sent is True
