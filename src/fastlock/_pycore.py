@@ -7,7 +7,6 @@ on TLS, where Python's ``ssl`` owns the connection (with the compiled Decoder).
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 import ssl
@@ -20,7 +19,7 @@ from typing import Any
 
 from ._pycodec import Decoder, pack
 from ._resp import Push, Reentered
-from ._sockets import reset_on_close
+from ._sockets import close_descriptor, reset_on_close
 from .errors import ProtocolError, TransportError
 
 __all__ = ["Decoder", "Pipe", "name", "pack"]
@@ -182,7 +181,7 @@ class Pipe:
             place.state = _FAILED
         self._reset()
         self._reason = "the connection belongs to the parent process"
-        _close_descriptor(self._sock)
+        close_descriptor(self._sock)
 
     # -- bookkeeping
 
@@ -248,7 +247,7 @@ class Pipe:
         if self._reason is not None and not self._inside:
             if reset:
                 reset_on_close(self._sock)
-            _close_descriptor(self._sock)
+            close_descriptor(self._sock)
 
     def _take_lead(self, place: _Place) -> bool:
         """Whether this thread is the leader now, for ``place`` still waits and nobody else is."""
@@ -386,10 +385,3 @@ class Pipe:
 def _patched() -> bool:
     """Whether gevent or eventlet has replaced the socket module's class."""
     return socket.socket.__module__ != "socket"
-
-
-def _close_descriptor(sock: socket.socket) -> None:
-    """Close without shutdown or a TLS goodbye, which a forked parent would feel."""
-    descriptor = sock.detach()
-    if descriptor >= 0:
-        os.close(descriptor)

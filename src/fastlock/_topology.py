@@ -203,6 +203,7 @@ class SyncServer:
             raise not_ready(error) if is_transient(error) else error from None
         make = self._core.tls_pipe if opened.tls else self._core.pipe
         pipe: PipeLike = make(opened.sock)
+        _fork.register(pipe)  # ``opened.keep`` has told the child until here
         try:
             pack = self._core.pack
             data, count = _commands.greeting(pack)
@@ -227,8 +228,5 @@ class SyncServer:
             link.pipe.close()
 
     def forked(self) -> None:
-        """In a forked child: the connection is the parent's."""
-        link = self._link
+        """In a forked child: the connection is the parent's, and its Pipe is told as well."""
         self._forget()
-        if link is not None:
-            link.pipe.forked()

@@ -308,6 +308,7 @@ class Client:
             if self._server.strays:
                 self._server.end_strays(timeout)
             link = self._server.link(timeout)
+            self._check_fork(generation)
             data = link.encode(call)
             sent_at = clock()
             if call.until is not None:

@@ -1,16 +1,16 @@
-"""A forked child owns nothing of its parent's; a handler may use the client it interrupted."""
+"""A forked child owns nothing of its parent's."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import multiprocessing
 import os
-import signal
+import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from _harness import Ways, async_only, one_server, sync_only
 
 import fastlock
-from fastlock import _event, _fork
+from fastlock import _fork
 
 
 def in_child(body: Callable[[], Any]) -> None:
@@ -227,209 +227,90 @@ async def test_an_asyncio_child_leaves_everything_alone(fl: Ways) -> None:
     assert connections(fl, name) == [parent]
 
 
-# ------------------------------------------------------------------ signal handlers
+# ------------------------------------------------------------------ in the middle of connecting
 
 
-@contextmanager
-def alarm(delay: float, handler: Callable[[], Any]) -> Iterator[None]:
-    before = signal.signal(signal.SIGALRM, lambda *_: handler())
-    signal.setitimer(signal.ITIMER_REAL, delay)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@sync_only
-@pytest.mark.parametrize("while_", ["reading", "following", "waiting", "connecting"])
-async def test_a_handler_uses_the_client_it_interrupts(fl: Ways, while_: str) -> None:
-    key, inner, other = fl.key(), fl.key("inner"), fl.key("other")
-    proxy = fl.proxy()
-    facade = fl.client(proxy.uri, retry_timeout=60_000)
-    client = fl.raw(facade)
-    if while_ != "connecting":
-        await fl.warm(facade)
-    held = None
-    leader = None
-    if while_ == "waiting":
-        fl.admin.set(key, "taken", px=60_000)
-    elif while_ == "connecting":
-        held = proxy.fault("hold_reply", verb="INFO")
-    else:
-        held = proxy.fault("hold_reply")
-        if while_ == "following":
-            leader = fl.spawn(facade.try_acquire(other, ttl=30))
-            await fl.happened(held)
-    freed: list[bool] = []
-
-    def handler() -> None:
-        if held is not None:
-            held.go()
-        freed.append(client.acquire(inner, 30, 5).release())
-        fl.admin.delete(key) if while_ == "waiting" else None
-
-    with alarm(0.1, handler):
-        if while_ == "waiting":
-            with pytest.raises(fastlock.AcquireTimeout):
-                client.acquire(key, 30, timeout=0.0)
-            lease = None
-            threading.Event().wait(0.2)
-        else:
-            lease = client.try_acquire(key, 30)
-    assert freed == [True]
-    if lease is not None:
-        assert lease.release() is True
-    if leader is not None:
-        assert await (await leader).release() is True
-
-
-WAITING = (_event.__file__, threading.__file__)
-
-
-@contextmanager
-def handler_at(step: int, run: Callable[[], Any], asleep: Callable[[], Any]) -> Iterator[list[str]]:
-    """Run a handler at the ``step``-th point inside this thread's waiting for another.
-
-    Points are where CPython would run a signal's handler: the starts of functions and the
-    returns of C functions. ``asleep`` is called when the thread is about to sleep.
-    """
-    left = step
-    where: list[str] = []
-
-    def look(frame: Any, event: str, called: Any) -> None:
-        nonlocal left
-        if frame.f_code.co_filename not in WAITING:
-            return
-        if event == "c_call" and called.__name__ == "acquire" and frame.f_code.co_name == "wait":
-            asleep()
-        if event in ("call", "c_return"):
-            left -= 1
-            if not left:
-                sys.setprofile(None)
-                where.append(f"{event} {frame.f_code.co_name}:{frame.f_lineno}")
-                run()
-
-    before = sys.getprofile()
-    sys.setprofile(look)
-    try:
-        yield where
-    finally:
-        sys.setprofile(before)
-
-
-@sync_only
-@one_server
-async def test_a_handler_at_every_point_of_waiting_for_another_thread_s_connecting(
-    fl: Ways,
-) -> None:
-    proxy, key = fl.proxy(), fl.key()
-
-    async def struck(step: int) -> bool:
-        facade = fl.client(proxy.uri, retries=0)
-        client = fl.raw(facade)
-        held = proxy.fault("hold_reply", verb="INFO")
-        answers: list[bool] = []
-        connecting = fl.spawn(facade.ping())
-        await fl.happened(held)
-
-        def handler() -> None:
-            held.go()
-            answers.append(client.locked(key))
-
-        async def waiting() -> list[str]:
-            with handler_at(step, handler, held.go) as where:
-                answers.append(client.locked(key))
-            return where
-
-        where = await fl.spawn(waiting())
-        await connecting
-        client.close()
-        assert answers == [False] * (1 + len(where)), where
-        return bool(where)
-
-    steps = 1
-    while await struck(steps):
-        steps += 1
-    assert steps > 5
-
-
-@sync_only
-@one_server
-async def test_a_handler_at_every_point_of_a_pause_may_close_the_client(fl: Ways) -> None:
-    """The pause would last a minute, and no answer comes but that the client is closed."""
-    key = fl.key()
-    fl.admin.set(key, "taken", px=600_000)
-
-    async def struck(step: int) -> bool:
-        client = fl.raw(await fl.warm(fl.client(retry_timeout=60_000)))
-        pausing = threading.Event()
-
-        async def waiting() -> list[str]:
-            closed = pytest.raises(fastlock.FastlockError, match="closed")
-            with closed, handler_at(step, client.close, pausing.set) as where:
-                client.acquire(key, 30)
-            return where
-
-        waiter = fl.spawn(waiting())
-        await fl.until(lambda: pausing.is_set() or waiter.done(), 20)
-        client.close()
-        return bool(await waiter)
-
-    steps = 1
-    while await struck(steps):
-        steps += 1
-    assert steps > 5
-    fl.admin.delete(key)
-
-
-@sync_only
-@pytest.mark.parametrize("goes_on", [True, False], ids=["returns", "raises"])
-async def test_a_handler_that_forks_leaves_the_interrupted_call_to_the_parent(
-    fl: Ways, goes_on: bool
-) -> None:
-    """One acquire, two processes in the middle of it: one lease, and it is the parent's."""
-    proxy, key = fl.proxy(), fl.key()
-    client = fl.raw(await fl.warm(fl.client(proxy.uri)))
-    held = proxy.fault("hold_reply")
-    reader, writer = os.pipe()
-    children: list[int] = []
-
-    class Interrupt(BaseException): ...
-
-    def handler(*_: object) -> None:
-        children.append(os.fork())
-        if children[0]:
-            os.waitpid(children[0], 0)
-            held.go()
-        elif not goes_on:
-            raise Interrupt
-
-    def strike() -> None:
-        held.wait()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    striker = threading.Thread(target=strike)
-    striker.start()
-    try:
-        said = "a lease"
+def reaching(port: int) -> int:
+    """How many sockets of this process are connected to that port, or about to be somewhere."""
+    found = 0
+    for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
         try:
-            lease = client.try_acquire(key, 30)
-        except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        if children == [0]:
-            os.write(writer, said.encode())
-            os._exit(0)
-    finally:
-        if children != [0]:
-            signal.signal(signal.SIGUSR1, before)
-            striker.join(5)
-            os.close(writer)
-    with os.fdopen(reader) as child:
-        assert child.read().startswith(
-            "FastlockError: this process was" if goes_on else "Interrupt"
-        )
-    assert lease is not None
-    assert fl.admin.get(key) == lease.token.encode()
-    assert lease.release() is True
+            sock = socket.socket(fileno=int(name))
+        except OSError:  # no socket
+            continue
+        try:
+            found += sock.getpeername()[1:2] == (port,)
+        except OSError as error:
+            connects = error.errno == errno.ENOTCONN and sock.type == socket.SOCK_STREAM
+            found += connects and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        finally:
+            sock.detach()
+    return found
+
+
+def child_reaches(port: int, number: int = 0) -> None:
+    def child() -> None:
+        assert reaching(port) == number
+
+    in_child(child)
+
+
+@sync_only
+@one_server
+@pytest.mark.parametrize("moment", ["HELLO", "INFO"])
+async def test_forking_while_another_thread_introduces_itself(fl: Ways, moment: str) -> None:
+    """The connection is that thread's, which the child has not: no descriptor is left there."""
+    proxy = fl.proxy()
+    client = fl.client(proxy.uri)
+    held = proxy.fault("hold_reply", verb=moment)
+    connecting = fl.spawn(client.ping())
+    await fl.happened(held)
+    assert reaching(proxy.port) == 1
+    child_reaches(proxy.port)
+    held.go()
+    assert await connecting > 0
+    assert proxy.connections == 1
+    child_reaches(proxy.port)
+    assert await client.ping() > 0
+    assert proxy.connections == 1
+
+
+@sync_only
+@one_server
+async def test_forking_while_another_thread_secures_its_connection(fl: Ways) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = fl.client(f"rediss://127.0.0.1:{port}", retries=0, connect_timeout=30)
+        connecting = fl.spawn(client.ping())
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(1) == b"\x16"  # the beginning of a TLS handshake
+            assert reaching(port) == 1
+            child_reaches(port)
+    with pytest.raises(fastlock.TransportError):
+        await connecting
+
+
+@sync_only
+@one_server
+async def test_forking_while_another_thread_reaches_for_the_server(fl: Ways) -> None:
+    """Nobody accepts, so that it goes on for long."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        before = reaching(port)
+        client = fl.client(f"redis://127.0.0.1:{port}", retries=0, connect_timeout=30)
+        connecting = fl.spawn(client.ping())
+        await fl.until(lambda: reaching(port) == before + 1)
+        await fl.sleep(0.05)  # from its making to its connecting
+        child_reaches(port, before)
+        assert reaching(port) == before + 1
+        for filler in fillers:
+            filler.close()
+    with pytest.raises(fastlock.TransportError):
+        await connecting
