@@ -6,6 +6,7 @@ Law: a skip that tests/expected_skips.txt does not explain fails the session.
 from __future__ import annotations
 
 import inspect
+import os
 import platform
 import re
 from collections import Counter
@@ -18,10 +19,14 @@ import pytest
 from _harness import APIS, CORES, SERVERS, Ways
 from _proxy import INJECTED
 
+WORKERS_PER_CPU = 2
+MOST_WORKERS = 16
+
 _expected = Path(__file__).with_name("expected_skips.txt")
 _met: dict[str, str] = {}  # server kind -> name and version
 _ways: Counter[str] = Counter()  # "sync cython" -> tests run
-_skips: list[tuple[str, str, str | None]] = []  # node id, reason, why that is fine
+_skips: dict[tuple[str, str], str | None] = {}  # node id and reason -> why that is fine
+_silent: list[str] = []  # workers that ended without a word: what they counted is lost
 
 
 # ------------------------------------------------------------------ fixtures
@@ -113,6 +118,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+# ------------------------------------------------------------------ several workers: pytest -n
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` means: more workers than CPUs, for much of a test is waiting.
+
+    None (all in this process) with a server that was given: workers would share it, and
+    tests count its connections and empty its memory of scripts.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if _servers.GIVEN_URL else min(WORKERS_PER_CPU * (cpus or 1), MOST_WORKERS)
+
+
 # ------------------------------------------------------------------ the sum
 
 
@@ -138,28 +157,52 @@ def why_expected(nodeid: str, reason: str, text: str) -> str | None:
     return None
 
 
-def _note_skip(report: Any) -> None:
+def _note_skip(nodeid: str, reason: str) -> None:
+    text = _expected.read_text() if _expected.exists() else ""
+    _skips[nodeid, reason] = why_expected(nodeid, reason, text)
+
+
+def _look_for_a_skip(report: Any) -> None:
     if not report.skipped or hasattr(report, "wasxfail"):
         return
     longrepr = report.longrepr
     reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
-    reason = reason.removeprefix("Skipped: ")
-    text = _expected.read_text() if _expected.exists() else ""
-    _skips.append((report.nodeid, reason, why_expected(report.nodeid, reason, text)))
+    _note_skip(report.nodeid, reason.removeprefix("Skipped: "))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _note_skip(report)
+    _look_for_a_skip(report)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    _note_skip(report)
+    _look_for_a_skip(report)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    unlisted = any(why is None for _, _, why in _skips)
-    if unlisted and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:  # one of pytest -n's workers: the controller does the sum
+        skips = [list(key) for key in _skips]
+        output["fastlock"] = [_met, dict(_ways), dict(INJECTED), skips]
+        return
+    if None in _skips.values() and exitstatus in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """In the controller of pytest -n: a worker has ended."""
+    if "fastlock" not in getattr(node, "workeroutput", {}):
+        _silent.append(f"{node.gateway.id}: {error}")
+        return
+    met, ways, faults, skips = node.workeroutput["fastlock"]
+    _met.update(met)
+    _ways.update(ways)
+    INJECTED.update(faults)
+    for nodeid, reason in skips:
+        _note_skip(nodeid, reason)
 
 
 def pytest_report_header() -> list[str]:
@@ -178,10 +221,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     out.line(f"servers  {', '.join(sorted(_met.values())) or 'none was needed'}")
     out.line(f"ways     {_counted(_ways) or 'none was taken'}")
     out.line(f"faults   {_counted(INJECTED) or 'none was injected'}")
-    explained = Counter(f"{reason} ({why})" for _, reason, why in _skips if why)
+    explained = Counter(f"{reason} ({why})" for (_, reason), why in _skips.items() if why)
     for text, number in explained.items():
         out.line(f"skipped  {number}: {text}")
-    for nodeid, reason, why in _skips:
+    for worker in _silent:
+        out.line(f"NOT COUNTED: what worker {worker.strip()} did", red=True)
+    for (nodeid, reason), why in _skips.items():
         if why is None:
             out.line(f"SKIPPED WITHOUT AN ENTRY IN {_expected.name}: {nodeid}: {reason}", red=True)
 

@@ -90,7 +90,7 @@ def _open_sync(config: Config, guard: Guard) -> Opened:
     connection.disconnect()
     sock.settimeout(None)
     _tune(sock)
-    return Opened(sock, context is not None, None, config.protocol, guard.hello)
+    return Opened(sock, context is not None, guard.held, config.protocol, guard.hello)
 
 
 async def open_async(config: Config, timeout: float) -> OpenedAsync:

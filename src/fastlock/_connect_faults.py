@@ -25,6 +25,8 @@ _ADVICE = {
     "DENIED": "the server is in protected mode",
     "LOADING": "the server is starting; try later",
 }
+#: First words that servers are known to say; a secret may be such a word, too.
+_CODES = frozenset({*_ADVICE, "ERR", "BUSY", "MASTERDOWN", "MISCONF", "TRYAGAIN"})
 _AUTHORITY = "give the authority that signed it as ssl_ca_certs"
 _NAME = "use a host that the certificate names, or ssl_check_hostname=False"
 #: OpenSSL's X509_V_ERR_* codes: issuer not found or not trusted (2, 18 to 21), not yet valid,
@@ -90,16 +92,19 @@ def _provider(error: Exception) -> FastlockError:
 def _refused(raw: str, config: Config, guard: Guard) -> ServerError:
     # Servers before version 6 quote the arguments of a command they do not know.
     text = raw.partition(", with args beginning with")[0]
-    for secret in guard.secrets:
-        text = text.replace(secret, "***")
-    code = text.partition(" ")[0]
+    code, space, said = text.partition(" ")
     advice = _ADVICE.get(code, "")
     lower = text.lower()
     if "unknown command" in lower and "hello" in lower:
         advice = _ADVICE["NOPROTO"]
     elif "no password is set" in lower or _NO_PASSWORD_SET in lower:
         advice = "leave the password out"
-    return ServerError(f"{text} ({config.address}{': ' if advice else ''}{advice})")
+    # What the words mean is known by now; the code stays, for callers ask for it.
+    for secret in guard.secrets:
+        said = said.replace(secret, "***")
+        if code not in _CODES:
+            code = code.replace(secret, "***")
+    return ServerError(f"{code}{space}{said} ({config.address}{': ' if advice else ''}{advice})")
 
 
 def _not_resp(config: Config) -> ProtocolError:

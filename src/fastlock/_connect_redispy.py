@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import socket
 import ssl
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
+from ._sockets import Held
 from ._version import __version__
 from .config import Config
 from .errors import ConfigError
@@ -51,6 +53,7 @@ class Guard:
         self._resp3 = config.protocol == 3
         self._received = 0
         self.unread: Callable[[], int] = int  # bytes received and not yet parsed (asyncio)
+        self.held = Held()
 
     def remaining(self) -> float:
         """Seconds left; never 0, which would mean "do not block" to a socket."""
@@ -245,16 +248,57 @@ class _Timed:
     def socket_connect_timeout(self, _value: object) -> None: ...
 
 
-class _SyncTCP(_Timed):
+class _Sync(_Timed):
     def _connect(self) -> Any:
-        sock = super()._connect()  # type: ignore[misc]
-        if self.context is None:
-            return sock
+        """As redis-py's own; but a forked child finds the socket from its beginning on."""
+        failure = OSError("the name has no address")
+        for family, address in self._addresses():
+            sock = self.guard.held.hold(socket.socket(family, socket.SOCK_STREAM))
+            try:
+                sock.settimeout(self.guard.remaining())
+                sock.connect(address)
+                break
+            except OSError as error:
+                failure = error
+                sock.close()
+            except BaseException:
+                sock.close()
+                raise
+        else:
+            raise failure
+        return sock if self.context is None else self._secured(sock)
+
+    def _addresses(self) -> list[tuple[int, Any]]:
+        raise NotImplementedError
+
+    def _secured(self, sock: Any) -> Any:
+        held = self.guard.held
+        context: Any = self.context
         try:
-            return self.context.wrap_socket(sock, server_hostname=self.host)
+            # The handshake apart: it is what takes time, and here the socket is known.
+            secured = context.wrap_socket(
+                sock, server_hostname=self.host, do_handshake_on_connect=False
+            )
+            held.hold(secured).do_handshake()
         except BaseException:
-            sock.close()
+            held.sock.close()
             raise
+        return secured
+
+
+class _SyncTCP(_Sync):
+    port: int
+
+    def _addresses(self) -> list[tuple[int, Any]]:
+        found = socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM)
+        return [(family, address) for family, _, _, _, address in found]
+
+
+class _SyncUnix(_Sync):
+    path: str
+
+    def _addresses(self) -> list[tuple[int, Any]]:
+        return [(socket.AF_UNIX, self.path)]
 
 
 class _AsyncTCP(_Timed):
@@ -284,7 +328,7 @@ def _sync_classes() -> _Classes:
     parsers: Any = importlib.import_module("redis._parsers")
     return _Classes(
         type("SyncTCP", (_SyncTCP, connection.Connection), {}),
-        type("SyncUnix", (_Timed, connection.UnixDomainSocketConnection), {}),
+        type("SyncUnix", (_SyncUnix, connection.UnixDomainSocketConnection), {}),
         type("SyncRESP2", (_SyncParser, parsers._RESP2Parser), {}),
         type("SyncRESP3", (_SyncParser, parsers._RESP3Parser), {}),
     )

@@ -134,6 +134,7 @@ cdef class Pipe:
     Takes a plain TCP or unix socket over (``detach``). Any thread may call any method,
     and so may signal handlers: Python code never runs inside the Pipe.
     """
+    cdef object __weakref__
     cdef int fd
     cdef pthread_mutex_t mutex
     cdef Codec codec        # the leader's

@@ -28,8 +28,14 @@ def register(thing: _Forgetful) -> None:
 def _in_child() -> None:
     global generation
     generation += 1
+    trouble: BaseException | None = None
     for thing in list(_registered):
-        thing.forked()
+        try:
+            thing.forked()
+        except BaseException as error:  # a signal's, perhaps: the others must be told all the same
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble  # CPython shows it (sys.unraisablehook) and goes on
 
 
 if hasattr(os, "register_at_fork"):

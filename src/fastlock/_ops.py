@@ -286,7 +286,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
         if found is TAKEN:
             return claim.lease(0, sent_at), sent_at, ""
         if found is OURS:
-            lease = yield from recognised(claim, 0, first)
+            lease = yield from recognised(claim, 0, first, until)
             if lease is not None:
                 return lease, sent_at, ""
             first, failures = None, 0
@@ -307,27 +307,37 @@ def back_off(
             return
     if not doubt:
         raise error
-    raise OutcomeUnknown(
+    raise acquire_unknown(claim, error) from error
+
+
+def acquire_unknown(claim: Claim[L], error: FastlockError) -> OutcomeUnknown:
+    """The error when something may have been acquired and nothing certain was heard."""
+    return OutcomeUnknown(
         f"no answer about {claim.keys[0]!r} ({error}); it is not held by this caller, and what "
         "may have arrived is given back in the background or ends with its ttl",
         claim.keys[0],
-    ) from error
+    )
 
 
-def recognised(claim: Claim[L], index: int, first: float | None) -> Op[L | None]:
+def recognised(
+    claim: Claim[L], index: int, first: float | None, until: float | None = None
+) -> Op[L | None]:
     """An earlier try had taken the lock: count from its sending, or extend if that is over.
 
     ``first`` is None when it cannot be known which try it was. A dead lease is never
-    returned: None means it expired, so try anew.
+    returned: None means it expired, so try anew. The extension may take until ``until``;
+    what it leaves in doubt is no lease: OutcomeUnknown, and the claim says it may be ours.
     """
     now = yield Now()
     lease = claim.lease(index, now if first is None else first)
     if now < lease.deadline and (first is not None or claim.ttl == NO_EXPIRY):
         return lease
     try:
-        yield from extend(lease, claim.ttl, claim.retries, now)
+        yield from extend(lease, claim.ttl, claim.retries, now, until)
     except LockLost:
         return None
+    except (TransportError, OutcomeUnknown) as error:
+        raise acquire_unknown(claim, error) from error
     return lease
 
 
@@ -391,8 +401,10 @@ def release_unknown(lease: HeldLease) -> OutcomeUnknown:
     )
 
 
-def extend(lease: HeldLease, ttl: int, retries: int, now: float) -> Op[None]:
-    """Replace the ttl if the lock is still ours, else LockLost.
+def extend(
+    lease: HeldLease, ttl: int, retries: int, now: float, until: float | None = None
+) -> Op[None]:
+    """Replace the ttl if the lock is still ours, else LockLost; tried at most until ``until``.
 
     While an extension is unanswered, the deadline is the earliest it could leave.
     """
@@ -402,7 +414,7 @@ def extend(lease: HeldLease, ttl: int, retries: int, now: float) -> Op[None]:
     while True:
         # An interrupt from here on leaves an extension that may have been carried out.
         lease.deadline = min(before, deadline(now, ttl))
-        call = Call("extend", (*lease.pair, ttl))
+        call = Call("extend", (*lease.pair, ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
             if isinstance(reply, ServerError):
@@ -414,16 +426,17 @@ def extend(lease: HeldLease, ttl: int, retries: int, now: float) -> Op[None]:
             if not isinstance(error, TransportError):
                 raise
             failures += 1
-            if failures > retries:
-                if not doubt:
-                    raise
-                raise OutcomeUnknown(
-                    f"{lease.key!r}: the answer to an extension was lost; the lease counts with "
-                    "the earlier deadline",
-                    lease.key,
-                ) from error
-            yield Backoff(failures, None)
-            continue
+            if failures <= retries:
+                paused = yield Backoff(failures, until)
+                if until is None or paused < until:
+                    continue
+            if not doubt:
+                raise
+            raise OutcomeUnknown(
+                f"{lease.key!r}: the answer to an extension was lost; the lease counts with "
+                "the earlier deadline",
+                lease.key,
+            ) from error
         if extended(reply):
             lease.deadline, lease.ttl = deadline(sent_at, ttl), ttl / 1000
             return

@@ -7,7 +7,6 @@ on TLS, where Python's ``ssl`` owns the connection (with the compiled Decoder).
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 import ssl
@@ -23,7 +22,7 @@ from typing import Any
 
 from ._pycodec import Decoder, Numbered, pack, prepare
 from ._resp import Push, Reentered
-from ._sockets import reset_on_close
+from ._sockets import close_descriptor, reset_on_close
 from .errors import ProtocolError, TransportError
 
 __all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
@@ -116,6 +115,7 @@ class Pipe:
         self._places: deque[_Place] = deque()  # unanswered, oldest first
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire: bytes | memoryview = b""  # taken, being written
+        self._read_first = False  # TLS writes nothing more before it has read something
         self._queued = 0  # stream offsets, in bytes
         self._written = 0
         self._deferred = 0  # numbers given out
@@ -216,7 +216,7 @@ class Pipe:
             place.state = _FAILED
         self._reset()
         self._reason = "the connection belongs to the parent process"
-        _close_descriptor(self._sock)
+        close_descriptor(self._sock)
 
     # -- bookkeeping
 
@@ -301,7 +301,7 @@ class Pipe:
         if self._reason is not None and not self._inside:
             if reset:
                 reset_on_close(self._sock)
-            _close_descriptor(self._sock)
+            close_descriptor(self._sock)
 
     def _take_lead(self, place: _Place) -> bool:
         """Whether this thread is the leader now; if another is, ``place`` has a gate."""
@@ -338,8 +338,10 @@ class Pipe:
                 wait = min(SLICE, deadline - monotonic())
                 if wait <= 0:
                     return
-                if not self._flush() and not self._ready(wait, or_writable=True):
-                    continue
+                if not self._flush():
+                    if not self._ready(wait, or_writable=not self._read_first):
+                        continue
+                    wait = 0.0  # what came may be TLS's own, and then it is time to write
                 chunk = self._receive(wait)
                 if chunk is None:
                     continue
@@ -384,12 +386,19 @@ class Pipe:
             raise
 
     def _send(self, data: bytes | memoryview) -> int:
-        try:
-            if self._plain:
+        if self._plain:
+            try:
                 return self._sock.send(data, _DONTWAIT)
+            except BlockingIOError:
+                return 0
+        self._read_first = False
+        try:
             return self._sock.send(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return 0
+        except ssl.SSLWantReadError:  # in the middle of a renegotiation
+            self._read_first = True
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            pass
+        return 0
 
     def _receive(self, wait: float) -> bytes | None:
         """What the socket has, b"" at its end, None if nothing came within ``wait`` seconds."""
@@ -440,10 +449,3 @@ class Pipe:
 def _patched() -> bool:
     """Whether gevent or eventlet has replaced the socket module's class."""
     return socket.socket.__module__ != "socket"
-
-
-def _close_descriptor(sock: socket.socket) -> None:
-    """Close without shutdown or a TLS goodbye, which a forked parent would feel."""
-    descriptor = sock.detach()
-    if descriptor >= 0:
-        os.close(descriptor)

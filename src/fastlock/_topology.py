@@ -17,6 +17,7 @@ from . import _commands, _fork
 from ._clock import clock
 from ._commands import Commands, ServerInfo, is_transient, not_ready
 from ._connect import open_sync
+from ._event import Event
 from ._impl import Core, PipeLike
 from ._resp import Reentered
 from .config import Config
@@ -74,7 +75,7 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.owner = threading.get_ident()
-        self.done = threading.Event()
+        self.done = Event()
         self.failure: FastlockError | None = None
 
 
@@ -202,6 +203,7 @@ class SyncServer:
             raise not_ready(error) if is_transient(error) else error from None
         make = self._core.tls_pipe if opened.tls else self._core.pipe
         pipe: PipeLike = make(opened.sock)
+        _fork.register(pipe)  # ``opened.keep`` has told the child until here
         try:
             pack = self._core.pack
             data, count = _commands.greeting(pack)
@@ -226,8 +228,5 @@ class SyncServer:
             link.pipe.close()
 
     def forked(self) -> None:
-        """In a forked child: the connection is the parent's."""
-        link = self._link
+        """In a forked child: the connection is the parent's, and its Pipe is told as well."""
         self._forget()
-        if link is not None:
-            link.pipe.forked()

@@ -5,7 +5,6 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
+from ._event import Event
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
@@ -59,7 +59,7 @@ class Client:
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
         self._background = Background(self._settle)
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
-        self._closing = _closing()
+        self._closing = Event()
         remember(self)
         _fork.register(self)
 
@@ -205,7 +205,7 @@ class Client:
         self._tokens.renew()
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
-        closed, self._closing = self._closing.is_set(), _closing()
+        closed, self._closing = self._closing.is_set(), Event()
         if closed:
             self._closing.set()
 
@@ -303,6 +303,7 @@ class Client:
             if self._server.strays:
                 self._server.end_strays(timeout)
             link = self._server.link(timeout)
+            self._check_fork(generation)
             data = link.encode(call)
             sent_at = clock()
             if call.until is not None:
@@ -401,10 +402,3 @@ class Client:
             with type(self)(self.config) as successor:
                 successor._server.succeed(self._server)
                 successor._drive(_ops_many.settle(pairs, until))
-
-
-def _closing() -> threading.Event:
-    """An event that a signal handler may set while the thread it interrupts waits for it."""
-    event = threading.Event()
-    event._cond = threading.Condition(threading.RLock())  # type: ignore[attr-defined]
-    return event

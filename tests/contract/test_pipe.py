@@ -6,10 +6,11 @@ real server where there are many callers.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
-import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _servers import Certificates
 
 from fastlock import _impl
 from fastlock._resp import MALFORMED, Reentered
@@ -481,10 +481,18 @@ def test_no_descriptor_is_left(core: str) -> None:
     assert descriptors() == before
 
 
+def resident() -> int:
+    """KiB of memory that this process has now; its high-water mark would hide or invent growth."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except FileNotFoundError:
+        asked = ["ps", "-o", "rss=", "-p", str(os.getpid())]
+        return int(subprocess.run(asked, capture_output=True, check=True).stdout)
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
 def test_memory_does_not_grow(core: str, server_of: Any) -> None:
     """Places, replies and buffers of 20,000 calls are recycled or freed."""
-    import resource
-
     load = _impl.load(core)
     pipe = load.pipe(socket.create_connection(("127.0.0.1", server_of("valkey").port)))
     data = load.pack(b"ECHO", b"x" * 100)
@@ -495,12 +503,14 @@ def test_memory_does_not_grow(core: str, server_of: Any) -> None:
             pipe.post(data, 1)
 
     calls(2000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    before = resident()
     calls(10_000)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    gc.collect()
+    grown = resident() - before
     assert pipe.owed <= 1
     pipe.close()
-    assert grown < 4096  # KiB; a leak of one place a call would be twice that
+    assert grown < 1024  # KiB; a leak of 100 bytes a call would be twice that
 
 
 def test_the_surfaces_are_the_same() -> None:
@@ -512,35 +522,3 @@ def test_the_surfaces_are_the_same() -> None:
     for name in names[0]:
         docs = [getattr(pipe, name).__doc__.split() for pipe in pipes]
         assert all(doc == docs[0] for doc in docs)
-
-
-# ------------------------------------------------------------------ TLS
-
-
-def test_records_that_tls_has_taken_count_as_sent(core: str, tmp_path: Path) -> None:
-    """A write that wants to go on later has sent whole records, though it counts as nothing."""
-    certificates = Certificates(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.cert, certificates.key)
-    full = threading.Event()
-    decrypted = 0
-
-    def far() -> None:
-        nonlocal decrypted
-        with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
-            full.wait(5)
-            while decrypted < 100_000:
-                decrypted += len(sock.recv(16384))
-            pipe.abort("the network failed")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=far)
-        near = socket.create_connection(listener.getsockname())
-        server.start()
-        trusting = ssl.create_default_context(cafile=certificates.ca)
-        pipe = _impl.load(core).tls_pipe(trusting.wrap_socket(near, server_hostname="localhost"))
-        threading.Timer(0.3, full.set).start()
-        error = failure(lambda: pipe.call(PING * 700_000, 700_000, 10))
-        server.join(5)
-    assert decrypted >= 100_000
-    assert error.sent is True

@@ -79,13 +79,13 @@ def test_without_a_compiler_cython_fails(
 
 
 def test_a_compile_error_falls_back_too(
-    make_wheel: Builder, unpacked: Path, tmp_path: Path
+    make_wheel: Builder, unpacked: Path, tmp_path: Path, quick: dict[str, str]
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(unpacked, broken, ignore=shutil.ignore_patterns("build"))
     header = broken / "vendor" / "hiredis" / "alloc.h"
     header.write_text(header.read_text() + "\n#error planted\n")
-    wheel = built(make_wheel(broken))
+    wheel = built(make_wheel(broken, **quick))
     assert len(wheel.run.loud) == 1
     assert wheel.wheel.name.endswith("-py3-none-any.whl")
 
@@ -141,7 +141,9 @@ def test_without_sources_auto_says_what_to_set(
     assert "FASTLOCK_HIREDIS_SDIST" in line
 
 
-def test_auto_compiles_in_place_and_pure_removes_it_again(unpacked: Path, tmp_path: Path) -> None:
+def test_auto_compiles_in_place_and_pure_removes_it_again(
+    unpacked: Path, tmp_path: Path, quick: dict[str, str]
+) -> None:
     place = tmp_path / "place"
     shutil.copytree(unpacked, place, ignore=shutil.ignore_patterns("build"))
     package = place / "src" / "fastlock"
@@ -150,7 +152,7 @@ def test_auto_compiles_in_place_and_pure_removes_it_again(unpacked: Path, tmp_pa
         run = execute(
             sys.executable, "-m", "pip", "install", "-v", "--no-deps", "--no-build-isolation",
             "--no-index", "--ignore-installed", "--target", tmp_path / mode, "-e", place,
-            FASTLOCK_BUILD=mode,
+            FASTLOCK_BUILD=mode, **quick,
         )  # fmt: skip
         assert run.code == 0, run.output
         return run

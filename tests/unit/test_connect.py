@@ -246,17 +246,43 @@ def test_a_server_without_hello_is_named_and_its_echo_cut(way: Way) -> None:
     assert text.endswith("set protocol=2)")
 
 
-def test_an_echoed_secret_is_blotted_out(way: Way) -> None:
+@pytest.mark.parametrize(
+    ("said", "shown"), [("ERR what is {}?", "ERR what is ***? ("), ("{}: what?", "***: what? (")]
+)
+def test_an_echoed_secret_is_blotted_out(way: Way, said: str, shown: str) -> None:
     def echo(visitor: socket.socket) -> None:
         visitor.recv(4096)
-        visitor.sendall(b"-ERR what is " + SECRET.encode() + b"?\r\n")
+        visitor.sendall(b"-" + said.format(SECRET).encode() + b"\r\n")
 
     with peer(echo) as port:
         for config in (
             Config(port=port, password=SECRET),
             Config(port=port, credential_provider=Provider("u", SECRET)),
         ):
-            assert way.refused(ServerError, config).startswith("ERR what is ***?")
+            assert way.refused(ServerError, config).startswith(shown)
+
+
+@pytest.mark.parametrize("password", ["WRONGPASS", "W", "invalid"])
+def test_a_password_that_is_a_word_of_the_refusal_hides_no_code(
+    way: Way, server: Server, password: str
+) -> None:
+    config = Config(port=server.port, username="bob", password=password)
+    with pytest.raises(ServerError) as caught:
+        way.open(config)
+    assert caught.value.code == "WRONGPASS"
+    assert str(caught.value).endswith("check username and password)")
+    assert password not in str(caught.value).removeprefix("WRONGPASS")
+
+
+def test_a_password_that_is_a_word_of_the_refusal_hides_no_advice(way: Way) -> None:
+    def old(visitor: socket.socket) -> None:
+        visitor.recv(4096)
+        visitor.sendall(OLD % b"command")
+
+    with peer(old) as port, pytest.raises(ServerError) as caught:
+        way.open(Config(port=port, password="command"))
+    assert str(caught.value).startswith("ERR unknown *** `HELLO` (")
+    assert str(caught.value).endswith("set protocol=2)")
 
 
 def test_cancelling_leaves_nothing_open(server: Server) -> None:

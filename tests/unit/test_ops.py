@@ -71,6 +71,42 @@ def test_an_orphan_of_unknown_age_is_extended_before_it_counts() -> None:
     assert result(op, (130.2, [1])).deadline == _ops.deadline(130.2, TTL)
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_extending_an_orphan_takes_no_longer_than_the_caller_waits(sent: bool) -> None:
+    """It is ours at the server, but what is not certain in time is no lease."""
+    wanted = claim(until=200.0)
+    end = 200.0 + _ops.GRACE
+    op = _ops.acquire(wanted)
+    op.send(None)
+    op.throw(lost(100.0))
+    op.send(100.1)
+    assert type(op.send((100.2, [b"other"]))) is WaitFor
+    op.send(199.0)
+    assert type(op.send((199.0, [b"t0"]))) is Now
+    call = op.send(199.1)
+    assert (call.verb, call.until) == ("extend", end)
+    pause = op.throw(fastlock.TransportError("the network failed", sent=sent))
+    assert (type(pause), pause.until) == (Backoff, end)
+    call = op.send(200.5)
+    assert (call.verb, call.until) == ("extend", end)
+    op.throw(fastlock.TransportError("the network failed", sent=sent))
+    with pytest.raises(fastlock.OutcomeUnknown, match="not held by this caller") as caught:
+        op.send(end)
+    assert caught.value.key == "k0"
+    assert wanted.maybe == wanted.pairs  # to be given back
+
+
+def test_an_extension_counts_from_the_earliest_try_that_is_unanswered() -> None:
+    lease = Held("k", (b"k", b"t"), TTL, 500.0)
+    op = _ops.extend(lease, TTL, 3, 100.0)
+    op.send(None)
+    op.throw(lost(100.0))
+    op.send(120.0)
+    assert lease.deadline == _ops.deadline(100.0, TTL)
+    assert result(op, (121.0, [1])) is None
+    assert lease.deadline == _ops.deadline(121.0, TTL)
+
+
 def test_what_is_answered_behind_a_busy_server_is_not_forgotten() -> None:
     wanted = claim(3)
     op = _ops_many.try_acquire_many(wanted)

@@ -1,22 +1,24 @@
-"""A forked child owns nothing of its parent's; a handler may use the client it interrupted."""
+"""A forked child owns nothing of its parent's."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import multiprocessing
 import os
-import signal
+import socket
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
-from _harness import Ways, async_only, sync_only
+from _harness import Ways, async_only, one_server, sync_only
 
 import fastlock
+from fastlock import _fork
 
 
 def in_child(body: Callable[[], Any]) -> None:
@@ -137,6 +139,39 @@ async def test_forking_while_other_threads_are_inside_calls(fl: Ways) -> None:
     assert wrong == []
 
 
+@sync_only
+async def test_one_that_cannot_forget_keeps_nobody_else_from_it(fl: Ways) -> None:
+    """Clients are told in no certain order: some come before the one that fails, some after."""
+
+    class Stubborn:
+        def forked(self) -> None:
+            raise LookupError("it cannot forget")
+
+    stubborn = [Stubborn() for _ in range(10)]
+    clients = [fl.raw(fl.client()) for _ in range(4)]
+    leases = [client.acquire(fl.key(), 30) for client in clients]
+    for one in stubborn:
+        _fork.register(one)
+    shown: list[BaseException | None] = []
+
+    def child() -> None:
+        assert [type(error) for error in shown] == [LookupError]
+        for client, lease in zip(clients, leases, strict=True):
+            assert client._server.ready() is None
+            with pytest.raises(fastlock.LockError, match="parent process"):
+                lease.release()
+
+    before, sys.unraisablehook = sys.unraisablehook, lambda what: shown.append(what.exc_value)
+    try:
+        in_child(child)
+    finally:
+        sys.unraisablehook = before
+        for one in stubborn:
+            _fork._registered.discard(one)
+    assert shown == []
+    assert [lease.release() for lease in leases] == [True] * 4
+
+
 def _worker(uri: str, core: str, key: str, counter: str) -> None:
     import _harness
     import redis
@@ -192,148 +227,90 @@ async def test_an_asyncio_child_leaves_everything_alone(fl: Ways) -> None:
     assert connections(fl, name) == [parent]
 
 
-# ------------------------------------------------------------------ signal handlers
+# ------------------------------------------------------------------ in the middle of connecting
 
 
-@contextmanager
-def alarm(delay: float, handler: Callable[[], Any]) -> Iterator[None]:
-    before = signal.signal(signal.SIGALRM, lambda *_: handler())
-    signal.setitimer(signal.ITIMER_REAL, delay)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def reaching(port: int) -> int:
+    """How many sockets of this process are connected to that port, or about to be somewhere."""
+    found = 0
+    for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
+        try:
+            sock = socket.socket(fileno=int(name))
+        except OSError:  # no socket
+            continue
+        try:
+            found += sock.getpeername()[1:2] == (port,)
+        except OSError as error:
+            connects = error.errno == errno.ENOTCONN and sock.type == socket.SOCK_STREAM
+            found += connects and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        finally:
+            sock.detach()
+    return found
+
+
+def child_reaches(port: int, number: int = 0) -> None:
+    def child() -> None:
+        assert reaching(port) == number
+
+    in_child(child)
 
 
 @sync_only
-@pytest.mark.parametrize("while_", ["reading", "following", "waiting", "connecting"])
-async def test_a_handler_uses_the_client_it_interrupts(fl: Ways, while_: str) -> None:
-    key, inner, other = fl.key(), fl.key("inner"), fl.key("other")
+@one_server
+@pytest.mark.parametrize("moment", ["HELLO", "INFO"])
+async def test_forking_while_another_thread_introduces_itself(fl: Ways, moment: str) -> None:
+    """The connection is that thread's, which the child has not: no descriptor is left there."""
     proxy = fl.proxy()
-    facade = fl.client(proxy.uri, retry_timeout=60_000)
-    client = fl.raw(facade)
-    if while_ != "connecting":
-        await fl.warm(facade)
-    held = None
-    leader = None
-    if while_ == "waiting":
-        fl.admin.set(key, "taken", px=60_000)
-    elif while_ == "connecting":
-        held = proxy.fault("hold_reply", verb="INFO")
-    else:
-        held = proxy.fault("hold_reply")
-        if while_ == "following":
-            leader = fl.spawn(facade.try_acquire(other, ttl=30))
-            await fl.happened(held)
-    freed: list[bool] = []
-
-    def handler() -> None:
-        if held is not None:
-            held.go()
-        freed.append(client.acquire(inner, 30, 5).release())
-        fl.admin.delete(key) if while_ == "waiting" else None
-
-    with alarm(0.1, handler):
-        if while_ == "waiting":
-            with pytest.raises(fastlock.AcquireTimeout):
-                client.acquire(key, 30, timeout=0.0)
-            lease = None
-            threading.Event().wait(0.2)
-        else:
-            lease = client.try_acquire(key, 30)
-    assert freed == [True]
-    if lease is not None:
-        assert lease.release() is True
-    if leader is not None:
-        assert await (await leader).release() is True
+    client = fl.client(proxy.uri)
+    held = proxy.fault("hold_reply", verb=moment)
+    connecting = fl.spawn(client.ping())
+    await fl.happened(held)
+    assert reaching(proxy.port) == 1
+    child_reaches(proxy.port)
+    held.go()
+    assert await connecting > 0
+    assert proxy.connections == 1
+    child_reaches(proxy.port)
+    assert await client.ping() > 0
+    assert proxy.connections == 1
 
 
 @sync_only
-@pytest.mark.parametrize("goes_on", [True, False], ids=["returns", "raises"])
-async def test_a_handler_that_forks_leaves_the_interrupted_call_to_the_parent(
-    fl: Ways, goes_on: bool
-) -> None:
-    """One acquire, two processes in the middle of it: one lease, and it is the parent's."""
-    proxy, key = fl.proxy(), fl.key()
-    client = fl.raw(await fl.warm(fl.client(proxy.uri)))
-    held = proxy.fault("hold_reply")
-    reader, writer = os.pipe()
-    children: list[int] = []
-
-    class Interrupt(BaseException): ...
-
-    def handler(*_: object) -> None:
-        children.append(os.fork())
-        if children[0]:
-            os.waitpid(children[0], 0)
-            held.go()
-        elif not goes_on:
-            raise Interrupt
-
-    def strike() -> None:
-        held.wait()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    striker = threading.Thread(target=strike)
-    striker.start()
-    try:
-        said = "a lease"
-        try:
-            lease = client.try_acquire(key, 30)
-        except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        if children == [0]:
-            os.write(writer, said.encode())
-            os._exit(0)
-    finally:
-        if children != [0]:
-            signal.signal(signal.SIGUSR1, before)
-            striker.join(5)
-            os.close(writer)
-    with os.fdopen(reader) as child:
-        assert child.read().startswith(
-            "FastlockError: this process was" if goes_on else "Interrupt"
-        )
-    assert lease is not None
-    assert fl.admin.get(key) == lease.token.encode()
-    assert lease.release() is True
+@one_server
+async def test_forking_while_another_thread_secures_its_connection(fl: Ways) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = fl.client(f"rediss://127.0.0.1:{port}", retries=0, connect_timeout=30)
+        connecting = fl.spawn(client.ping())
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(1) == b"\x16"  # the beginning of a TLS handshake
+            assert reaching(port) == 1
+            child_reaches(port)
+    with pytest.raises(fastlock.TransportError):
+        await connecting
 
 
 @sync_only
-@pytest.mark.parametrize("together", [False, True], ids=["one", "all"])
-async def test_a_handler_that_forks_between_two_tries_leaves_the_lock_to_the_parent(
-    fl: Ways, together: bool
-) -> None:
-    """Both processes wait on with the same token; only one may take it for its own."""
-    key = fl.key()
-    client = fl.raw(await fl.warm(fl.client(retry_timeout=300)))
-    fl.admin.set(key, "taken", px=60_000)
-    reader, writer = os.pipe()
-    children: list[int] = []
-
-    def handler() -> None:
-        children.append(os.fork())
-        if children[0]:
-            fl.admin.delete(key)
-
-    with alarm(0.2, handler):
-        said = "a lease"
-        try:
-            with client.lock_all([key]) if together else client.lock(key):
-                if children[0]:
-                    os.close(writer)
-                    with os.fdopen(reader) as child:
-                        told = child.read()
-                    os.waitpid(children[0], 0)
-                    assert fl.admin.exists(key)
-        except BaseException as error:
-            if children[0]:
-                raise
-            said = f"{type(error).__name__}: {error}"
-        if not children[0]:
-            os.write(writer, said.encode())
-            os._exit(0)
-    assert told.startswith("FastlockError: this process was forked in the middle")
-    assert not fl.admin.exists(key)
+@one_server
+async def test_forking_while_another_thread_reaches_for_the_server(fl: Ways) -> None:
+    """Nobody accepts, so that it goes on for long."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        before = reaching(port)
+        client = fl.client(f"redis://127.0.0.1:{port}", retries=0, connect_timeout=30)
+        connecting = fl.spawn(client.ping())
+        await fl.until(lambda: reaching(port) == before + 1)
+        await fl.sleep(0.05)  # from its making to its connecting
+        child_reaches(port, before)
+        assert reaching(port) == before + 1
+        for filler in fillers:
+            filler.close()
+    with pytest.raises(fastlock.TransportError):
+        await connecting
