@@ -289,7 +289,7 @@ class Pipe:
         self._busy = 0
         if self._reason is None:
             self._reason = reason
-        for place in self._places:
+        for place in tuple(self._inside):  # one may have left _places, and not been told yet
             if place.state == _WAITING:
                 place.state = _FAILED
                 place.wake()

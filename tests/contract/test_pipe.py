@@ -8,67 +8,19 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _line import PING, Line, failure, until
 
 from fastlock import _impl
-from fastlock._resp import MALFORMED, Reentered
+from fastlock._resp import MALFORMED
 from fastlock.errors import ServerError, TransportError
-
-PING = b"*1\r\n$4\r\nPING\r\n"
-
-
-class Line:
-    """A Pipe and the far end of its socket."""
-
-    def __init__(self, core: str) -> None:
-        near, self.far = socket.socketpair()
-        self.far.settimeout(5)
-        self.pipe = _impl.load(core).pipe(near)
-
-    def hear(self, data: bytes) -> None:
-        """Wait until exactly ``data`` has come."""
-        got = b""
-        while len(got) < len(data):
-            got += self.far.recv(len(data) - len(got))
-        assert got == data
-
-    def later(self, *steps: Callable[[], Any]) -> threading.Thread:
-        """Play the far end's part in another thread."""
-        thread = threading.Thread(target=lambda: [step() for step in steps])
-        thread.start()
-        return thread
-
-
-@pytest.fixture
-def line(core: str) -> Iterator[Line]:
-    made = Line(core)
-    yield made
-    made.pipe.close()
-    made.far.close()
-
-
-def failure(call: Callable[[], Any]) -> TransportError:
-    with pytest.raises(TransportError) as caught:
-        call()
-    return caught.value
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
 
 # ------------------------------------------------------------------ one caller
 
@@ -308,117 +260,6 @@ def test_a_follower_leads_when_the_leader_has_gone(line: Line) -> None:
     line.far.sendall(b"+leader's\r\n+follower's\r\n")
     follower.join(2)
     assert got == [[b"follower's"]]
-
-
-# ------------------------------------------------------------------ signals
-
-
-class Interrupted(BaseException):
-    pass
-
-
-@pytest.fixture
-def alarm() -> Iterator[Callable[[float, Callable[[], Any]], None]]:
-    """Run a handler in the main thread after some seconds."""
-    before = signal.getsignal(signal.SIGALRM)
-
-    def set_alarm(delay: float, handler: Callable[[], Any]) -> None:
-        signal.signal(signal.SIGALRM, lambda *_: handler())
-        signal.setitimer(signal.ITIMER_REAL, delay)
-
-    yield set_alarm
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.parametrize("role", ["leader", "follower"])
-def test_handlers_run_while_the_main_thread_waits(line: Line, alarm: Any, role: str) -> None:
-    others = []
-    if role == "follower":
-        thread = threading.Thread(target=lambda: line.pipe.call(PING, 1, 5))
-        thread.start()
-        others.append(thread)
-        line.hear(PING)
-    replies = b"+x\r\n" * (1 + len(others))
-    alarm(0.05, lambda: line.far.sendall(replies))
-    assert line.pipe.call(PING, 1, 5) == [b"x"]
-    for thread in others:
-        thread.join()
-
-
-@pytest.mark.parametrize("role", ["leader", "follower"])
-def test_an_exception_of_a_handler_leaves_the_truth_behind(
-    line: Line, core: str, alarm: Any, role: str
-) -> None:
-    """Compiled: the place is abandoned. Python: a leader's interrupt ends the Pipe."""
-    others: list[Any] = []
-
-    def raising() -> None:
-        raise Interrupted
-
-    if role == "follower":
-        thread = threading.Thread(target=lambda: others.append(line.pipe.call(PING, 1, 5)))
-        thread.start()
-        line.hear(PING)
-    alarm(0.05, raising)
-    with pytest.raises(Interrupted):
-        line.pipe.call(PING, 1, 5)
-    if core == "python" and role == "leader":
-        assert line.pipe.broken
-        return
-    assert not line.pipe.broken
-    line.far.sendall(b"+first\r\n" * (1 + (role == "follower")))
-    if role == "follower":
-        thread.join()
-        assert others == [[b"first"]]
-    line.far.sendall(b"+mine\r\n")
-    assert line.pipe.call(PING, 1, 5) == [b"mine"]
-
-
-def test_a_handler_may_call_the_pipe_it_interrupted(line: Line, core: str, alarm: Any) -> None:
-    """Compiled: it just works. Python: Reentered, nothing sent, for a spare connection."""
-    inner: list[Any] = []
-
-    def call_again() -> None:
-        try:
-            line.far.sendall(b"+outer\r\n+inner\r\n")
-            inner.append(line.pipe.call(PING, 1, 5))
-        except Reentered as error:
-            inner.append(error.sent)
-
-    alarm(0.05, call_again)
-    if core == "python":
-        # The scripted far end has answered both; only one had asked.
-        assert line.pipe.call(PING, 1, 5) == [b"outer"]
-        assert inner == [False]
-    else:
-        assert line.pipe.call(PING, 1, 5) == [b"outer"]
-        assert inner == [[b"inner"]]
-
-
-def test_somebody_else_leads_while_the_main_thread_runs_a_handler(line: Line, alarm: Any) -> None:
-    """The leader leaves while the next in line, the main thread, is in a signal handler."""
-    got: list[Any] = []
-    others = [
-        threading.Thread(target=lambda: got.append(line.pipe.call(PING, 1, 5))) for _ in range(2)
-    ]
-    served: list[bool] = []
-
-    def long_handler() -> None:
-        others[1].start()
-        line.hear(PING * 3)
-        line.far.sendall(b"+leader\r\n")
-        others[0].join(2)
-        line.far.sendall(b"+main\r\n+follower\r\n")
-        others[1].join(2)
-        served.append(not others[1].is_alive())
-
-    others[0].start()
-    until(lambda: line.pipe.owed == 1)
-    alarm(0.05, long_handler)
-    assert line.pipe.call(PING, 1, 5) == [b"main"]
-    assert served == [True]
-    assert got == [[b"leader"], [b"follower"]]
 
 
 # ------------------------------------------------------------------ forks, leaks
