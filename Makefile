@@ -24,7 +24,7 @@ demo: $(READY) ## watch locks work on a real server, beside redis-py's Lock
 	@$(BIN)/fastlock demo $(DEMO_ARGS)
 
 test: $(READY) ## run every test (both cores, sync and asyncio, real servers)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .

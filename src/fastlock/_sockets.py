@@ -19,7 +19,10 @@ def reset_on_close(sock: Any) -> None:
 
 def close_descriptor(sock: Any) -> None:
     """Close without shutdown or a TLS goodbye, which a forked parent would feel."""
-    descriptor = sock.detach()
+    if type(sock).__module__ in ("socket", "ssl"):
+        sock.close()  # an interrupt cannot part the socket from its descriptor
+        return
+    descriptor = sock.detach()  # a green socket's close would speak to the event loop
     if descriptor >= 0:
         os.close(descriptor)
 

@@ -107,7 +107,7 @@ async def test_an_interrupt_at_every_point_leaves_no_lock(fl: Ways, way: str) ->
 
 # Struck between its making and its owner's keeping it, a socket is closed by the garbage
 # collector, which says so; redis-py has many such points and closes no other way either.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @sync_only
 @one_server
 async def test_an_interrupt_at_every_point_of_connecting(fl: Ways) -> None:
