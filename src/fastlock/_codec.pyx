@@ -136,6 +136,9 @@ cdef class Prepared:
     cdef size_t stops[MOST_HOLES]       # where in ``text`` each hole is
     cdef bint numeric[MOST_HOLES]
 
+    def __cinit__(self):
+        self.text = b""
+
     def fill(self, first=None, second=None, third=None):
         """The command with these values, packed. Raises as ``pack``."""
         cdef Filling filling

@@ -11,6 +11,8 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
+from .errors import FastlockError
+
 
 class _Forgetful(Protocol):
     def forked(self) -> None: ...
@@ -23,6 +25,14 @@ _registered: WeakSet[_Forgetful] = WeakSet()
 def register(thing: _Forgetful) -> None:
     """Have ``thing.forked()`` called in every forked child, for as long as it lives."""
     _registered.add(thing)
+
+
+def check(before: int) -> None:
+    """In a child that a signal handler forked, the interrupted call is not ours to go on with."""
+    if before != generation:
+        raise FastlockError(
+            "this process was forked in the middle of a call, which is its parent's"
+        ) from None
 
 
 def _in_child() -> None:

@@ -48,9 +48,9 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
         wire = client._prefix + key.encode()
     else:
         wire = _args.wire_key(key, client._prefix)
+    generation = _fork.generation  # before the token, which a child must not use
     token = client._tokens.next()
     pair = (wire, token)
-    generation = _fork.generation
     answer: Any = None
     failure: TransportError | None = None
     sent_at = clock()
@@ -64,7 +64,7 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
     except Reentered:
         pass
     except TransportError as error:
-        client._check_fork(generation)
+        _fork.check(generation)
         if error.sent or error.timed_out:
             failure = client._failed(error, link, sent_at, client._patience)
     except BaseException:
@@ -126,7 +126,7 @@ class Lease(BaseLease):
         except Reentered:
             pass
         except TransportError as error:
-            client._check_fork(generation)
+            _fork.check(generation)
             if error.sent or error.timed_out:
                 failure = client._failed(error, link, sent_at, client._patience)
         self.doubt = False

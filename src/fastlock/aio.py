@@ -249,11 +249,11 @@ class Client:
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
         patience = _args.wait(timeout)
+        generation = _fork.generation  # before the tokens, which a child must not use
         token, prefix = self._tokens.next, self._prefix
         pairs = [(_args.wire_key(key, prefix), token()) for key in keys]
         until = None if not waits or patience is None else clock() + patience
-        retries, generation = self._retries, _fork.generation
-        return Claim(keys, pairs, milliseconds, until, retries, self._lease, generation)
+        return Claim(keys, pairs, milliseconds, until, self._retries, self._lease, generation)
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
@@ -267,6 +267,7 @@ class Client:
         """
         answer: Any = None
         error: BaseException | None = None
+        generation = _fork.generation
         try:
             while True:
                 if error is None:
@@ -282,6 +283,7 @@ class Client:
                         answer = self._downgrade()
                     else:
                         answer = await self._pause(effect)
+                    _fork.check(generation)  # a signal handler's, meanwhile
                 except (FastlockError, asyncio.CancelledError) as failure:
                     error = failure
         except StopIteration as end:

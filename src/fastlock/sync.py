@@ -223,10 +223,11 @@ class Client:
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
         patience = _args.wait(timeout)
+        generation = _fork.generation  # before the tokens, which a child must not use
         token, prefix = self._tokens.next, self._prefix
         pairs = [(_args.wire_key(key, prefix), token()) for key in keys]
         until = None if not waits or patience is None else clock() + patience
-        return self._claim_of(keys, pairs, milliseconds, until, _fork.generation)
+        return self._claim_of(keys, pairs, milliseconds, until, generation)
 
     def _claim_of(
         self,
@@ -282,8 +283,7 @@ class Client:
                         answer = self._downgrade()
                     else:
                         answer = self._pause(effect)
-                    if generation != _fork.generation:  # by a signal handler, meanwhile
-                        self._check_fork(generation)
+                    _fork.check(generation)  # a signal handler's, meanwhile
                 except FastlockError as failure:
                     error = failure
         except StopIteration as end:
@@ -303,7 +303,7 @@ class Client:
             if self._server.strays:
                 self._server.end_strays(timeout)
             link = self._server.link(timeout)
-            self._check_fork(generation)
+            _fork.check(generation)
             data = link.encode(call)
             sent_at = clock()
             if call.until is not None:
@@ -314,17 +314,10 @@ class Client:
         except Reentered:
             return self._call_aside(call, timeout)
         except TransportError as error:
-            self._check_fork(generation)
+            _fork.check(generation)
             if error.sent or error.timed_out:
                 self._failed(error, link, sent_at, timeout)
             raise
-
-    def _check_fork(self, generation: int) -> None:
-        """In a child that a signal handler forked, the interrupted call is not ours to repeat."""
-        if generation != _fork.generation:
-            raise FastlockError(
-                "this process was forked in the middle of a call, which is its parent's"
-            ) from None
 
     def _failed(
         self, error: TransportError, link: Link, sent_at: float, timeout: float
