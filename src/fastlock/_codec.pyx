@@ -14,11 +14,13 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from cpython.long cimport PyLong_CheckExact
+from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastlock._hiredis cimport *
 
+from ._args import SURELY_SHORT, wire_key
 from ._resp import (
     ELEMENT_COST,
     FEED_TYPE,
@@ -33,6 +35,10 @@ from .errors import ProtocolError, ServerError
 
 __all__ = ["Decoder", "Numbered", "Prepared", "pack", "prepare"]
 
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+
+cdef Py_ssize_t c_surely_short = SURELY_SHORT
 cdef size_t c_element_cost = ELEMENT_COST
 cdef size_t c_max_reply = MAX_REPLY
 cdef size_t c_max_bignum = MAX_BIGNUM
@@ -245,6 +251,15 @@ def prepare(*parts):
     return prepared
 
 
+cdef bytes joined(bytes prefix, const char *text, Py_ssize_t size):
+    cdef Py_ssize_t before = PyBytes_GET_SIZE(prefix)
+    cdef bytes whole = PyBytes_FromStringAndSize(NULL, before + size)
+    cdef char *at = PyBytes_AS_STRING(whole)
+    memcpy(at, PyBytes_AS_STRING(prefix), before)
+    memcpy(at + before, text, size)
+    return whole
+
+
 @cython.final
 cdef class Numbered:
     """Prefix, a number in hex, suffix: ``next()`` counts from 1.
@@ -260,16 +275,8 @@ cdef class Numbered:
         self.suffix = suffix
 
     @cython.critical_section
-    def next(self):
+    cpdef bytes next(self):
         """One more."""
-        return self.following()
-
-    @cython.critical_section
-    def many(self, Py_ssize_t count):
-        """``count`` more, in order."""
-        return [self.following() for _ in range(count)]
-
-    cdef bytes following(self):
         cdef char digits[16]
         cdef int size = 0
         cdef unsigned long long rest
@@ -291,6 +298,22 @@ cdef class Numbered:
         memcpy(at + before, digits + 16 - size, size)
         memcpy(at + before + size, PyBytes_AS_STRING(self.suffix), after)
         return text
+
+    def pairs(self, list keys not None, bytes prefix not None):
+        """(wire key, one more) for each key, in order; ConfigError for what is no key."""
+        cdef list pairs = []
+        cdef bytes wire
+        for key in keys:
+            if (
+                PyUnicode_CheckExact(key)
+                and PyUnicode_IS_COMPACT_ASCII(key)
+                and 0 < PyUnicode_GET_LENGTH(key) <= c_surely_short
+            ):
+                wire = joined(prefix, <const char *>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
+            else:
+                wire = wire_key(key, prefix)
+            pairs.append((wire, self.next()))
+        return pairs
 
 
 # ------------------------------------------------------------------ decoding

@@ -122,10 +122,18 @@ class HeldLease(Protocol):
 L = TypeVar("L", bound=HeldLease)
 
 
+#: keys, pairs, replies, ttl in ms, deadline -> for each OK a lease, for each nil None; up to
+#: any other reply.
+Make = Callable[
+    [Sequence[str | bytes], Sequence[Pair], Sequence[Any], int, float], list["L | None"]
+]
+_OK = (b"OK",)
+
+
 class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
-    __slots__ = ("generation", "keys", "make", "maybe", "pairs", "retries", "ttl", "until")
+    __slots__ = ("generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until")
 
     def __init__(
         self,
@@ -134,7 +142,7 @@ class Claim(Generic[L]):
         ttl: int,
         until: float | None,
         retries: int,
-        make: Callable[[str | bytes, Pair, int, float], L],
+        make: Make[L],
         generation: int = 0,
     ) -> None:
         self.generation = generation  # of processes: another one's claim is not ours
@@ -144,10 +152,23 @@ class Claim(Generic[L]):
         self.until = until  # s; None: no deadline
         self.retries = retries
         self.make = make
-        self.maybe: Sequence[Pair] = ()  # what the server may hold for us
+        self.possible = 0  # of the first so many the server may hold some for us
+
+    @property
+    def maybe(self) -> Sequence[Pair]:
+        """What the server may hold for us, and perhaps what somebody else holds."""
+        return self.pairs[: self.possible]
+
+    def leases(self, start: int, replies: Sequence[Any], sent_at: float) -> list[L | None]:
+        """What the answers to tries from ``start`` on mean, up to the first unusual one."""
+        end = start + len(replies)
+        keys, pairs = self.keys[start:end], self.pairs[start:end]
+        return self.make(keys, pairs, replies, self.ttl, deadline(sent_at, self.ttl))
 
     def lease(self, index: int, sent_at: float) -> L:
-        return self.make(self.keys[index], self.pairs[index], self.ttl, deadline(sent_at, self.ttl))
+        """This one was taken by what was sent then."""
+        (lease,) = self.leases(index, _OK, sent_at)
+        return lease  # type: ignore[return-value]
 
     def last_trace(self, now: float) -> float:
         """Until when the server may still hold what was sent by ``now``."""
@@ -265,7 +286,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
     key, token = claim.pairs[0]
     until = None if claim.until is None else claim.until + GRACE
     while True:
-        claim.maybe = claim.pairs
+        claim.possible = 1
         call = Call(verb, (key, token, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
@@ -276,7 +297,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
                 verb = "ask"
                 first = error.sent_at if first is None else first
             if first is None:
-                claim.maybe = ()
+                claim.possible = 0
             if not isinstance(error, TransportError):  # no connection to be had: nothing was sent
                 raise
             failures += 1
@@ -292,7 +313,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
             first, failures = None, 0
             continue
         if first is None or not isinstance(reply, ServerError):
-            claim.maybe = ()
+            claim.possible = 0
         checked(reply, claim.keys[0])
         return None, sent_at, found
 

@@ -7,6 +7,7 @@ connection midway keeps what was answered and asks again about the rest only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ._commands import (
     OURS,
@@ -45,8 +46,9 @@ from .errors import (
     TransportError,
 )
 
-#: Commands one Call sends at once: about 1 MB of bytes, and one deadline for all.
-BATCH = 10_000
+#: Commands one Call sends at once, with one deadline for all. Other callers' commands come in
+#: between, so that it is also how long these wait: a few milliseconds.
+BATCH = 1_000
 
 
 def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
@@ -55,36 +57,36 @@ def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
     A server error about any key gives all back and is raised.
     """
     leases: list[L | None] = []
-    held: list[Pair] = []
-    for start in range(0, len(claim.pairs), BATCH):
-        chunk = range(start, min(start + BATCH, len(claim.pairs)))
-        yield from _try_chunk(claim, chunk, leases, held)
-    claim.maybe = held
+    for end in range(BATCH, len(claim.pairs) + BATCH, BATCH):
+        yield from _try_up_to(min(end, len(claim.pairs)), claim, leases)
     return leases
 
 
-def _try_chunk(claim: Claim[L], chunk: range, leases: list[L | None], held: list[Pair]) -> Op[None]:
-    """``leases`` grows by one entry for each key of the chunk, ``held`` by what is ours."""
+def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
+    """``leases`` grows by one entry for each key, until there are ``end``."""
     verb = "acquire_many"
     first: float | None = None
     failures = 0
     spelled_out = lacking = False
-    while len(leases) < chunk.stop:
-        rest = claim.pairs[len(leases) : chunk.stop]
-        claim.maybe = [*held, *rest]
+    while len(leases) < end:
+        begin = len(leases)
+        rest = claim.pairs[begin:end]
+        claim.possible = end
         failure: TransportError | None = None
         call = Call(verb, (rest, claim.ttl), len(rest), spelled_out=spelled_out)
         try:
             sent_at, replies = yield call
         except FastlockError as error:
             if not isinstance(error, TransportError):  # no connection to be had
-                claim.maybe = [*held, *(() if first is None else rest)]
+                claim.possible = begin if first is None else end
                 raise
             failure = error
             sent_at, replies = error.sent_at, error.replies
         asking = verb == "ask_many"
-        for place, reply in enumerate(replies):
-            index = len(leases)
+        if not asking:
+            leases += claim.leases(begin, replies, sent_at)
+        for place in range(len(leases) - begin, len(replies)):
+            reply, index = replies[place], len(leases)
             if asking and not spelled_out and wants_spelling_out(reply):
                 spelled_out, lacking = True, lacks_command(reply)
             elif is_transient(reply):
@@ -98,22 +100,20 @@ def _try_chunk(claim: Claim[L], chunk: range, leases: list[L | None], held: list
                 elif found is OURS:
                     lease = yield from recognised(claim, index, first)
                 if found is not OURS or lease is not None:
-                    if lease is not None:
-                        held.append(claim.pairs[index])
                     leases.append(lease)
                     continue
             # Not decided yet; what was answered behind it may have been taken.
             if place + 1 < len(replies):
                 first, verb = sent_at if first is None else first, "ask_many"
             break
-        if len(leases) < chunk.stop and (failure is None or failure.sent):
+        if len(leases) < end and (failure is None or failure.sent):
             first, verb = sent_at if first is None else first, "ask_many"
         if lacking and call.spelled_out:
             yield Downgrade()
             lacking = False
         if failure is not None:
             failures += 1
-            claim.maybe = [*held, *(() if first is None else rest)]
+            claim.possible = len(leases) if first is None else end
             yield from back_off(claim, failures, None, failure, first is not None)
 
 
@@ -123,17 +123,31 @@ def release_many(leases: Sequence[HeldLease | None], retries: int) -> Op[list[bo
     The first OutcomeUnknown or ServerError is raised after all have been tried; those
     leases may be released again.
     """
-    results: list[bool] = [False] * len(leases)
-    rest = [(place, lease) for place, lease in enumerate(leases) if lease and not lease.over]
+    results = [False] * len(leases)
+    trouble: FastlockError | None = None
+    live = [place for place, lease in enumerate(leases) if lease is not None and not lease.over]
+    for start in range(0, len(live), BATCH):
+        places = live[start : start + BATCH]
+        error = yield from _release_chunk(leases, places, results, retries)
+        trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return results
+
+
+def _release_chunk(
+    leases: Sequence[Any], places: list[int], results: list[bool], retries: int
+) -> Op[FastlockError | None]:
+    """Release those at ``places``; the first trouble."""
     failures = 0
     spelled_out = lacking = False
-    trouble: OutcomeUnknown | ServerError | None = None
-    while rest:
-        chunk = rest[:BATCH]
-        before = [lease.doubt for _, lease in chunk]
-        for _, lease in chunk:
+    trouble: FastlockError | None = None
+    while places:
+        chunk = [leases[place] for place in places]
+        before = [lease.doubt for lease in chunk]
+        for lease in chunk:
             lease.doubt = True
-        call = Call("release_many", ([lease.pair for _, lease in chunk],), len(chunk))
+        call = Call("release_many", ([lease.pair for lease in chunk],), len(chunk))
         call.spelled_out = spelled_out
         failure: TransportError | None = None
         sent = True
@@ -141,45 +155,48 @@ def release_many(leases: Sequence[HeldLease | None], retries: int) -> Op[list[bo
             _, replies = yield call
         except FastlockError as error:
             if not isinstance(error, TransportError):
-                for (_, lease), doubt in zip(chunk, before, strict=True):
+                for lease, doubt in zip(chunk, before, strict=True):
                     lease.doubt = doubt
                 raise
             failure, sent, replies = error, error.sent, error.replies
-        now = yield Now()
-        again = []
         if lacking and replies and not isinstance(replies[0], ServerError):
             yield Downgrade()
         spelled_out = lacking = False
-        for index, ((place, lease), doubt) in enumerate(zip(chunk, before, strict=True)):
+        if replies.count(1) == len(chunk):
+            for place, lease in zip(places, chunk, strict=True):
+                lease.over = lease.freed = results[place] = True
+                lease.doubt = False
+            break
+        now = yield Now()
+        again = []
+        for index, (place, lease, doubt) in enumerate(zip(places, chunk, before, strict=True)):
             reply = replies[index] if index < len(replies) else failure
             lease.doubt = doubt
             if isinstance(reply, TransportError):
                 lease.doubt = doubt or sent
-                again.append((place, lease))
+                again.append(place)
             elif wants_spelling_out(reply) and not call.spelled_out:
                 spelled_out, lacking = True, lacks_command(reply)  # type: ignore[arg-type]
-                again.append((place, lease))
+                again.append(place)
             elif is_transient(reply):
                 failure = failure or not_ready(reply)  # type: ignore[arg-type]
-                again.append((place, lease))
+                again.append(place)
             else:
                 try:
                     checked(reply, lease.key)
                     results[place] = released(lease, reply, doubt, now)
                 except (OutcomeUnknown, ServerError) as error:
                     trouble = trouble or error
-        rest = again + rest[BATCH:]
+        places = again
         if failure is not None:
             failures += 1
             if failures > retries:
-                for _, lease in rest:
-                    if lease.doubt:
-                        raise release_unknown(lease) from failure
+                for place in places:
+                    if leases[place].doubt:
+                        raise release_unknown(leases[place]) from failure
                 raise failure
             yield Backoff(failures, None)
-    if trouble is not None:
-        raise trouble
-    return results
+    return trouble
 
 
 def acquire_all(claim: Claim[L]) -> Op[list[L]]:
@@ -189,7 +206,7 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
     until = None if claim.until is None else claim.until + GRACE
     doubt = False  # an earlier try may have taken them
     while True:
-        claim.maybe = claim.pairs
+        claim.possible = len(claim.pairs)
         call = Call(verb, (claim.pairs, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
@@ -199,7 +216,7 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
             if isinstance(error, TransportError) and error.sent:
                 verb, doubt = "ask_all", True
             if not doubt:
-                claim.maybe = ()
+                claim.possible = 0
             if not isinstance(error, TransportError):
                 raise
             failures += 1
@@ -207,9 +224,9 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
             continue
         failures = 0
         if reply == 1:
-            return [claim.lease(index, sent_at) for index in range(len(claim.pairs))]
+            return claim.leases(0, [b"OK"] * len(claim.pairs), sent_at)  # type: ignore[return-value]
         if not doubt or not isinstance(reply, ServerError):
-            claim.maybe, doubt = (), False
+            claim.possible, doubt = 0, False
         checked(reply, claim.keys[0])
         if claim.until is not None and sent_at >= claim.until:
             raise AcquireTimeout(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from ._args import wire_key
 from ._resp import (
     ELEMENT_COST,
     FEED_TYPE,
@@ -146,9 +147,10 @@ class Numbered:
         with self._mutex:
             return self._prefix + hex(next(self._numbers))[2:].encode() + self._suffix
 
-    def many(self, count: int) -> list[bytes]:
-        """``count`` more, in order."""
-        return [self.next() for _ in range(count)]
+    def pairs(self, keys: list[str | bytes], prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """(wire key, one more) for each key, in order; ConfigError for what is no key."""
+        following = self.next
+        return [(wire_key(key, prefix), following()) for key in keys]
 
 
 class _Malformed(Exception):

@@ -40,7 +40,7 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
     server = client._server
     link = server._link
     if link is None or server.strays:
-        return client._try_claim(client._claim((key,), ttl, None))
+        return client._try_claim(client._claim([key], ttl, None))
     usual = client._usual
     if usual[0] is not ttl:
         usual = prepare(client, ttl)
@@ -71,7 +71,7 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
         if generation == _fork.generation:
             client._give_back_pairs([pair], clock() + usual[1] / 1000)
         raise
-    claim = client._claim_of((key,), [pair], usual[1], None, generation)
+    claim = client._claim_of([key], [pair], usual[1], None, generation)
     if answer is None and failure is None:
         return client._try_claim(claim)
     return client._try_claim(claim, True, failure, (sent_at, answer))

@@ -18,7 +18,7 @@ _FORM = re.compile(rb"[A-Za-z0-9_-]{22}-[0-9a-f]+\.(.*)", re.DOTALL)
 
 
 class TokenSource:
-    """Makes tokens, for any thread: ``next()`` one more, ``source.many(n)`` several.
+    """Makes tokens, for any thread: ``next()`` one more, ``pairs(keys, prefix)`` one for each.
 
     ``numbered`` is the core's.
     """
@@ -33,8 +33,9 @@ class TokenSource:
         label = self._wanted or f"{socket.gethostname()}:{os.getpid()}"
         secret = secrets.token_urlsafe(16)
         # A source of its own: a token never mixes an old counter with new random bits.
-        self.source = self._numbered(f"{secret}-".encode(), f".{label}".encode())
-        self.next: Callable[[], bytes] = self.source.next
+        source = self._numbered(f"{secret}-".encode(), f".{label}".encode())
+        self.next: Callable[[], bytes] = source.next
+        self.pairs: Callable[[list[str | bytes], bytes], list[tuple[bytes, bytes]]] = source.pairs
 
 
 def label_of(token: bytes) -> str:

@@ -26,7 +26,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import BaseLease, add_note, lost_at_exit, make, own_leases, remember
+from .lease import BaseLease, add_note, lost_at_exit, make, make_many, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -89,7 +89,7 @@ class Client:
 
         Raises OutcomeUnknown when the answer was lost and the retries too.
         """
-        claim = self._claim((key,), ttl, None)
+        claim = self._claim([key], ttl, None)
         try:
             return await self._drive(_ops.try_acquire(claim))
         except BaseException:
@@ -104,7 +104,7 @@ class Client:
         The last try is sent when the timeout ends; its answer may take a second more.
         Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
         """
-        claim = self._claim((key,), ttl, timeout, waits=True)
+        claim = self._claim([key], ttl, timeout, waits=True)
         try:
             return await self._drive(_ops.acquire(claim))
         except BaseException:
@@ -240,9 +240,19 @@ class Client:
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
         return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
 
-    def _claim(
+    def _leases(
         self,
         keys: Sequence[str | bytes],
+        pairs: Sequence[Pair],
+        replies: Sequence[Any],
+        ttl: int,
+        deadline: float,
+    ) -> list[Lease | None]:
+        return make_many(Lease, self, keys, pairs, replies, ttl, deadline, _fork.generation)
+
+    def _claim(
+        self,
+        keys: list[str | bytes],
         ttl: float,
         timeout: float | None,
         waits: bool = False,
@@ -250,10 +260,9 @@ class Client:
         milliseconds = _args.milliseconds(ttl)
         patience = _args.wait(timeout)
         generation = _fork.generation  # before the tokens, which a child must not use
-        token, prefix = self._tokens.next, self._prefix
-        pairs = [(_args.wire_key(key, prefix), token()) for key in keys]
+        pairs = self._tokens.pairs(keys, self._prefix)
         until = None if not waits or patience is None else clock() + patience
-        return Claim(keys, pairs, milliseconds, until, self._retries, self._lease, generation)
+        return Claim(keys, pairs, milliseconds, until, self._retries, self._leases, generation)
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)

@@ -23,7 +23,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import make, make_many, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -88,7 +88,7 @@ class Client:
         The last try is sent when the timeout ends; its answer may take a second more.
         Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
         """
-        claim = self._claim((key,), ttl, timeout, waits=True)
+        claim = self._claim([key], ttl, timeout, waits=True)
         try:
             return self._drive(_ops.acquire(claim))
         except BaseException:
@@ -214,9 +214,19 @@ class Client:
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
         return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
 
-    def _claim(
+    def _leases(
         self,
         keys: Sequence[str | bytes],
+        pairs: Sequence[Pair],
+        replies: Sequence[Any],
+        ttl: int,
+        deadline: float,
+    ) -> list[Lease | None]:
+        return make_many(Lease, self, keys, pairs, replies, ttl, deadline, _fork.generation)
+
+    def _claim(
+        self,
+        keys: list[str | bytes],
         ttl: float,
         timeout: float | None,
         waits: bool = False,
@@ -224,8 +234,7 @@ class Client:
         milliseconds = _args.milliseconds(ttl)
         patience = _args.wait(timeout)
         generation = _fork.generation  # before the tokens, which a child must not use
-        token, prefix = self._tokens.next, self._prefix
-        pairs = [(_args.wire_key(key, prefix), token()) for key in keys]
+        pairs = self._tokens.pairs(keys, self._prefix)
         until = None if not waits or patience is None else clock() + patience
         return self._claim_of(keys, pairs, milliseconds, until, generation)
 
@@ -237,7 +246,7 @@ class Client:
         until: float | None,
         generation: int,
     ) -> Claim[Lease]:
-        return Claim(keys, pairs, ttl, until, self._retries, self._lease, generation)
+        return Claim(keys, pairs, ttl, until, self._retries, self._leases, generation)
 
     def _try_claim(
         self,

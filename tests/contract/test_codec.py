@@ -33,7 +33,7 @@ from fastlock._resp import (
     PACK_TYPES,
     Push,
 )
-from fastlock.errors import ProtocolError, ServerError
+from fastlock.errors import ConfigError, ProtocolError, ServerError
 
 hiredis: Any
 try:
@@ -197,13 +197,22 @@ def test_numbered_counts_in_hex_and_never_twice(codec: _impl.Core) -> None:
     source = codec.numbered(b"a%-", b".\0z")
     following = source.next
     assert [following() for _ in range(15)] == [b"a%%-%x.\0z" % n for n in range(1, 16)]
-    assert source.many(2) == [b"a%-10.\0z", b"a%-11.\0z"]
-    assert source.many(0) == []
+    assert source.pairs(["k", b"\xff", "ü"], b"p:") == [
+        (b"p:k", b"a%-10.\0z"),
+        (b"p:\xff", b"a%-11.\0z"),
+        (b"p:\xc3\xbc", b"a%-12.\0z"),
+    ]
+    assert source.pairs([], b"p:") == []
+    assert source.pairs(["k" * 2000], b"")[0][0] == b"k" * 2000
+    for odd in ("", b"", 1, None, "k" * 70_000):
+        with pytest.raises(ConfigError, match=r"^key: "):
+            source.pairs(["fine", odd], b"")
+    before = int(following()[3:-3], 16)
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(lambda: [following() for _ in range(5000)]) for _ in range(4)]
         given = [text for future in futures for text in future.result()]
-    assert set(given) == {b"a%%-%x.\0z" % n for n in range(18, 20018)}
-    assert len(given) == 20000
+    assert len(set(given)) == len(given) == 20000
+    assert following() == b"a%%-%x.\0z" % (before + 20_001)
 
 
 def test_the_clock_counts_suspended_time(codec: _impl.Core) -> None:

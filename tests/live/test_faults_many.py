@@ -141,7 +141,7 @@ async def test_lock_all_that_lost_one_meanwhile_takes_none(fl: Ways) -> None:
     """All were taken, the reply was lost, and one fell to somebody else: all or nothing."""
     client, proxy, keys = await ready(fl, 5, socket_timeout=0.4)
     held = proxy.fault("hold_reply")
-    attempt = fl.spawn(_all(client, keys))
+    attempt = fl.spawn(_all(client, keys, timeout=2.0))  # enough to connect anew
     await fl.happened(held)
     fl.admin.set(keys[2], "stolen", px=60_000)
     with pytest.raises(fastlock.AcquireTimeout):
@@ -151,8 +151,8 @@ async def test_lock_all_that_lost_one_meanwhile_takes_none(fl: Ways) -> None:
     fl.admin.delete(keys[2])
 
 
-async def _all(client: Any, keys: list[str]) -> None:
-    async with client.lock_all(keys, ttl=TTL, timeout=0.6):
+async def _all(client: Any, keys: list[str], timeout: float = 0.6) -> None:
+    async with client.lock_all(keys, ttl=TTL, timeout=timeout):
         raise AssertionError("one of them is somebody else's")
 
 

@@ -132,7 +132,7 @@ def test_nobody_but_impl_imports_a_core() -> None:
 
 def test_the_compiled_core_takes_only_what_is_below_it() -> None:
     assert imports(SOURCES / "_core.pyx") == {"_codec", "_resp", "errors"}
-    assert imports(SOURCES / "_codec.pyx") == {"_resp", "errors"}
+    assert imports(SOURCES / "_codec.pyx") == {"_args", "_resp", "errors"}
 
 
 def test_operations_know_neither_time_nor_sockets_nor_threads() -> None:
