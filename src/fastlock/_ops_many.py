@@ -143,34 +143,39 @@ def _release_chunk(
     spelled_out = lacking = False
     trouble: FastlockError | None = None
     while places:
-        chunk = [leases[place] for place in places]
-        before = [lease.doubt for lease in chunk]
-        for lease in chunk:
+        pairs: list[Pair] = []
+        doubtful: set[int] = set()
+        for place in places:
+            lease = leases[place]
+            if lease.doubt:
+                doubtful.add(place)
             lease.doubt = True
-        call = Call("release_many", ([lease.pair for lease in chunk],), len(chunk))
-        call.spelled_out = spelled_out
+            pairs.append(lease.pair)
+        call = Call("release_many", (pairs,), len(pairs), spelled_out=spelled_out)
         failure: TransportError | None = None
         sent = True
         try:
             _, replies = yield call
         except FastlockError as error:
             if not isinstance(error, TransportError):
-                for lease, doubt in zip(chunk, before, strict=True):
-                    lease.doubt = doubt
+                for place in places:
+                    leases[place].doubt = place in doubtful
                 raise
             failure, sent, replies = error, error.sent, error.replies
         if lacking and replies and not isinstance(replies[0], ServerError):
             yield Downgrade()
         spelled_out = lacking = False
-        if replies.count(1) == len(chunk):
-            for place, lease in zip(places, chunk, strict=True):
+        if replies.count(1) == len(places):
+            for place in places:
+                lease = leases[place]
                 lease.over = lease.freed = results[place] = True
                 lease.doubt = False
             break
         now = yield Now()
         again = []
-        for index, (place, lease, doubt) in enumerate(zip(places, chunk, before, strict=True)):
+        for index, place in enumerate(places):
             reply = replies[index] if index < len(replies) else failure
+            lease, doubt = leases[place], place in doubtful
             lease.doubt = doubt
             if isinstance(reply, TransportError):
                 lease.doubt = doubt or sent

@@ -266,7 +266,7 @@ def check_colour(wrapped: Any, wanted_async: bool) -> None:
         )
 
 
-def own_leases(client: Any, leases: Iterable[Any]) -> list[Any]:
+def own_leases(kind: type[L], client: Any, leases: Iterable[L | None]) -> list[L | None]:
     """Leases to release together, None among them; ConfigError for another client's."""
     try:
         listed = list(leases)
@@ -276,7 +276,7 @@ def own_leases(client: Any, leases: Iterable[Any]) -> list[Any]:
     for lease in listed:
         if lease is None:
             continue
-        if not isinstance(lease, BaseLease) or lease._client is not client:
+        if type(lease) is not kind or lease._client is not client:
             raise ConfigError("leases", f"{lease!r} is not a lease of this client, nor None")
         if lease._generation != generation:
             lease._check_process()

@@ -114,7 +114,7 @@ class Client:
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
-        listed = own_leases(self, leases)
+        listed = own_leases(Lease, self, leases)
         return self._drive(_ops_many.release_many(listed, self._retries))
 
     def lock_all(
