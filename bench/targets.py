@@ -129,10 +129,10 @@ TARGETS = [
     ),
     Target(
         Count(("instructions", "fastlock"), "user instructions per pair, fastlock"),
-        "<=", 36_000, 25_000, exact=True,
+        "<=", 20_000, 25_000, exact=True,
     ),
     Target(
         Count(("instructions", "fastlock-pure"), "user instructions per pair, fastlock-pure"),
-        "<=", 180_000, 60_000, exact=True,
+        "<=", 130_000, 60_000, exact=True,
     ),
 ]  # fmt: skip
