@@ -85,8 +85,8 @@ def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 #: What is awaited in the asyncio API.
 _IO = frozenset(
-    "acquire try_acquire try_acquire_many release_many adopt locked holder force_release ping "  # noqa: SIM905
-    "close release extend".split()
+    "acquire try_acquire try_acquire_many release_many extend_many adopt locked holder "  # noqa: SIM905
+    "force_release ping close release extend".split()
 )
 
 

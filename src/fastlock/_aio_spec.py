@@ -49,7 +49,11 @@ class Lock(BaseLock):
     ) -> None:
         entry = self._entries.leaving(_task())
         self._entries.drop(entry)
-        await entry[1][0].__aexit__(kind, error, trace)
+        lease: Lease = entry[1][0]
+        if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
+            lease._abandon()
+        else:
+            await lease._leave(error, self.deferred)
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during every call of the coroutine function ``function``."""
@@ -77,10 +81,13 @@ class Lock(BaseLock):
         return lease is not None
 
     async def release(self) -> bool:
-        """As ``threading.Lock.release``, from any task; False: it was no longer ours."""
+        """As ``threading.Lock.release``, from any task; False: it was no longer ours.
+
+        True of a deferred release: it was sent, before the lease's deadline.
+        """
         held, lease = self._hand_out()
         try:
-            freed: bool = await lease.release()
+            freed: bool = await lease.release(lease._waits(self.deferred)) or lease.freed
         except BaseException:
             held.append(lease)
             raise

@@ -153,6 +153,10 @@ class Commands:
         data: bytes = self._release.many(pairs)
         return data
 
+    def extend_many(self, pairs: list[Pair], ttl: int) -> bytes:
+        """``extend`` of each, to the same ttl."""
+        return b"".join([self.extend(key, token, ttl) for key, token in pairs])
+
     def give_back(self, pairs: list[Pair]) -> bytes:
         """``release_many`` for when nobody may look at the answers."""
         return SpelledOut(self.packing).release_many(pairs)
@@ -182,6 +186,10 @@ class SpelledOut(Commands):
     def release_many(self, pairs: list[Pair]) -> bytes:
         rest = Commands(self.packing).release_many(pairs[1:])  # the first has loaded the script
         return self.release(*pairs[0]) + rest
+
+    def extend_many(self, pairs: list[Pair], ttl: int) -> bytes:
+        rest = Commands(self.packing).extend_many(pairs[1:], ttl)
+        return self.extend(*pairs[0], ttl) + rest
 
 
 class _Native(Commands):

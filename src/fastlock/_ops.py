@@ -422,6 +422,15 @@ def release_unknown(lease: HeldLease) -> OutcomeUnknown:
     )
 
 
+def extension_unknown(lease: HeldLease) -> OutcomeUnknown:
+    """The error when the retries are used up and no answer has come."""
+    return OutcomeUnknown(
+        f"{lease.key!r}: the answer to an extension was lost; the lease counts with the earlier "
+        "deadline",
+        lease.key,
+    )
+
+
 def extend(
     lease: HeldLease, ttl: int, retries: int, now: float, until: float | None = None
 ) -> Op[None]:
@@ -453,11 +462,7 @@ def extend(
                     continue
             if not doubt:
                 raise
-            raise OutcomeUnknown(
-                f"{lease.key!r}: the answer to an extension was lost; the lease counts with "
-                "the earlier deadline",
-                lease.key,
-            ) from error
+            raise extension_unknown(lease) from error
         if extended(reply):
             lease.deadline, lease.ttl = deadline(sent_at, ttl), ttl / 1000
             return

@@ -7,7 +7,6 @@ connection midway keeps what was answered and asks again about the rest only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ._commands import (
     OURS,
@@ -27,21 +26,16 @@ from ._ops import (
     Call,
     Claim,
     Downgrade,
-    HeldLease,
     L,
-    Now,
     Op,
     WaitFor,
     back_off,
     mended,
     recognised,
-    release_unknown,
-    released,
 )
 from .errors import (
     AcquireTimeout,
     FastlockError,
-    OutcomeUnknown,
     ServerError,
     TransportError,
 )
@@ -115,93 +109,6 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
             failures += 1
             claim.possible = len(leases) if first is None else end
             yield from back_off(claim, failures, None, failure, first is not None)
-
-
-def release_many(leases: Sequence[HeldLease | None], retries: int) -> Op[list[bool]]:
-    """Release each; True or False for each, in order, False for None.
-
-    The first OutcomeUnknown or ServerError is raised after all have been tried; those
-    leases may be released again.
-    """
-    results = [False] * len(leases)
-    trouble: FastlockError | None = None
-    live = [place for place, lease in enumerate(leases) if lease is not None and not lease.over]
-    for start in range(0, len(live), BATCH):
-        places = live[start : start + BATCH]
-        error = yield from _release_chunk(leases, places, results, retries)
-        trouble = trouble or error
-    if trouble is not None:
-        raise trouble
-    return results
-
-
-def _release_chunk(
-    leases: Sequence[Any], places: list[int], results: list[bool], retries: int
-) -> Op[FastlockError | None]:
-    """Release those at ``places``; the first trouble."""
-    failures = 0
-    spelled_out = lacking = False
-    trouble: FastlockError | None = None
-    while places:
-        pairs: list[Pair] = []
-        doubtful: set[int] = set()
-        for place in places:
-            lease = leases[place]
-            if lease.doubt:
-                doubtful.add(place)
-            lease.doubt = True
-            pairs.append(lease.pair)
-        call = Call("release_many", (pairs,), len(pairs), spelled_out=spelled_out)
-        failure: TransportError | None = None
-        sent = True
-        try:
-            _, replies = yield call
-        except FastlockError as error:
-            if not isinstance(error, TransportError):
-                for place in places:
-                    leases[place].doubt = place in doubtful
-                raise
-            failure, sent, replies = error, error.sent, error.replies
-        if lacking and replies and not isinstance(replies[0], ServerError):
-            yield Downgrade()
-        spelled_out = lacking = False
-        if replies.count(1) == len(places):
-            for place in places:
-                lease = leases[place]
-                lease.over = lease.freed = results[place] = True
-                lease.doubt = False
-            break
-        now = yield Now()
-        again = []
-        for index, place in enumerate(places):
-            reply = replies[index] if index < len(replies) else failure
-            lease, doubt = leases[place], place in doubtful
-            lease.doubt = doubt
-            if isinstance(reply, TransportError):
-                lease.doubt = doubt or sent
-                again.append(place)
-            elif wants_spelling_out(reply) and not call.spelled_out:
-                spelled_out, lacking = True, lacks_command(reply)  # type: ignore[arg-type]
-                again.append(place)
-            elif is_transient(reply):
-                failure = failure or not_ready(reply)  # type: ignore[arg-type]
-                again.append(place)
-            else:
-                try:
-                    checked(reply, lease.key)
-                    results[place] = released(lease, reply, doubt, now)
-                except (OutcomeUnknown, ServerError) as error:
-                    trouble = trouble or error
-        places = again
-        if failure is not None:
-            failures += 1
-            if failures > retries:
-                for place in places:
-                    if leases[place].doubt:
-                        raise release_unknown(leases[place]) from failure
-                raise failure
-            yield Backoff(failures, None)
-    return trouble
 
 
 def acquire_all(claim: Claim[L]) -> Op[list[L]]:

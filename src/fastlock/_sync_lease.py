@@ -10,7 +10,8 @@ which goes through operations.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -19,7 +20,7 @@ from ._clock import clock
 from ._ops import Op
 from ._resp import Reentered
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, lost_at_exit, make
+from .lease import BaseLease, add_note, in_order, lost_at_exit, make
 
 if TYPE_CHECKING:
     from .sync import Client
@@ -162,8 +163,11 @@ class Lease(BaseLease):
         trace: TracebackType | None,
     ) -> None:
         """Release. LockLost if it was lost before; the body's own exception goes first."""
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None, deferred: bool = False) -> None:
         try:
-            freed = self.release() or self.freed
+            freed = self.release(self._waits(deferred)) or self.freed
             if not freed and error is None:
                 raise lost_at_exit(self)
         except FastlockError as failure:
@@ -178,6 +182,15 @@ class Lease(BaseLease):
         """Interrupted while releasing: let the background see to it."""
         if not self.over and self._generation == _fork.generation:
             self._client._give_back_pairs([self.pair], self.deadline)
+
+
+@contextmanager
+def turns(leases: Iterable[Lease | None]) -> Iterator[None]:
+    """Everybody's turn to be extended; taken in one order by all."""
+    with ExitStack() as stack:
+        for lease in in_order(leases):
+            stack.enter_context(lease._turn or _first_turn(lease))
+        yield
 
 
 _turns = threading.RLock()  # guards the making of them; a signal handler may make one, too

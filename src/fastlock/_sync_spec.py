@@ -57,7 +57,7 @@ class Lock(BaseLock):
         entry = None
         try:
             entry = self._entries.leaving(threading.current_thread())
-            entry[1][0].__exit__(kind, error, trace)
+            entry[1][0]._leave(error, self.deferred)
         except FastlockError:
             raise
         except BaseException:  # interrupted, perhaps before the release was sent
@@ -93,10 +93,13 @@ class Lock(BaseLock):
         return lease is not None
 
     def release(self) -> bool:
-        """As ``threading.Lock.release``, from any thread; False: it was no longer ours."""
+        """As ``threading.Lock.release``, from any thread; False: it was no longer ours.
+
+        True of a deferred release: it was sent, before the lease's deadline.
+        """
         held, lease = self._hand_out()
         try:
-            freed: bool = lease.release()
+            freed: bool = lease.release(lease._waits(self.deferred)) or lease.freed
         except BaseException:
             held.append(lease)
             raise

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
-from . import _args, _fork, _impl, _ops, _ops_many
+from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
+from ._aio_lease import Lease, turns
 from ._aio_spec import Lock, LockAll
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
@@ -26,7 +26,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import BaseLease, add_note, lost_at_exit, make, make_many, own_leases, remember
+from .lease import make, make_many, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -74,15 +74,23 @@ class Client:
 
     # -- locks
 
-    def lock(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lock:
+    def lock(
+        self,
+        key: str | bytes,
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        release: Literal["wait", "deferred"] = "wait",
+    ) -> Lock:
         """A spec of one lock: async context manager, decorator, ``asyncio.Lock``'s methods.
 
         Args:
             key: 1 byte to 64 KiB.
             ttl: seconds until the lock ends by itself, 0.01 to 10 years.
             timeout: seconds to wait for it; None for ever.
+            release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
+                which spares a round trip; a lease that has expired by then is waited for.
         """
-        return Lock(self, key, ttl, timeout)
+        return Lock(self, key, ttl, timeout, release)
 
     async def try_acquire(self, key: str | bytes, ttl: float = 30.0) -> Lease | None:
         """Try once, in one round trip: a Lease, or None when somebody else has the lock.
@@ -131,7 +139,21 @@ class Client:
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
         listed = own_leases(Lease, self, leases)
-        return await self._drive(_ops_many.release_many(listed, self._retries))
+        return await self._drive(_ops_each.release_many(listed, self._retries))
+
+    async def extend_many(
+        self, leases: Iterable[Lease | None], ttl: float | None = None
+    ) -> list[bool]:
+        """Replace the time to live of each, in one write: ``ttl`` seconds from now.
+
+        None: each the same as before. True for each that is still ours, False for what is
+        not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases
+        in question count with the earlier deadline.
+        """
+        listed = own_leases(Lease, self, leases)
+        milliseconds = None if ttl is None else _args.milliseconds(ttl)
+        async with turns(listed):
+            return await self._drive(_ops_each.extend_many(listed, milliseconds, self._retries))
 
     def lock_all(
         self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
@@ -424,83 +446,3 @@ def _expire(answer: asyncio.Future[list[Any]]) -> None:
 def _wake(over: asyncio.Future[None]) -> None:
     if not over.done():
         over.set_result(None)
-
-
-class Lease(BaseLease):
-    """A held lock of an asyncio client; see BaseLease. Any task of the loop may use it."""
-
-    __slots__ = ()
-    _client: Client
-
-    @overload
-    async def release(self, wait: Literal[True] = True) -> bool: ...
-
-    @overload
-    async def release(self, wait: bool) -> bool | None: ...
-
-    async def release(self, wait: bool = True) -> bool | None:
-        """Free the lock. True: freed by us. False: it was no longer ours.
-
-        With ``wait=False`` the release is sent and not waited for, which spares a round
-        trip: None, unless it is over already. From then on the lease counts as freed; if
-        it turns out that it was lost before, that is logged and ``lost`` becomes True.
-        A lost connection is mended in the background until the deadline.
-
-        Raises OutcomeUnknown when neither can be known, TransportError when the server
-        was not reached; then it may be called again. LockError in a forked child.
-        """
-        self._check_process()
-        if self.over:
-            return False
-        if not wait:
-            self._client._defer(self)
-            return None
-        return await self._client._drive(_ops.release(self, self._client._retries))
-
-    async def extend(self, ttl: float | None = None) -> None:
-        """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
-
-        Raises LockLost if it is no longer ours, OutcomeUnknown when the answer was lost;
-        LockError in a forked child. One extension of a lease at a time.
-        """
-        self._check_process()
-        await self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
-
-    async def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        async with self._turn:
-            if self.over:
-                raise lost_at_exit(self)
-            client = self._client
-            await client._drive(operation(self, milliseconds, client._retries, clock()))
-
-    async def __aenter__(self) -> Lease:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Release. LockLost if it was lost before; the body's own exception goes first."""
-        if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
-            self._abandon()
-            return
-        try:
-            freed = await self.release() or self.freed
-            if not freed and error is None:
-                raise lost_at_exit(self)
-        except FastlockError as failure:
-            if error is None:
-                raise
-            add_note(error, failure)
-        except BaseException:
-            self._abandon()
-            raise
-
-    def _abandon(self) -> None:
-        """Nobody waits for its release: let the background see to it."""
-        if not self.over:
-            self._client._give_back_pairs([self.pair], self.deadline)

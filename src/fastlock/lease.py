@@ -92,6 +92,10 @@ class BaseLease:
         state = "over" if self.over else f"{self.remaining():.3f} s left"
         return f"<{type(self).__name__} {self.key!r} {state}>"
 
+    def _waits(self, deferred: bool) -> bool:
+        """Whether a release is waited for: also where deferring would hide an expiry."""
+        return not (deferred and self.valid())
+
     def __reduce__(self) -> Any:
         raise TypeError(
             "a lease cannot be pickled or copied; hand its key and token to client.adopt()"
@@ -206,12 +210,18 @@ class BaseLock:
 
     Attributes:
         key: as the caller wrote it; ttl: seconds; timeout: seconds, None for ever.
+        deferred: whether a release of its leases is sent and not waited for.
     """
 
-    def __init__(self, client: Any, key: str | bytes, ttl: float, timeout: float | None) -> None:
+    def __init__(
+        self, client: Any, key: str | bytes, ttl: float, timeout: float | None, release: str
+    ) -> None:
         _args.milliseconds(ttl)
         _args.wait(timeout)
         _args.wire_key(key, b"")
+        if release not in ("wait", "deferred"):
+            raise ConfigError("release", f'{release!r} is neither "wait" nor "deferred"')
+        self.deferred = release == "deferred"
         self.key = key
         self.ttl = ttl
         self.timeout = timeout
@@ -224,7 +234,8 @@ class BaseLock:
 
     def __reduce__(self) -> Any:
         public = self._client.config.public()
-        return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout)
+        release = "deferred" if self.deferred else "wait"
+        return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout, release)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:
         """threading.Lock's two arguments as one timeout."""
@@ -283,6 +294,12 @@ def own_leases(kind: type[L], client: Any, leases: Iterable[L | None]) -> list[L
     return listed
 
 
+def in_order(leases: Iterable[L | None]) -> list[L]:
+    """Each lease once, in an order that is the same for everybody."""
+    distinct = {id(lease): lease for lease in leases if lease is not None}
+    return [distinct[number] for number in sorted(distinct)]
+
+
 def lost_at_exit(lease: BaseLease) -> LockLost:
     """What leaving a ``with`` raises when the lock had ended before."""
     return LockLost(
@@ -318,7 +335,12 @@ def _where(kind: Any, config: Config) -> tuple[Any, ...]:
 
 
 def _unpickle(
-    kind: Any, public: dict[str, Any], key: str | bytes, ttl: float, timeout: float | None
+    kind: Any,
+    public: dict[str, Any],
+    key: str | bytes,
+    ttl: float,
+    timeout: float | None,
+    release: str,
 ) -> Any:
     """Bind to a client of the same server: one that lives here, or the environment's, or new."""
     config = Config(**public)
@@ -328,4 +350,4 @@ def _unpickle(
         environment = Config.from_env()
         client = kind(environment if _where(kind, environment) == where else config)
         _clients[where] = client
-    return client.lock(key, ttl=ttl, timeout=timeout)
+    return client.lock(key, ttl=ttl, timeout=timeout, release=release)

@@ -6,9 +6,9 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from . import _args, _fork, _impl, _ops, _ops_many
+from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._background import Background
 from ._clock import clock
 from ._commands import Pair, ServerInfo
@@ -17,7 +17,7 @@ from ._event import Event
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
-from ._sync_lease import Lease, try_acquire
+from ._sync_lease import Lease, try_acquire, turns
 from ._sync_spec import Lock, LockAll
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
@@ -70,15 +70,23 @@ class Client:
 
     # -- locks
 
-    def lock(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lock:
+    def lock(
+        self,
+        key: str | bytes,
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        release: Literal["wait", "deferred"] = "wait",
+    ) -> Lock:
         """A spec of one lock: context manager, decorator, ``threading.Lock``'s methods.
 
         Args:
             key: 1 byte to 64 KiB.
             ttl: seconds until the lock ends by itself, 0.01 to 10 years.
             timeout: seconds to wait for it; None for ever.
+            release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
+                which spares a round trip; a lease that has expired by then is waited for.
         """
-        return Lock(self, key, ttl, timeout)
+        return Lock(self, key, ttl, timeout, release)
 
     try_acquire = try_acquire
 
@@ -115,7 +123,19 @@ class Client:
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
         listed = own_leases(Lease, self, leases)
-        return self._drive(_ops_many.release_many(listed, self._retries))
+        return self._drive(_ops_each.release_many(listed, self._retries))
+
+    def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
+        """Replace the time to live of each, in one write: ``ttl`` seconds from now.
+
+        None: each the same as before. True for each that is still ours, False for what is
+        not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases
+        in question count with the earlier deadline.
+        """
+        listed = own_leases(Lease, self, leases)
+        milliseconds = None if ttl is None else _args.milliseconds(ttl)
+        with turns(listed):
+            return self._drive(_ops_each.extend_many(listed, milliseconds, self._retries))
 
     def lock_all(
         self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None

@@ -6,6 +6,7 @@ Law: nothing else is sent by the client while a test waits for what a deferred r
 from __future__ import annotations
 
 import logging
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from _harness import Ways
 from test_faults import DONE, NOT_DONE, plan, ready
 
+import fastlock
 from fastlock import _deferred
 
 
@@ -42,6 +44,48 @@ async def test_a_pair_costs_one_round_trip(fl: Ways) -> None:
     await fl.happened(held)
     assert not lease.valid()
     held.go()
+
+
+async def test_a_spec_may_defer_its_releases(fl: Ways) -> None:
+    client, proxy, key = await ready(fl)
+    spec = client.lock(key, ttl=30, release="deferred")
+    assert spec.deferred
+    async with spec:
+        held = proxy.fault("hold_reply")
+    await fl.happened(held)  # while the answer is held back, the block has been left
+    held.go()
+    await fl.until(lambda: not fl.admin.exists(key))
+    assert await spec.acquire()
+    assert await spec.release() is True
+    await fl.until(lambda: not fl.admin.exists(key))
+    with pytest.raises(RuntimeError):
+        await spec.release()
+    assert pickle.loads(pickle.dumps(fl.raw(spec))).deferred
+    with pytest.raises(ZeroDivisionError):
+        async with spec:
+            raise ZeroDivisionError
+    await fl.until(lambda: not fl.admin.exists(key))
+
+
+async def test_a_spec_does_not_defer_what_has_expired(fl: Ways) -> None:
+    client = await fl.warm(fl.client())
+    key = fl.key()
+    spec = client.lock(key, ttl=0.05, release="deferred")
+    with pytest.raises(fastlock.LockLost):
+        async with spec as lease:
+            await fl.until(lambda: not fl.admin.exists(key))
+    assert lease.lost
+    assert await spec.acquire()
+    await fl.until(lambda: not fl.admin.exists(key))
+    assert await spec.release() is False
+
+
+async def test_what_release_means_is_checked(fl: Ways) -> None:
+    client = fl.client()
+    for wrong in ("later", True, None):
+        with pytest.raises(fastlock.ConfigError, match=r"^release: "):
+            client.lock(fl.key(), release=wrong)
+    assert not client.lock(fl.key()).deferred
 
 
 async def test_closing_waits_for_all_of_them(fl: Ways) -> None:

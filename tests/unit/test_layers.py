@@ -137,7 +137,7 @@ def test_the_compiled_core_takes_only_what_is_below_it() -> None:
 
 def test_operations_know_neither_time_nor_sockets_nor_threads() -> None:
     forbidden = {"time", "random", "secrets", "socket", "threading", "asyncio", "select"}
-    for module in ("_ops", "_ops_many", "_ops_extend", "_commands"):
+    for module in ("_ops", "_ops_many", "_ops_each", "_ops_extend", "_commands"):
         for node in _at_run_time(ast.parse((SOURCES / f"{module}.py").read_text())):
             if isinstance(node, ast.Import):
                 assert not {alias.name.split(".")[0] for alias in node.names} & forbidden

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fastlock
-from fastlock import _ops, _ops_many
+from fastlock import _ops, _ops_each, _ops_many
 from fastlock._ops import Backoff, Claim, Downgrade, Now, WaitFor
 
 TTL = 3000  # ms
@@ -201,9 +201,11 @@ def test_a_forbidden_key_is_no_forbidden_command() -> None:
 
 def test_a_batch_gives_forbidden_commands_up_as_well() -> None:
     held = [Held(f"k{i}", (b"k%d" % i, b"t"), TTL, 200.0) for i in range(2)]
-    op = _ops_many.release_many(held, 3)
-    assert op.send(None).spelled_out is False
+    op = _ops_each.release_many(held, 3)
+    assert type(op.send(None)) is Now
+    assert op.send(99.9).spelled_out is False
     assert type(op.send((100.0, [FORBIDDEN, FORBIDDEN]))) is Now
+    assert type(op.send(100.1)) is Now
     assert op.send(100.1).spelled_out is True
     assert type(op.send((100.2, [1, 1]))) is Downgrade
     assert result(op, 100.3) == [True, True]

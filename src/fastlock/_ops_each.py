@@ -1,0 +1,253 @@
+"""Floor 2, one command about each of many leases: releasing them, extending them.
+
+Law: that of ``_ops.py``, whose effects these use. What is answered is kept; only what is
+undecided is asked again. The first trouble is raised after all leases have been tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ._commands import (
+    Pair,
+    checked,
+    extended,
+    is_transient,
+    lacks_command,
+    not_ready,
+    wants_spelling_out,
+)
+from ._ops import (
+    Backoff,
+    Call,
+    Downgrade,
+    HeldLease,
+    Now,
+    Op,
+    deadline,
+    extension_unknown,
+    release_unknown,
+    released,
+)
+from ._ops_many import BATCH
+from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
+
+
+def release_many(leases: Sequence[HeldLease | None], retries: int) -> Op[list[bool]]:
+    """Release each; True or False for each, in order, False for None.
+
+    The first OutcomeUnknown or ServerError is raised after all have been tried; those
+    leases may be released again.
+    """
+    results = [False] * len(leases)
+    live = [place for place, lease in enumerate(leases) if lease is not None and not lease.over]
+    yield from _all(_Releases(leases, results), live, retries)
+    return results
+
+
+def extend_many(
+    leases: Sequence[HeldLease | None], ttl: int | None, retries: int
+) -> Op[list[bool]]:
+    """Replace the ttl of each by ``ttl`` ms, or renew its own; False for what is not ours.
+
+    Raises as ``release_many``; those leases count with the earlier deadline.
+    """
+    results = [False] * len(leases)
+    wanted: dict[int, list[int]] = {}
+    for place, lease in enumerate(leases):
+        if lease is not None and not lease.over:
+            own = round(lease.ttl * 1000) if ttl is None else ttl
+            wanted.setdefault(own, []).append(place)
+    trouble: FastlockError | None = None
+    for milliseconds, places in wanted.items():
+        try:
+            yield from _all(_Extensions(leases, results, milliseconds), places, retries)
+        except (OutcomeUnknown, ServerError) as error:
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return results
+
+
+class _Work(Protocol):
+    """What is to be done with leases, each named by its place."""
+
+    verb: str
+    args: tuple[Any, ...]
+
+    def sending(self, places: list[int], now: float) -> list[Pair]:
+        """The command about these is sent now; whoever interrupts leaves it in doubt."""
+
+    def usual(self, places: list[int], replies: list[Any], sent_at: float) -> bool:
+        """Whether every answer is the usual one; then all is noted."""
+
+    def answered(self, place: int, reply: Any, sent_at: float, now: float) -> None:
+        """Note what it means; raises OutcomeUnknown or ServerError."""
+
+    def unanswered(self, place: int, sent: bool) -> None:
+        """This sending surely did nothing, unless ``sent``."""
+
+    def unknown(self, place: int) -> OutcomeUnknown | None:
+        """The error if an earlier sending may have done it."""
+
+
+def _all(work: _Work, places: list[int], retries: int) -> Op[None]:
+    trouble: FastlockError | None = None
+    for start in range(0, len(places), BATCH):
+        error = yield from _chunk(work, places[start : start + BATCH], retries)
+        trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+
+
+def _chunk(work: _Work, places: list[int], retries: int) -> Op[FastlockError | None]:
+    """Until every place is answered; the first trouble."""
+    failures = 0
+    spelled_out = lacking = False
+    trouble: FastlockError | None = None
+    while places:
+        pairs = work.sending(places, (yield Now()))
+        call = Call(work.verb, (pairs, *work.args), len(pairs), spelled_out=spelled_out)
+        failure: TransportError | None = None
+        sent = True
+        try:
+            sent_at, replies = yield call
+        except FastlockError as error:
+            if not isinstance(error, TransportError):
+                for place in places:
+                    work.unanswered(place, False)
+                raise
+            failure, sent = error, error.sent
+            sent_at, replies = error.sent_at, error.replies
+        if lacking and replies and not isinstance(replies[0], ServerError):
+            yield Downgrade()
+        spelled_out = lacking = False
+        if failure is None and work.usual(places, replies, sent_at):
+            break
+        now = yield Now()
+        again = []
+        for index, place in enumerate(places):
+            reply = replies[index] if index < len(replies) else failure
+            if isinstance(reply, TransportError):
+                work.unanswered(place, sent)
+            elif wants_spelling_out(reply) and not call.spelled_out:
+                spelled_out, lacking = True, lacks_command(reply)  # type: ignore[arg-type]
+                work.unanswered(place, False)
+            elif is_transient(reply):
+                failure = failure or not_ready(reply)  # type: ignore[arg-type]
+                work.unanswered(place, False)
+            else:
+                try:
+                    work.answered(place, reply, sent_at, now)
+                except (OutcomeUnknown, ServerError) as error:
+                    trouble = trouble or error
+                continue
+            again.append(place)
+        places = again
+        if failure is not None:
+            failures += 1
+            if failures > retries:
+                for place in places:
+                    unknown = work.unknown(place)
+                    if unknown is not None:
+                        raise unknown from failure
+                raise failure
+            yield Backoff(failures, None)
+    return trouble
+
+
+class _Releases:
+    verb = "release_many"
+    args = ()
+
+    def __init__(self, leases: Sequence[Any], results: list[bool]) -> None:
+        self._leases = leases
+        self._results = results
+        self._doubtful: set[int] = set()  # before the present sending
+
+    def sending(self, places: list[int], now: float) -> list[Pair]:
+        leases = self._leases
+        self._doubtful = {place for place in places if leases[place].doubt}
+        pairs = []
+        for place in places:
+            lease = leases[place]
+            lease.doubt = True
+            pairs.append(lease.pair)
+        return pairs
+
+    def usual(self, places: list[int], replies: list[Any], sent_at: float) -> bool:
+        if replies.count(1) < len(places):
+            return False
+        leases, results = self._leases, self._results
+        for place in places:
+            lease = leases[place]
+            lease.over = lease.freed = results[place] = True
+            lease.doubt = False
+        return True
+
+    def answered(self, place: int, reply: Any, sent_at: float, now: float) -> None:
+        lease, doubt = self._leases[place], place in self._doubtful
+        lease.doubt = doubt
+        checked(reply, lease.key)
+        self._results[place] = released(lease, reply, doubt, now)
+
+    def unanswered(self, place: int, sent: bool) -> None:
+        self._leases[place].doubt = sent or place in self._doubtful
+
+    def unknown(self, place: int) -> OutcomeUnknown | None:
+        lease = self._leases[place]
+        return release_unknown(lease) if lease.doubt else None
+
+
+class _Extensions:
+    verb = "extend_many"
+
+    def __init__(self, leases: Sequence[Any], results: list[bool], ttl: int) -> None:
+        self.args = (ttl,)
+        self._leases = leases
+        self._results = results
+        self._ttl = ttl
+        self._before: dict[int, float] = {}  # deadlines that no extension of ours has touched
+        self._doubtful: set[int] = set()  # an extension may have been carried out unheard
+
+    def sending(self, places: list[int], now: float) -> list[Pair]:
+        end = deadline(now, self._ttl)
+        pairs = []
+        for place in places:
+            lease = self._leases[place]
+            before = self._before.setdefault(place, lease.deadline)
+            lease.deadline = min(before, end)
+            pairs.append(lease.pair)
+        return pairs
+
+    def usual(self, places: list[int], replies: list[Any], sent_at: float) -> bool:
+        if not all(map(extended, replies)):
+            return False
+        for place in places:
+            self._extended(place, sent_at)
+        return True
+
+    def _extended(self, place: int, sent_at: float) -> None:
+        lease = self._leases[place]
+        lease.deadline, lease.ttl = deadline(sent_at, self._ttl), self._ttl / 1000
+        self._results[place] = True
+
+    def answered(self, place: int, reply: Any, sent_at: float, now: float) -> None:
+        if extended(reply):
+            self._extended(place, sent_at)
+            return
+        lease = self._leases[place]
+        if place not in self._doubtful:
+            lease.deadline = self._before[place]
+        checked(reply, lease.key)
+        lease.over = True
+
+    def unanswered(self, place: int, sent: bool) -> None:
+        if sent:
+            self._doubtful.add(place)
+        elif place not in self._doubtful:
+            self._leases[place].deadline = self._before[place]
+
+    def unknown(self, place: int) -> OutcomeUnknown | None:
+        return extension_unknown(self._leases[place]) if place in self._doubtful else None
