@@ -30,7 +30,7 @@ def check(fl: Ways, keys: list[str], leases: list[Any], taken: set[str], before:
             continue
         assert lease.key == key
         assert tokens[key] == lease.token.encode()
-        left, asked = lease.remaining(), clock()
+        asked, left = clock(), lease.remaining()
         assert 0 < left <= fl.admin.pttl(key) / 1000 + (clock() - asked) + 0.001
         assert before <= lease.deadline - TTL + MARGIN <= clock()
 
@@ -129,7 +129,7 @@ async def test_lock_all_outlives_a_lost_connection(fl: Ways, fault: str) -> None
         tokens = fl.admin.mget(keys)
         assert tokens == [lease.token.encode() for lease in leases]
         for lease in leases:
-            left, asked = lease.remaining(), clock()
+            asked, left = clock(), lease.remaining()
             assert left <= fl.admin.pttl(lease.key) / 1000 + (clock() - asked) + 0.001
             assert lease.deadline >= before + TTL - MARGIN
         planned = proxy.fault(fault)
