@@ -60,8 +60,18 @@ cdef inline int digits_of(unsigned long long value, char *end) noexcept nogil:
 
 cdef inline char *put_header(char *at, char kind, size_t number) noexcept nogil:
     cdef char digits[24]
-    cdef int count = digits_of(number, digits + 24)
+    cdef int count
     at[0] = kind
+    if number < 100:  # what most values measure
+        count = 1
+        if number >= 10:
+            at[1] = 48 + <char>(number // 10)
+            count = 2
+        at[count] = 48 + <char>(number % 10)
+        at[count + 1] = 13
+        at[count + 2] = 10
+        return at + count + 3
+    count = digits_of(number, digits + 24)
     memcpy(at + 1, digits + 24 - count, count)
     at[count + 1] = 13
     at[count + 2] = 10
@@ -153,28 +163,35 @@ cdef class Prepared:
         self.weigh(&filling, 1, second)
         self.weigh(&filling, 2, third)
         packed = PyBytes_FromStringAndSize(NULL, self.size(&filling))
-        self.write(&filling, PyBytes_AS_STRING(packed))
+        self.finish(self.write(&filling, PyBytes_AS_STRING(packed), 0, self.holes))
         return packed
 
     def many(self, list pairs not None, third=None):
         """One after the other, with each pair as first and second value and the same third."""
         cdef Filling filling
         cdef bytes packed
+        cdef bytes tail  # the same in every command
+        cdef size_t most
         cdef size_t total = 0
         cdef char *at
-        self.weigh(&filling, 2, third)
+        if self.holes < 2:
+            raise TypeError(PACK_TYPES)
+        tail = self.behind(third)
+        most = self.stops[1] + PyBytes_GET_SIZE(tail) + 2 * 26  # but for the values
         with cython.critical_section(pairs):  # it must be the same list both times
             for first, second in pairs:
-                self.weigh(&filling, 0, first)
-                self.weigh(&filling, 1, second)
-                total += self.size(&filling)
+                total += most
+                total += PyBytes_GET_SIZE(first) if PyBytes_CheckExact(first) else 20
+                total += PyBytes_GET_SIZE(second) if PyBytes_CheckExact(second) else 20
             packed = PyBytes_FromStringAndSize(NULL, total)
             at = PyBytes_AS_STRING(packed)
             for first, second in pairs:
                 self.weigh(&filling, 0, first)
                 self.weigh(&filling, 1, second)
-                at = self.write(&filling, at)
-        return packed
+                at = self.write(&filling, at, 0, 2)
+                memcpy(at, PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
+                at += PyBytes_GET_SIZE(tail)
+        return PyBytes_AS_STRING(packed)[: at - PyBytes_AS_STRING(packed)]
 
     cdef int weigh(self, Filling *filling, int hole, object value) except -1:
         """Note where the value's text is, and its size; an integer's is written there."""
@@ -210,13 +227,13 @@ cdef class Prepared:
             total += header_size(filling.sizes[i]) + filling.sizes[i] + 2
         return total
 
-    cdef char *write(self, Filling *filling, char *at) noexcept:
-        """Behind the last byte."""
+    cdef char *write(self, Filling *filling, char *at, int begin, int end) noexcept:
+        """Values ``begin`` to ``end``, each with the text before it; behind the last byte."""
         cdef const char *text = PyBytes_AS_STRING(self.text)
-        cdef size_t start = 0
+        cdef size_t start = self.stops[begin - 1] if begin else 0
         cdef size_t size
         cdef int i
-        for i in range(self.holes):
+        for i in range(begin, end):
             memcpy(at, text + start, self.stops[i] - start)
             size = filling.sizes[i]
             at = put_header(at + (self.stops[i] - start), b'$', size)
@@ -225,9 +242,26 @@ cdef class Prepared:
             at[size] = 13
             at[size + 1] = 10
             at += size + 2
-        size = PyBytes_GET_SIZE(self.text) - start
-        memcpy(at, text + start, size)
+        return at
+
+    cdef char *finish(self, char *at) noexcept:
+        """The text behind the last value."""
+        cdef size_t start = self.stops[self.holes - 1] if self.holes else 0
+        cdef size_t size = PyBytes_GET_SIZE(self.text) - start
+        memcpy(at, PyBytes_AS_STRING(self.text) + start, size)
         return at + size
+
+    cdef bytes behind(self, object third):
+        """What comes behind the second value."""
+        cdef Filling filling
+        cdef bytes tail
+        cdef char *at
+        self.weigh(&filling, 2, third)
+        tail = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(self.text) + 64 + (
+            filling.sizes[2] if self.holes > 2 else 0
+        ))
+        at = self.finish(self.write(&filling, PyBytes_AS_STRING(tail), 2, self.holes))
+        return PyBytes_AS_STRING(tail)[: at - PyBytes_AS_STRING(tail)]
 
 
 def prepare(*parts):

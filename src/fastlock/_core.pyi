@@ -2,8 +2,9 @@ from socket import socket
 from typing import Any, Final, final
 
 from ._codec import Decoder, Numbered, pack, prepare
+from ._leases import Leases
 
-__all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
+__all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name: Final = "cython"
 

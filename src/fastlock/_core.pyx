@@ -32,10 +32,11 @@ import os
 import threading
 
 from ._codec import Decoder, Numbered, pack, prepare
+from ._leases import Leases
 from ._resp import MALFORMED
 from .errors import TransportError
 
-__all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
+__all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name = "cython"
 

@@ -53,6 +53,7 @@ class Core:
     pack: Callable[..., bytes]
     prepare: Callable[..., Any]
     numbered: Callable[[bytes, bytes], Any]
+    leases: Callable[[type], Any]
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
@@ -69,6 +70,7 @@ def load(name: str) -> Core:
         pack=module.pack,
         prepare=module.prepare,
         numbered=module.Numbered,
+        leases=module.Leases,
         decoder=decoder,
         pipe=module.Pipe,
         tls_pipe=lambda sock: python.Pipe(sock, decoder()),

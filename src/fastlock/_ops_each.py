@@ -6,7 +6,6 @@ undecided is asked again. The first trouble is raised after all leases have been
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ._commands import (
@@ -22,7 +21,6 @@ from ._ops import (
     Backoff,
     Call,
     Downgrade,
-    HeldLease,
     Now,
     Op,
     deadline,
@@ -34,31 +32,35 @@ from ._ops_many import BATCH
 from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 
 
-def release_many(leases: Sequence[HeldLease | None], retries: int) -> Op[list[bool]]:
+class Loops(Protocol):
+    """What of a core goes through many leases; see ``_pyleases``."""
+
+    def held(self, leases: list[Any]) -> list[int]: ...
+    def release(self, leases: list[Any], places: list[int]) -> tuple[list[Pair], set[int]]: ...
+    def released(self, leases: list[Any], places: list[int], results: list[bool]) -> None: ...
+
+
+def release_many(leases: list[Any], loops: Loops, retries: int) -> Op[list[bool]]:
     """Release each; True or False for each, in order, False for None.
 
     The first OutcomeUnknown or ServerError is raised after all have been tried; those
     leases may be released again.
     """
     results = [False] * len(leases)
-    live = [place for place, lease in enumerate(leases) if lease is not None and not lease.over]
-    yield from _all(_Releases(leases, results), live, retries)
+    yield from _all(_Releases(leases, loops, results), loops.held(leases), retries)
     return results
 
 
-def extend_many(
-    leases: Sequence[HeldLease | None], ttl: int | None, retries: int
-) -> Op[list[bool]]:
+def extend_many(leases: list[Any], ttl: int | None, loops: Loops, retries: int) -> Op[list[bool]]:
     """Replace the ttl of each by ``ttl`` ms, or renew its own; False for what is not ours.
 
     Raises as ``release_many``; those leases count with the earlier deadline.
     """
     results = [False] * len(leases)
     wanted: dict[int, list[int]] = {}
-    for place, lease in enumerate(leases):
-        if lease is not None and not lease.over:
-            own = round(lease.ttl * 1000) if ttl is None else ttl
-            wanted.setdefault(own, []).append(place)
+    for place in loops.held(leases):
+        own = round(leases[place].ttl * 1000) if ttl is None else ttl
+        wanted.setdefault(own, []).append(place)
     trouble: FastlockError | None = None
     for milliseconds, places in wanted.items():
         try:
@@ -161,29 +163,20 @@ class _Releases:
     verb = "release_many"
     args = ()
 
-    def __init__(self, leases: Sequence[Any], results: list[bool]) -> None:
+    def __init__(self, leases: list[Any], loops: Loops, results: list[bool]) -> None:
         self._leases = leases
+        self._loops = loops
         self._results = results
         self._doubtful: set[int] = set()  # before the present sending
 
     def sending(self, places: list[int], now: float) -> list[Pair]:
-        leases = self._leases
-        self._doubtful = {place for place in places if leases[place].doubt}
-        pairs = []
-        for place in places:
-            lease = leases[place]
-            lease.doubt = True
-            pairs.append(lease.pair)
+        pairs, self._doubtful = self._loops.release(self._leases, places)
         return pairs
 
     def usual(self, places: list[int], replies: list[Any], sent_at: float) -> bool:
         if replies.count(1) < len(places):
             return False
-        leases, results = self._leases, self._results
-        for place in places:
-            lease = leases[place]
-            lease.over = lease.freed = results[place] = True
-            lease.doubt = False
+        self._loops.released(self._leases, places, self._results)
         return True
 
     def answered(self, place: int, reply: Any, sent_at: float, now: float) -> None:
@@ -203,7 +196,7 @@ class _Releases:
 class _Extensions:
     verb = "extend_many"
 
-    def __init__(self, leases: Sequence[Any], results: list[bool], ttl: int) -> None:
+    def __init__(self, leases: list[Any], results: list[bool], ttl: int) -> None:
         self.args = (ttl,)
         self._leases = leases
         self._results = results

@@ -102,8 +102,20 @@ class Prepared:
         self, pairs: list[tuple[bytes | int, bytes | int]], third: bytes | int | None = None
     ) -> bytes:
         """One after the other, with each pair as first and second value and the same third."""
-        fill = self.fill
-        return b"".join([fill(first, second, third) for first, second in pairs])
+        if len(self._kinds) < 2:
+            raise TypeError(PACK_TYPES)
+        before, between = self._texts[:2]
+        behind = Prepared(self._texts[2:], self._kinds[2:]).fill(third)  # the same every time
+        plain = self._kinds[:2] == [bytes, bytes]
+        packed: list[bytes] = []
+        for first, second in pairs:
+            if plain and type(first) is type(second) is bytes:
+                one, two = len(first), len(second)
+                if one < _MOST_HEADS and two < _MOST_HEADS:
+                    packed += (before, _HEADS[one], first, between, _HEADS[two], second, behind)
+                    continue
+            packed.append(self.fill(first, second, third))
+        return b"".join(packed)
 
 
 def prepare(*parts: bytes | int | type) -> Prepared:

@@ -21,11 +21,12 @@ from time import monotonic
 from typing import Any
 
 from ._pycodec import Decoder, Numbered, pack, prepare
+from ._pyleases import Leases
 from ._resp import Push, Reentered
 from ._sockets import close_descriptor, reset_on_close
 from .errors import ProtocolError, TransportError
 
-__all__ = ["Decoder", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
+__all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name = "python"
 

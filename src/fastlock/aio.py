@@ -26,7 +26,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, make_many, own_leases, remember
+from .lease import make, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -58,6 +58,7 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
+        self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = AsyncServer(self.config, self._core, self._tokens.renew)
         self._settling: set[asyncio.Task[None]] = set()
@@ -138,8 +139,8 @@ class Client:
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
-        listed = own_leases(Lease, self, leases)
-        return await self._drive(_ops_each.release_many(listed, self._retries))
+        listed = own_leases(self, leases)
+        return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
 
     async def extend_many(
         self, leases: Iterable[Lease | None], ttl: float | None = None
@@ -150,10 +151,12 @@ class Client:
         not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases
         in question count with the earlier deadline.
         """
-        listed = own_leases(Lease, self, leases)
+        listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
         async with turns(listed):
-            return await self._drive(_ops_each.extend_many(listed, milliseconds, self._retries))
+            return await self._drive(
+                _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            )
 
     def lock_all(
         self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
@@ -262,7 +265,7 @@ class Client:
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
         return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
 
-    def _leases(
+    def _made(
         self,
         keys: Sequence[str | bytes],
         pairs: Sequence[Pair],
@@ -270,7 +273,10 @@ class Client:
         ttl: int,
         deadline: float,
     ) -> list[Lease | None]:
-        return make_many(Lease, self, keys, pairs, replies, ttl, deadline, _fork.generation)
+        made: list[Lease | None] = self._loops.make(
+            self, _fork.generation, keys, pairs, replies, ttl / 1000, deadline
+        )
+        return made
 
     def _claim(
         self,
@@ -284,7 +290,7 @@ class Client:
         generation = _fork.generation  # before the tokens, which a child must not use
         pairs = self._tokens.pairs(keys, self._prefix)
         until = None if not waits or patience is None else clock() + patience
-        return Claim(keys, pairs, milliseconds, until, self._retries, self._leases, generation)
+        return Claim(keys, pairs, milliseconds, until, self._retries, self._made, generation)
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)

@@ -130,38 +130,6 @@ def make(
     return lease
 
 
-def make_many(
-    kind: type[L],
-    client: Any,
-    keys: Sequence[str | bytes],
-    pairs: Sequence[Pair],
-    replies: Sequence[Any],
-    ttl: int,
-    deadline: float,
-    generation: int,
-) -> list[L | None]:
-    """For each OK a lease, as ``make`` makes it, for each nil None; up to any other reply."""
-    leases: list[L | None] = []
-    seconds = ttl / 1000
-    for key, pair, reply in zip(keys, pairs, replies, strict=True):
-        if reply == b"OK":
-            lease = _blank(kind)
-            lease._client = client
-            lease._generation = generation
-            lease._turn = None
-            lease.key = key
-            lease.pair = pair
-            lease.ttl = seconds
-            lease.deadline = deadline
-            lease.doubt = lease.over = lease.freed = False
-            leases.append(lease)
-        elif reply is None:
-            leases.append(None)
-        else:
-            break
-    return leases
-
-
 Entry = tuple[Any, Sequence[Any]]
 
 
@@ -277,20 +245,18 @@ def check_colour(wrapped: Any, wanted_async: bool) -> None:
         )
 
 
-def own_leases(kind: type[L], client: Any, leases: Iterable[L | None]) -> list[L | None]:
+def own_leases(client: Any, leases: Iterable[L | None]) -> list[L | None]:
     """Leases to release together, None among them; ConfigError for another client's."""
     try:
         listed = list(leases)
     except TypeError:
         raise ConfigError("leases", f"{leases!r} is not a list of leases") from None
-    generation = _fork.generation
-    for lease in listed:
-        if lease is None:
-            continue
-        if type(lease) is not kind or lease._client is not client:
-            raise ConfigError("leases", f"{lease!r} is not a lease of this client, nor None")
-        if lease._generation != generation:
-            lease._check_process()
+    place = client._loops.foreign(client, _fork.generation, listed)
+    if place >= 0:
+        foreign = listed[place]
+        if not isinstance(foreign, BaseLease) or foreign._client is not client:
+            raise ConfigError("leases", f"{foreign!r} is not a lease of this client, nor None")
+        foreign._check_process()
     return listed
 
 

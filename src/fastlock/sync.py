@@ -23,7 +23,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, make_many, own_leases, remember
+from .lease import make, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -55,6 +55,7 @@ class Client:
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see _sync_lease.prepare
+        self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
         self._background = Background(self._settle)
@@ -122,8 +123,8 @@ class Client:
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
-        listed = own_leases(Lease, self, leases)
-        return self._drive(_ops_each.release_many(listed, self._retries))
+        listed = own_leases(self, leases)
+        return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
         """Replace the time to live of each, in one write: ``ttl`` seconds from now.
@@ -132,10 +133,12 @@ class Client:
         not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases
         in question count with the earlier deadline.
         """
-        listed = own_leases(Lease, self, leases)
+        listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
         with turns(listed):
-            return self._drive(_ops_each.extend_many(listed, milliseconds, self._retries))
+            return self._drive(
+                _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            )
 
     def lock_all(
         self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
@@ -234,7 +237,7 @@ class Client:
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
         return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
 
-    def _leases(
+    def _made(
         self,
         keys: Sequence[str | bytes],
         pairs: Sequence[Pair],
@@ -242,7 +245,10 @@ class Client:
         ttl: int,
         deadline: float,
     ) -> list[Lease | None]:
-        return make_many(Lease, self, keys, pairs, replies, ttl, deadline, _fork.generation)
+        made: list[Lease | None] = self._loops.make(
+            self, _fork.generation, keys, pairs, replies, ttl / 1000, deadline
+        )
+        return made
 
     def _claim(
         self,
@@ -266,7 +272,7 @@ class Client:
         until: float | None,
         generation: int,
     ) -> Claim[Lease]:
-        return Claim(keys, pairs, ttl, until, self._retries, self._leases, generation)
+        return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
     def _try_claim(
         self,

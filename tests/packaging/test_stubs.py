@@ -15,9 +15,18 @@ from pathlib import Path
 from _builds import Built, execute
 
 #: Stub of the compiled core -> the stub that its twin in Python must fit.
-TWINS = {"_codec.pyi": "_pycodec.pyi", "_core.pyi": "_pycore.pyi"}
+TWINS = {
+    "_codec.pyi": "_pycodec.pyi",
+    "_leases.pyi": "_pyleases.pyi",
+    "_core.pyi": "_pycore.pyi",
+}
 ON_PURPOSE = [
     ("from ._codec import", "from ._pycodec import"),
+    ("from ._leases import", "from ._pyleases import"),
+    (
+        "def __new__(cls, kind: type) -> Leases: ...",
+        "def __init__(self, kind: type) -> None: ...",
+    ),
     ('name: Final = "cython"', 'name: Final = "python"'),
     # There a partial, which costs one call less.
     ("def clock() -> float: ...", "clock: Callable[[], float]"),

@@ -104,7 +104,7 @@ class AsyncLock(Held):
         pair = self._key(), token
         claim = Claim(
             (self.name,), (pair,), self._timeout_ms(), self._mine().until, client._retries,
-            client._leases, _fork.generation,
+            client._made, _fork.generation,
         )  # fmt: skip
         try:
             lease = await client._drive(_ops.try_acquire(claim))

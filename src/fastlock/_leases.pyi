@@ -1,0 +1,24 @@
+from collections.abc import Sequence
+from typing import Any, final
+
+__all__ = ["Leases"]
+
+@final
+class Leases:
+    def __new__(cls, kind: type) -> Leases: ...
+    def make(
+        self,
+        client: Any,
+        generation: int,
+        keys: Sequence[str | bytes],
+        pairs: Sequence[tuple[bytes, bytes]],
+        replies: Sequence[Any],
+        ttl: float,
+        deadline: float,
+    ) -> list[Any]: ...
+    def foreign(self, client: Any, generation: int, leases: list[Any]) -> int: ...
+    def held(self, leases: list[Any]) -> list[int]: ...
+    def release(
+        self, leases: list[Any], places: list[int]
+    ) -> tuple[list[tuple[bytes, bytes]], set[int]]: ...
+    def released(self, leases: list[Any], places: list[int], results: list[bool]) -> None: ...

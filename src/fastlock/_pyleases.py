@@ -1,0 +1,89 @@
+"""The loops over many leases in Python, where the compiled ones are absent.
+
+Law: the same names, arguments and results as ``_leases.pyx``. They know the fields of a
+lease and what the usual answers are, and no operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_blank = object.__new__
+
+
+class Leases:
+    """Loops over leases of ``kind``, whose ``__init__`` is never called."""
+
+    __slots__ = ("_kind",)
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def make(
+        self,
+        client: Any,
+        generation: int,
+        keys: Sequence[str | bytes],
+        pairs: Sequence[tuple[bytes, bytes]],
+        replies: Sequence[Any],
+        ttl: float,
+        deadline: float,
+    ) -> list[Any]:
+        """For each OK a lease, for each nil None; up to any other reply. ``ttl`` in seconds."""
+        kind = self._kind
+        leases: list[Any] = []
+        if not len(keys) == len(pairs) == len(replies):
+            raise ValueError("as many keys and pairs as replies")
+        for key, pair, reply in zip(keys, pairs, replies, strict=True):
+            if reply == b"OK":
+                lease: Any = _blank(kind)
+                lease._client = client
+                lease._generation = generation
+                lease._turn = None
+                lease.key = key
+                lease.pair = pair
+                lease.ttl = ttl
+                lease.deadline = deadline
+                lease.doubt = lease.over = lease.freed = False
+                leases.append(lease)
+            elif reply is None:
+                leases.append(None)
+            else:
+                break
+        return leases
+
+    def foreign(self, client: Any, generation: int, leases: list[Any]) -> int:
+        """Where the first is that is neither None nor this client's of this process; or -1."""
+        kind = self._kind
+        for place, lease in enumerate(leases):
+            if lease is None:
+                continue
+            if type(lease) is not kind:
+                return place
+            if lease._client is not client or lease._generation != generation:  # type: ignore[attr-defined]
+                return place
+        return -1
+
+    def held(self, leases: list[Any]) -> list[int]:
+        """Where those are that are not over."""
+        return [place for place, lease in enumerate(leases) if lease is not None and not lease.over]
+
+    def release(
+        self, leases: list[Any], places: list[int]
+    ) -> tuple[list[tuple[bytes, bytes]], set[int]]:
+        """Leave each in doubt; the pairs, and the places of those that were so before."""
+        doubtful = {place for place in places if leases[place].doubt}
+        pairs = []
+        for place in places:
+            lease = leases[place]
+            lease.doubt = True
+            pairs.append(lease.pair)
+        return pairs, doubtful
+
+    def released(self, leases: list[Any], places: list[int], results: list[bool]) -> None:
+        """Each is freed by us."""
+        for place in places:
+            lease = leases[place]
+            lease.over = lease.freed = results[place] = True
+            lease.doubt = False
