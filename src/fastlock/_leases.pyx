@@ -20,9 +20,11 @@ from types import MemberDescriptorType
 
 __all__ = ["Leases"]
 
-cdef extern from "Python.h":
+cdef extern from "structmember.h":  # of Python.h only from CPython 3.12 on
     ctypedef struct PyMemberDef:
         Py_ssize_t offset
+
+cdef extern from "Python.h":
     ctypedef struct PyMemberDescrObject:
         PyMemberDef *d_member
     PyObject *Py_True
