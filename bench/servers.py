@@ -42,6 +42,16 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def more_files() -> None:
+    """Let the calling process open as many files as the system lets it: a socket for each of
+    a thousand tasks is more than most systems allow at first."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 @dataclass
 class Server:
     """A running server. ``release`` is what the C limits' RELEASE argument shall be."""
@@ -52,6 +62,7 @@ class Server:
     version: str
     script: str  # SHA-1 of RELEASE_SCRIPT, which is loaded
     native: str | None  # "DELIFEQ", "DELEX" or None
+    _asked: int = 0
 
     @property
     def title(self) -> str:
@@ -64,6 +75,14 @@ class Server:
     def connections(self) -> int:
         """How many clients are connected, the asking one not counted."""
         return self.ask("CLIENT", "LIST").count("laddr=") - 1
+
+    def commands(self) -> int:
+        """How many commands it has carried out, those that asked for this number not counted."""
+        self._asked += 1
+        for line in self.ask("INFO", "stats").splitlines():
+            if line.startswith("total_commands_processed:"):
+                return int(line.partition(":")[2]) - self._asked
+        return 0
 
     def cpu(self) -> float:
         """CPU seconds used so far, user and system; 0.0 where /proc is missing."""
@@ -100,11 +119,16 @@ def running(kind: str, core: int) -> Iterator[Server]:
     folder = tempfile.mkdtemp(prefix="fastlock-bench-")
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
     command += ["--save", "", "--appendonly", "no", "--maxclients", "5000"]
+
+    def prepare() -> None:
+        pin(core)
+        more_files()
+
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: pin(core),
+        preexec_fn=prepare,
     )
     try:
         yield _describe(process, port)

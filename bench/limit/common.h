@@ -201,6 +201,14 @@ struct outcome {
     double least; /* of threads: the smallest count in relation to the mean */
 };
 
+/* Percentages at which latencies are kept for drawing: 0 to 99, and these. As in figures.py. */
+static const double TAIL[] = {99.5, 99.9, 99.99, 100};
+
+static double at(const struct outcome *done, double percent) {
+    size_t index = (size_t)((double)done->latency_count * percent / 100);
+    return done->latencies[index < done->latency_count ? index : done->latency_count - 1];
+}
+
 static int by_size(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -217,8 +225,11 @@ static void serve(void (*measure)(struct order, struct outcome *)) {
                done.cpu);
         if (done.latency_count) {
             qsort(done.latencies, done.latency_count, sizeof(double), by_size);
-            printf(", \"p50\": %.9f, \"p99\": %.9f", done.latencies[done.latency_count / 2],
-                   done.latencies[done.latency_count * 99 / 100]);
+            printf(", \"p50\": %.9f, \"p99\": %.9f, \"max\": %.9f, \"quantiles\": [", at(&done, 50),
+                   at(&done, 99), at(&done, 100));
+            for (int i = 0; i < 100; i++) printf("%.9f, ", at(&done, i));
+            for (int i = 0; i < 4; i++) printf(i ? ", %.9f" : "%.9f", at(&done, TAIL[i]));
+            printf("]");
         }
         free(done.latencies);
         if (done.least > 0) printf(", \"least\": %.3f", done.least);
