@@ -1,5 +1,9 @@
 """Python contestants in a process of their own: bench.child W NAME PORT SHA COUNT [uvloop].
 
+W: ``w1`` a lone caller, ``w2`` threads, ``w3`` tasks, ``w4`` batches, ``w5@SECONDS`` callers
+who all want one lock and hold it so long (threads or tasks), ``w5p@SECONDS`` the same as
+processes, ``beside`` pairs beside a batch.
+
 Law: the protocol of runner.py and the loops around a pair, the same for ours and for rivals;
 a pair that was not both acquired and released ends the process.
 """
@@ -17,6 +21,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from . import child_neighbours, child_w5
+from .figures import latency_figures
+
 Pair = Callable[[], None]
 AsyncPair = Callable[[], Awaitable[None]]
 #: Pairs between two looks at the clock.
@@ -28,15 +35,8 @@ def key_of(number: int) -> str:
     return f"bench:key:{number:06d}"
 
 
-def report(pairs: int, seconds: float, cpu: float, **more: float) -> dict[str, float]:
+def report(pairs: int, seconds: float, cpu: float, **more: Any) -> dict[str, Any]:
     return {"pairs": pairs, "seconds": seconds, "cpu": cpu, **more}
-
-
-def percentiles(latencies: list[float]) -> dict[str, float]:
-    """Median and 99th percentile, in seconds."""
-    latencies.sort()
-    size = len(latencies)
-    return {"p50": latencies[size // 2], "p99": latencies[size * 99 // 100]} if size else {}
 
 
 # -- W1: one caller
@@ -64,7 +64,7 @@ def lone(pair: Pair, mode: str, amount: float) -> dict[str, float]:
             for _ in range(BETWEEN_CLOCKS):
                 pair()
             pairs += BETWEEN_CLOCKS
-    return report(pairs, clock() - began, time.process_time() - cpu, **percentiles(latencies))
+    return report(pairs, clock() - began, time.process_time() - cpu, **latency_figures(latencies, True))
 
 
 async def lone_task(pair: AsyncPair, mode: str, amount: float) -> dict[str, float]:
@@ -89,7 +89,7 @@ async def lone_task(pair: AsyncPair, mode: str, amount: float) -> dict[str, floa
             for _ in range(BETWEEN_CLOCKS):
                 await pair()
             pairs += BETWEEN_CLOCKS
-    return report(pairs, clock() - began, time.process_time() - cpu, **percentiles(latencies))
+    return report(pairs, clock() - began, time.process_time() - cpu, **latency_figures(latencies, True))
 
 
 # -- W2: threads
@@ -136,8 +136,8 @@ def threads(pairs: list[Pair], mode: str, amount: float) -> dict[str, float]:
     if failures:
         raise failures[0]
     least = min(counts) * len(counts) / sum(counts)
-    seen = percentiles([one for each in late for one in each])
-    return report(sum(counts), seconds, cpu, least=least, **seen)
+    all_seen = latency_figures([one for each in late for one in each])
+    return report(sum(counts), seconds, cpu, least=least, **all_seen)
 
 
 # -- W3: tasks
@@ -145,9 +145,19 @@ def threads(pairs: list[Pair], mode: str, amount: float) -> dict[str, float]:
 
 async def tasks(pairs: list[AsyncPair], mode: str, amount: float) -> dict[str, float]:
     stop = False
+    late: list[float] = []
+    clock = time.perf_counter
 
     async def work(pair: AsyncPair) -> int:
         done = 0
+        if mode == "l":
+            last = clock()
+            while not stop:
+                await pair()
+                last, before = clock(), last
+                late.append(last - before)
+                done += 1
+            return done
         while done < amount if mode == "n" else not stop:
             await pair()
             done += 1
@@ -160,7 +170,8 @@ async def tasks(pairs: list[AsyncPair], mode: str, amount: float) -> dict[str, f
         stop = True
     counts = await asyncio.gather(*workers)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    return report(sum(counts), seconds, cpu, least=min(counts) * len(counts) / sum(counts))
+    least = min(counts) * len(counts) / sum(counts)
+    return report(sum(counts), seconds, cpu, least=least, **latency_figures(late))
 
 
 # -- W4: batches
@@ -192,7 +203,17 @@ def answer_orders(measures: list[Measure]) -> None:
 
 
 def sync_measure(workload: str, kind: Any, port: int, script: str, count: int) -> Measure:
+    workload, _, hold = workload.partition("@")
+    if workload == "w5p":
+        return child_w5.processes(lambda: kind(port, script).side(key_of(0)), count, float(hold))
     contestant = kind(port, script)
+    if workload == "w5":
+        sides = [contestant.side(key_of(0)) for _ in range(count)]
+        return lambda mode, amount: child_w5.threads(sides, float(hold), amount)
+    if workload == "beside":
+        many = contestant.batch([key_of(1 + i) for i in range(count)])
+        one = contestant.pair(key_of(0))
+        return lambda mode, amount: child_neighbours.threads(one, many, amount)
     if workload == "w4":
         batch = contestant.batch([key_of(i) for i in range(count)])
         batch()
@@ -209,7 +230,15 @@ def async_measure(
     workload: str, kind: Any, port: int, script: str, count: int, loop: asyncio.AbstractEventLoop
 ) -> Measure:
     run = loop.run_until_complete
-    contestant = run(kind(port, script, count))
+    workload, _, hold = workload.partition("@")
+    contestant = run(kind(port, script, count if workload != "beside" else 2))
+    if workload == "w5":
+        sides = [contestant.side(key_of(0)) for _ in range(count)]
+        return lambda mode, amount: run(child_w5.tasks(sides, float(hold), amount))
+    if workload == "beside":
+        many = contestant.batch([key_of(1 + i) for i in range(count)])
+        one = contestant.pair(key_of(0))
+        return lambda mode, amount: run(child_neighbours.tasks(one, many, amount))
     pairs = [contestant.pair(key_of(i)) for i in range(count)]
     if workload == "w1":
         run(lone_task(pairs[0], "n", 3))

@@ -14,6 +14,7 @@ from typing import Any
 import fastlock
 from fastlock import _impl, aio
 
+from .child_w5 import AsyncSide, Side
 from .rivals import (
     HOST,
     TTL,
@@ -51,6 +52,15 @@ class TryAcquire:
 
         return pair
 
+    def side(self, key: str) -> Side:
+        client = self.client
+
+        def leave(lease: fastlock.Lease) -> None:
+            if not lease.release():
+                raise Refused
+
+        return lambda: client.acquire(key, TTL), leave
+
     def batch(self, keys: list[str]) -> Callable[[], None]:
         client = self.client
 
@@ -73,6 +83,22 @@ class PureTryAcquire(TryAcquire):
     """``try_acquire`` and ``release`` on the Python core."""
 
     make = PureClient
+
+
+class Deferred(TryAcquire):
+    """``release(wait=False)``: one round trip per pair. The next pair's try, sent behind the
+    release, is refused unless the release was carried out, so each pair checks the last."""
+
+    def pair(self, key: str) -> Callable[[], None]:
+        client = self.client
+
+        def pair() -> None:
+            lease = client.try_acquire(key, TTL)
+            if lease is None:
+                raise Refused
+            lease.release(wait=False)
+
+        return pair
 
 
 class ByScript(TryAcquire):
@@ -137,6 +163,26 @@ class AsyncTryAcquire:
                 raise Refused
 
         return pair
+
+    def side(self, key: str) -> AsyncSide:
+        client = self.client
+
+        async def leave(lease: aio.Lease) -> None:
+            if not await lease.release():
+                raise Refused
+
+        return lambda: client.acquire(key, TTL), leave
+
+    def batch(self, keys: list[str]) -> Callable[[], Awaitable[None]]:
+        client = self.client
+
+        async def batch() -> None:
+            leases = await client.try_acquire_many(keys, TTL)
+            held = [lease for lease in leases if lease is not None]
+            if len(held) != len(keys) or not all(await client.release_many(held)):
+                raise Refused
+
+        return batch
 
 
 class AsyncWith(AsyncTryAcquire):
@@ -211,6 +257,7 @@ async def machinery(port: int, script: str, tasks: int) -> Machinery:
 CONTESTANTS: dict[str, Any] = {
     "fastlock": TryAcquire,
     "fastlock-python": PureTryAcquire,
+    "fastlock-deferred": Deferred,
     "fastlock-by-script": ByScript,
     "fastlock-with": With,
     "fastlock-component": Component,

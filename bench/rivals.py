@@ -1,8 +1,9 @@
 """The rivals, each used as its own documentation says, at its best honest setting.
 
 Law: a lock object is made once per key where the library allows; a pair is one acquire
-without waiting and one release, both checked. Imports happen inside: a rival that is not
-installed is left out.
+without waiting and one release, both checked; where all want one lock, each caller has a
+lock object of its own and waits. Imports happen inside: a rival that is not installed is
+left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .child_w5 import AsyncSide, Side
+
 HOST = "127.0.0.1"
 TTL = 30  # seconds
+#: Between two tries where all want one lock: a hundredth of redis-py's own, for its best.
+SLEEP = 0.001
+#: Connections that a pool may have: its own limit is below the threads of W2.
+POOL = 1100
 
 
 class Refused(Exception):
@@ -35,7 +42,7 @@ class RedisPyLock:
     def __init__(self, port: int, script: str) -> None:
         package = __import__(self.module)
         name = {"redis": "Redis", "valkey": "Valkey"}[self.module]
-        self.client = getattr(package, name)(host=HOST, port=port)
+        self.client = getattr(package, name)(host=HOST, port=port, max_connections=POOL)
 
     def pair(self, key: str) -> Callable[[], None]:
         lock = self.client.lock(key, timeout=TTL)
@@ -46,6 +53,10 @@ class RedisPyLock:
             lock.release()  # raises when it was not ours
 
         return pair
+
+    def side(self, key: str) -> Side:
+        lock = self.client.lock(key, timeout=TTL, sleep=SLEEP)
+        return lock.acquire, lambda _: lock.release()
 
 
 class ValkeyPyLock(RedisPyLock):
@@ -94,12 +105,18 @@ class RedisPyRaw:
 
 
 class PythonRedisLock:
-    """python-redis-lock."""
+    """python-redis-lock: a waiter blocks in BLPOP."""
 
     def __init__(self, port: int, script: str) -> None:
         import redis
 
-        self.client = redis.Redis(host=HOST, port=port)
+        self.client = redis.Redis(host=HOST, port=port, max_connections=POOL)
+
+    def side(self, key: str) -> Side:
+        import redis_lock
+
+        lock = redis_lock.Lock(self.client, key, expire=TTL)
+        return lock.acquire, lambda _: lock.release()
 
     def pair(self, key: str) -> Callable[[], None]:
         import redis_lock
@@ -131,6 +148,31 @@ class PotteryRedlock:
             if not lock.acquire(blocking=False):
                 raise Refused
             lock.release()
+
+        return pair
+
+
+class Glide:
+    """valkey-glide-sync, which has no lock class: the two commands."""
+
+    def __init__(self, port: int, script: str) -> None:
+        from glide_sync import GlideClient, GlideClientConfiguration, NodeAddress
+
+        self.client = GlideClient.create(GlideClientConfiguration([NodeAddress(HOST, port)]))
+        self.script = script
+
+    def pair(self, key: str) -> Callable[[], None]:
+        from glide_sync import ConditionalChange, ExpirySet, ExpiryType
+
+        client, script, token_of = self.client, self.script, tokens()
+        only, expiry = ConditionalChange.ONLY_IF_DOES_NOT_EXIST, ExpirySet(ExpiryType.SEC, TTL)
+
+        def pair() -> None:
+            token = token_of()
+            if not client.set(key, token, conditional_set=only, expiry=expiry):
+                raise Refused
+            if client.custom_command(["EVALSHA", script, "1", key, token]) != 1:
+                raise Refused
 
         return pair
 
@@ -189,6 +231,10 @@ class RedisAioLock:
 
         return pair
 
+    def side(self, key: str) -> AsyncSide:
+        lock = self.client.lock(key, timeout=TTL, sleep=SLEEP)
+        return lock.acquire, lambda _: lock.release()
+
 
 async def redis_aio(port: int, script: str, tasks: int) -> RedisAioLock:
     from redis.asyncio import Redis
@@ -221,13 +267,45 @@ async def coredis_lock(port: int, script: str, tasks: int) -> CoredisLock:
     return CoredisLock(client)
 
 
+class AsyncGlide:
+    """valkey-glide, which has no lock class: the two commands."""
+
+    def __init__(self, client: Any, script: str) -> None:
+        self.client = client
+        self.script = script
+
+    def pair(self, key: str) -> Callable[[], Awaitable[None]]:
+        from glide import ConditionalChange, ExpirySet, ExpiryType
+
+        client, script, token_of = self.client, self.script, tokens()
+        only, expiry = ConditionalChange.ONLY_IF_DOES_NOT_EXIST, ExpirySet(ExpiryType.SEC, TTL)
+
+        async def pair() -> None:
+            token = token_of()
+            if not await client.set(key, token, conditional_set=only, expiry=expiry):
+                raise Refused
+            if await client.custom_command(["EVALSHA", script, "1", key, token]) != 1:
+                raise Refused
+
+        return pair
+
+
+async def glide(port: int, script: str, tasks: int) -> AsyncGlide:
+    from glide import GlideClient, GlideClientConfiguration, NodeAddress
+
+    settings = GlideClientConfiguration([NodeAddress(HOST, port)])
+    return AsyncGlide(await GlideClient.create(settings), script)
+
+
 CONTESTANTS: dict[str, Any] = {
     "redis-py": RedisPyLock,
     "redis-py-raw": RedisPyRaw,
     "valkey-py": ValkeyPyLock,
     "python-redis-lock": PythonRedisLock,
     "pottery": PotteryRedlock,
+    "valkey-glide-sync": Glide,
     "pip-services4-redis": PipServicesLock,
     "redis-aio": redis_aio,
     "coredis": coredis_lock,
+    "valkey-glide": glide,
 }

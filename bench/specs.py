@@ -26,6 +26,14 @@ _ALL = [
     # ours
     Spec("fastlock", "compiled core", python="fastlock", env=COMPILED),
     Spec("fastlock-with", "compiled, with client.lock()", python="fastlock-with", env=COMPILED),
+    Spec(
+        "fastlock-deferred", "compiled, release(wait=False)", python="fastlock-deferred",
+        env=COMPILED,
+    ),
+    Spec(
+        "fastlock-deferred-pure", "Python core, release(wait=False)", python="fastlock-deferred",
+        env=PURE,
+    ),
     Spec("fastlock-script", "compiled, EVALSHA", python="fastlock-by-script", env=COMPILED),
     Spec("fastlock-pure", "Python core", python="fastlock", env=PURE),
     Spec("fastlock-aio", "asyncio, compiled", python="fastlock-aio", env=COMPILED),
@@ -33,6 +41,10 @@ _ALL = [
     Spec("fastlock-aio-pure", "asyncio, Python core", python="fastlock-aio", env=PURE),
     Spec(
         "fastlock-uvloop", "uvloop, compiled", python="fastlock-aio", env=COMPILED,
+        uvloop=True, needs="uvloop",
+    ),
+    Spec(
+        "fastlock-uvloop-pure", "uvloop, Python core", python="fastlock-aio", env=PURE,
         uvloop=True, needs="uvloop",
     ),
     Spec(
@@ -48,10 +60,12 @@ _ALL = [
     Spec("drop-in-aio", "asyncio, installed", python="drop-in-aio", env=COMPILED, needs="redis"),
     # rivals
     Spec("redis-py+hiredis", "redis-py Lock", python="redis-py", needs="redis, hiredis"),
-    Spec("redis-py", "redis-py Lock, no hiredis", python="redis-py", env=NO_HIREDIS),
+    Spec(
+        "redis-py", "redis-py Lock, no hiredis", python="redis-py", env=NO_HIREDIS, needs="redis",
+    ),
     Spec("redis-py-raw", "SET, EVALSHA; hiredis", python="redis-py-raw", needs="redis, hiredis"),
     Spec("valkey-py", "valkey-py Lock", python="valkey-py", needs="valkey"),
-    Spec("python-redis-lock", "", python="python-redis-lock", needs="redis_lock"),
+    Spec("python-redis-lock", "its Lock", python="python-redis-lock", needs="redis_lock"),
     Spec("pottery", "Redlock, one master", python="pottery", needs="pottery"),
     Spec(
         "pip-services4+hiredis", "its RedisLock", python="pip-services4-redis",
@@ -67,6 +81,8 @@ _ALL = [
         needs="redis, hiredis, uvloop",
     ),
     Spec("coredis", "coredis Lock", python="coredis", needs="coredis"),
+    Spec("valkey-glide-sync", "SET, EVALSHA", python="valkey-glide-sync", needs="glide_sync"),
+    Spec("valkey-glide", "SET, EVALSHA", python="valkey-glide", needs="glide"),
 ]  # fmt: skip
 
 SPECS = {spec.name: spec for spec in _ALL}

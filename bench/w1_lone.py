@@ -10,14 +10,14 @@ from .runner import Plan, Spec, compete
 from .servers import Server
 from .specs import COMPILED, named
 
+QUICK = "c-hiredis fastlock fastlock-deferred fastlock-pure redis-py+hiredis redis-py"
 SHORT = (
-    "c-sockets c-hiredis c-hiredis-format"
-    " fastlock fastlock-with fastlock-pure redis-py+hiredis redis-py"
+    "c-sockets c-hiredis c-hiredis-format fastlock fastlock-with fastlock-deferred"
+    " fastlock-pure fastlock-deferred-pure fastlock-aio fastlock-aio-pure"
+    " redis-py+hiredis redis-py redis-py-raw python-redis-lock pottery valkey-glide-sync"
+    " redis-aio coredis valkey-glide"
 )
-FULL = (
-    SHORT + " drop-in drop-in-pure redis-py-raw valkey-py python-redis-lock pottery"
-    " fastlock-aio fastlock-aio-pure fastlock-uvloop redis-aio redis-aio-uvloop coredis"
-)
+FULL = SHORT + " drop-in drop-in-pure valkey-py fastlock-uvloop redis-aio-uvloop"
 RIVAL, LIMIT = "redis-py+hiredis", "c-hiredis"
 #: In one process: both cores beside the rival, in slices of 0.15 s.
 TOGETHER = [
@@ -27,10 +27,10 @@ TOGETHER = [
 ]
 
 
-def run(server: Server, cores: tuple[int, int], rounds: int, full: bool) -> dict[str, Any]:
+def run(server: Server, cores: tuple[int, int], rounds: int, names: str) -> dict[str, Any]:
     """Each contestant in its own process, by turns."""
-    plan = Plan("w1", 1, cores[0], cores[0], rounds, 0.2, latencies=True)
-    return compete(named(FULL if full else SHORT), plan, server)
+    plan = Plan("w1", 1, cores[0], cores[0], rounds, 0.2, latencies=min(3, rounds))
+    return compete(named(names), plan, server)
 
 
 def run_together(server: Server, cores: tuple[int, int], rounds: int) -> dict[str, Any]:
