@@ -1,5 +1,6 @@
-"""User instructions per pair of a lone caller, repeatable to a fraction of a percent. Law: the
-difference of two runs of different length under callgrind, so that start and end cancel out.
+"""User instructions per pair, of a lone caller and in a batch, repeatable to a fraction of a
+percent. Law: the difference of two runs of different length under callgrind, so that start
+and end cancel out; placement and neighbours do not matter.
 """
 
 from __future__ import annotations
@@ -14,35 +15,50 @@ from .specs import named
 
 SHORT = "c-sockets c-hiredis c-hiredis-format fastlock fastlock-pure redis-py+hiredis"
 FULL = SHORT + " fastlock-with drop-in fastlock-aio fastlock-uvloop redis-py redis-aio"
+BATCHES = "c-pipeline fastlock fastlock-pure redis-py-raw"
 #: Enough for CPython to have specialised its bytecode before the shorter run ends.
 LESS, MORE = 300, 1300
+#: The same for batches of so many keys.
+KEYS, LESS_BATCHES, MORE_BATCHES = 1000, 3, 8
 
 
-def run(server: Server, core: int, full: bool) -> dict[str, float] | None:
-    """By contestant; None without valgrind."""
+def run(server: Server, core: int, full: bool) -> dict[str, dict[str, float]] | None:
+    """By workload and contestant, per pair; None without valgrind."""
     if shutil.which("valgrind") is None:
         return None
+    lone = [spec for spec in named(FULL if full else SHORT) if spec.takes_part(server)]
+    many = [spec for spec in named(BATCHES) if spec.takes_part(server)]
     return {
-        spec.name: per_pair(spec, server, core)
-        for spec in named(FULL if full else SHORT)
-        if spec.takes_part(server)
+        "w1": {spec.name: per_pair(spec, "w1", server, 1, core, LESS, MORE) for spec in lone},
+        "w4": {
+            spec.name: per_pair(spec, "w4", server, KEYS, core, LESS_BATCHES, MORE_BATCHES) / KEYS
+            for spec in many
+        },
     }
 
 
-def per_pair(spec: Spec, server: Server, core: int) -> float:
-    """Instructions in user space."""
+def per_pair(
+    spec: Spec, workload: str, server: Server, count: int, core: int, short: int, long: int
+) -> float:
+    """Instructions in user space, per pair or batch."""
     with tempfile.TemporaryDirectory(prefix="fastlock-bench-") as folder:
-        less, more = (counted(spec, server, core, n, Path(folder)) for n in (LESS, MORE))
-    return (more - less) / (MORE - LESS)
+        less, more = (
+            counted(spec, workload, server, count, core, n, Path(folder)) for n in (short, long)
+        )
+    return (more - less) / (long - short)
 
 
-def counted(spec: Spec, server: Server, core: int, pairs: int, folder: Path) -> int:
+def counted(
+    spec: Spec, workload: str, server: Server, count: int, core: int, amount: int, folder: Path
+) -> int:
     """All instructions of one run; the profile stays in ``folder``."""
-    out = folder / f"callgrind.{spec.name}.{pairs}"
+    out = folder / f"callgrind.{spec.name}.{amount}"
     wrapper = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"]
-    child = Child(spec, "w1", server, 1, core, wrapper)
-    child.order("n", pairs)
-    child.end()
+    child = Child(spec, workload, server, count, core, wrapper)
+    try:
+        child.order("n", amount)
+    finally:
+        child.end()
     with out.open() as lines:
         for line in lines:
             name, _, value = line.partition(":")

@@ -13,6 +13,7 @@ from . import limit
 
 PACKAGES = (
     "redis", "hiredis", "uvloop", "valkey", "python-redis-lock", "pottery", "coredis",
+    "valkey-glide", "valkey-glide-sync",
 )  # fmt: skip
 
 

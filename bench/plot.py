@@ -1,72 +1,200 @@
-"""Draws a result file: ``python -m bench.plot RESULTS.json [docs/figures.svg]``.
+"""Draws a result file: ``python -m bench.plot RESULTS.json [STEM]``: STEM-throughput.svg,
+STEM-latency.svg and STEM-cost.svg.
 
-Law: medians over all rounds of that one file, and nothing that is not in it.
+Law: medians over all rounds of that one file, and nothing that is not in it; one colour for
+ours, greys for the others. Without matplotlib nothing is drawn.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .runner import median
+from .figures import QUANTILES, curve, median
+from .targets import Results
+from .verdicts import void
 
-ROOT = Path(__file__).resolve().parent.parent
+#: Contestant: its label, colour, line style. In the order of the legend.
+STYLES = {
+    "c-hiredis": ("C on libhiredis", "#222222", "--"),
+    "c-threads": ("C, a connection per thread", "#222222", "--"),
+    "c-depth": ("C, one connection", "#222222", "--"),
+    "c-pipeline": ("C, pipeline", "#222222", "--"),
+    "machinery": ("asyncio alone, no I/O", "#222222", "--"),
+    "fastlock-deferred": ("fastlock, deferred release", "#1f6fb4", "-."),
+    "fastlock": ("fastlock", "#1f6fb4", "-"),
+    "fastlock-uvloop": ("fastlock on uvloop", "#1f6fb4", "-."),
+    "fastlock-aio": ("fastlock, asyncio", "#1f6fb4", "-"),
+    "fastlock-pure": ("fastlock, Python core", "#74aede", "-"),
+    "fastlock-aio-pure": ("fastlock, asyncio, Python core", "#74aede", "-"),
+    "redis-py+hiredis": ("redis-py Lock + hiredis", "#c0504d", "-"),
+    "redis-py": ("redis-py Lock", "#d99694", "-"),
+    "redis-py-raw": ("redis-py, raw commands", "#d99694", ":"),
+    "redis-aio": ("redis.asyncio Lock + hiredis", "#c0504d", "-"),
+    "redis-aio-uvloop": ("the same on uvloop", "#c0504d", "-."),
+    "valkey-glide-sync": ("valkey-glide-sync", "#8a8a8a", "-"),
+    "valkey-glide": ("valkey-glide", "#8a8a8a", "-"),
+    "python-redis-lock": ("python-redis-lock", "#a8a8a8", ":"),
+    "coredis": ("coredis Lock", "#b4b4b4", ":"),
+    "pottery": ("pottery", "#c4c4c4", "-"),
+}
+COSTS = {
+    "w1": "one caller, one key\n(server on the same core)",
+    "w2-32": "32 threads, a key each",
+    "w3-256": "256 tasks, a key each",
+    "w4-1000": "1,000 keys in one call",
+}
 
-#: Section, its title, and its bars from the top: contestant, label, colour.
-RIVAL, PURE, OURS, LIMIT = "#b8b8b8", "#8fb8de", "#1f6fb4", "#4d4d4d"
-PANELS = [
-    ("w1", "one caller, one key\n(server on the same core)", [
-        ("redis-py+hiredis", "redis-py Lock", RIVAL),
-        ("fastlock-pure", "fastlock, Python core", PURE),
-        ("fastlock", "fastlock", OURS),
-        ("c-hiredis", "C on libhiredis", LIMIT),
-    ]),
-    ("w2-32", "32 threads, own keys", [
-        ("redis-py+hiredis", "redis-py Lock", RIVAL),
-        ("fastlock-pure", "fastlock, Python core", PURE),
-        ("fastlock", "fastlock", OURS),
-        ("c-threads", "C, 32 connections", LIMIT),
-    ]),
-    ("w3-256", "256 asyncio tasks, own keys", [
-        ("redis-aio", "redis.asyncio Lock", RIVAL),
-        ("fastlock-aio-pure", "fastlock, Python core", PURE),
-        ("fastlock-aio", "fastlock", OURS),
-        ("fastlock-uvloop", "fastlock on uvloop", OURS),
-    ]),
-]  # fmt: skip
 
-
-def draw(source: Path, target: Path) -> None:
-    """Pairs of acquire and release per second, one panel for each workload."""
-    import matplotlib as mpl
-
+def draw_all(results: Results, stem: Path) -> list[Path]:
+    """All pictures that the results have figures for; none without matplotlib."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        print("no pictures: matplotlib is not installed", file=sys.stderr)
+        return []
     mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": "fastlock", "font.size": 9, "svg.fonttype": "none"})
+    mpl.rcParams.update({
+        "svg.hashsalt": "fastlock", "svg.fonttype": "path", "font.size": 9,
+        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    })  # fmt: skip
+    drawn = []
+    for name, draw in (("throughput", throughput), ("latency", latency), ("cost", cost)):
+        figure = draw(results)
+        if figure is None:
+            continue
+        if void(results):
+            figure.text(0.995, 0.995, "VOID run: not to be quoted", ha="right", va="top",
+                        color="#c00000", fontsize=8)  # fmt: skip
+        target = stem.with_name(f"{stem.name}-{name}.svg")
+        figure.savefig(target, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+        drawn.append(target)
+    return drawn
+
+
+def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
     from matplotlib import pyplot
 
-    results = json.loads(source.read_text())
-    figure, axes = pyplot.subplots(1, len(PANELS), figsize=(11, 2.4))
-    for axis, (name, title, bars) in zip(axes, PANELS, strict=True):
-        section = results["sections"][name]
-        values = [median(section, who, "pairs") for who, _, _ in bars]
-        shown = [
-            (label, colour, value)
-            for (_, label, colour), value in zip(bars, values, strict=True)
-            if value is not None
-        ]
-        labels, colours, lengths = zip(*shown, strict=True)
-        drawn = axis.barh(labels, lengths, color=colours, height=0.7)
-        axis.bar_label(drawn, [f" {value / 1000:.1f} k" for value in lengths])
-        axis.invert_yaxis()
-        axis.set_title(title, fontsize=9)
-        axis.set_xlim(0, max(lengths) * 1.25)
-        axis.xaxis.set_visible(False)
-        for side in ("top", "right", "bottom"):
-            axis.spines[side].set_visible(False)
+    figure, axes = pyplot.subplots(1, count, figsize=(1.2 + 5.4 * count, height), squeeze=False)
+    return figure, list(axes[0])
+
+
+def throughput(results: Results) -> Any:
+    """Pairs per second by number of threads, and of tasks."""
+    sections = results["sections"]
+    shown = {}
+    for workload in ("w2", "w3"):
+        lines = {name: curve(sections, workload, name) for name in STYLES}
+        lines = {name: points for name, points in lines.items() if points}
+        if any(len(points) > 1 for points in lines.values()):
+            shown[workload] = lines
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown), 4.2)
+    for axis, (workload, lines) in zip(axes, shown.items(), strict=True):
+        sizes = sorted({point["count"] for points in lines.values() for point in points})
+        for name, points in lines.items():
+            label, colour, style = STYLES[name]
+            x = [point["count"] for point in points]
+            y = [point["rate"] / 1000 for point in points]
+            axis.plot(x, y, style, color=colour, label=label, marker="o", markersize=3.5)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.minorticks_off()
+        low, high = axis.get_ylim()
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500) if low <= tick <= high]
+        axis.set_yticks(ticks, [f"{tick} k" for tick in ticks])
+        axis.grid(axis="y", color="#e6e6e6")
+        axis.set_xlabel({"w2": "threads, a key each", "w3": "tasks, a key each"}[workload])
+        axis.set_ylabel("pairs of acquire and release per second")
+        _legend(axis)
     figure.tight_layout()
-    figure.savefig(target, metadata={"Date": None, "Creator": None})
+    return figure
+
+
+def _legend(axis: Any) -> None:
+    """Below the picture, where it hides nothing."""
+    axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+
+
+def latency(results: Results) -> Any:
+    """How many pairs of a lone caller are over within which time."""
+    section = results["sections"].get("w1")
+    entries = section["contestants"] if section else {}
+    chosen = {
+        name: _quantiles(entries[name]) for name in STYLES
+        if name in entries and any("quantiles" in one for one in entries[name]["latencies"])
+    }  # fmt: skip
+    if not chosen:
+        return None
+    figure, (axis,) = _panels(1, 4.2)
+    for name, late in chosen.items():
+        label, colour, style = STYLES[name]
+        axis.plot([one * 1e6 for one in late], QUANTILES, style, color=colour, label=label)
+    longest = max(late[-2] for late in chosen.values()) * 1e6
+    shortest = min(late[0] for late in chosen.values()) * 1e6
+    axis.set_xscale("log")
+    axis.set_xlim(shortest * 0.9, longest)
+    ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if shortest < t < longest]
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(color="#e6e6e6")
+    axis.set_xlabel("microseconds for acquire and release, one caller")
+    axis.set_ylabel("% of pairs")
+    _legend(axis)
+    figure.tight_layout()
+    return figure
+
+
+def _quantiles(entry: dict[str, Any]) -> list[float]:
+    """The median over the rounds of each."""
+    rounds = [one["quantiles"] for one in entry["latencies"] if "quantiles" in one]
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def _bars(section: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+    for name, (label, colour, _) in STYLES.items():
+        value = median(section, name, "cpu")
+        if value is not None:
+            yield label, colour, value * 1e6
+
+
+def cost(results: Results) -> Any:
+    """CPU time of the client's process per pair, by workload."""
+    found = {name: one for name in COSTS if (one := results["sections"].get(name))}
+    if not found:
+        return None
+    from matplotlib import pyplot
+
+    most = max(len(list(_bars(section))) for section in found.values())
+    figure, axes = pyplot.subplots(
+        (len(found) + 1) // 2, min(2, len(found)), squeeze=False,
+        figsize=(11, (0.9 + 0.22 * most) * ((len(found) + 1) // 2)),
+    )  # fmt: skip
+    flat = list(axes.flat)
+    for axis, (name, section) in zip(flat, found.items(), strict=False):
+        labels, colours, lengths = zip(*_bars(section), strict=True)
+        drawn = axis.barh(labels, lengths, color=colours, height=0.72)
+        axis.bar_label(drawn, [f" {value:.3g}" for value in lengths], fontsize=8)
+        axis.set_xscale("log")
+        axis.set_xlim(min(lengths) / 2, max(lengths) * 2)
+        axis.invert_yaxis()
+        axis.xaxis.set_visible(False)
+        axis.spines["bottom"].set_visible(False)
+        axis.set_title(f"{COSTS[name]}: CPU us per pair", fontsize=9)
+    for axis in flat[len(found) :]:
+        axis.set_visible(False)
+    figure.tight_layout()
+    return figure
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "docs/figures.svg")
+    source = Path(sys.argv[1])
+    where = Path(sys.argv[2]) if len(sys.argv) > 2 else source.with_suffix("")
+    for path in draw_all(json.loads(source.read_text()), where):
+        print(path)

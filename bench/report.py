@@ -5,15 +5,13 @@ prints the same tables as the run that made it.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from . import component, w1_lone, w2_threads, w3_tasks, w4_batches
-from .runner import median, value_of
-from .targets import TARGETS, TOLERANCE, YARDSTICKS, Results
-
-#: Cores that others may use before a section is called noisy.
-QUIET = 0.10
+from . import component, floor, w1_lone, w2_threads, w3_tasks, w4_batches, w5_contended
+from .figures import curve, keeps, median, short_tail, spread, values
+from .targets import FEWEST, YARDSTICKS, Results
+from .verdicts import QUIET, judged, void, why
 
 _COMPARED = {
     "w1": (w1_lone.RIVAL, w1_lone.LIMIT),
@@ -22,46 +20,41 @@ _COMPARED = {
     "w4": (w4_batches.RIVAL, w4_batches.LIMIT),
 }
 _UNIT = {"w1": "caller", "w2": "threads", "w3": "tasks", "w4": "keys per batch"}
+#: Contestants whose way through all sizes is shown, by workload.
+CURVES = {
+    "w2": ("fastlock", "fastlock-pure"),
+    "w3": ("fastlock-aio", "fastlock-aio-pure", "fastlock-uvloop", "fastlock-uvloop-pure"),
+}
 
 
 def render(results: Results) -> str:
-    """Everything: machine, tables, exact counts, yardsticks, targets."""
+    """Everything: machine, tables, curves, exact counts, yardsticks, targets."""
+    sections = results["sections"]
     parts = [_head(results)]
-    parts += [_section(name, section) for name, section in results["sections"].items()]
-    parts += [_syscalls(results), _instructions(results), _yardsticks(results), _targets(results)]
+    for name, section in sections.items():
+        if name.startswith("w5"):
+            parts.append(_contended(name, section))
+        elif name == "neighbours":
+            parts.append(_neighbours(name, section))
+        else:
+            parts.append(_section(name, section))
+    parts += [_curve(sections, workload, who) for workload in CURVES for who in CURVES[workload]]
+    parts += [_floor(results), _syscalls(results), _instructions(results)]
+    parts += [_left_out(results), _yardsticks(results), _targets(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def void(results: Results) -> list[str]:
-    """Why the run does not count; empty if it does."""
-    reasons = []
-    for ratio, wanted in YARDSTICKS:
-        value = ratio.value(results)
-        if value is not None and abs(value / wanted - 1) > TOLERANCE:
-            reasons.append(f"{ratio} is {value:.3g}, not {wanted:g} within {TOLERANCE:.0%}")
-    return reasons
-
-
-def failed(results: Results, exact_only: bool) -> list[str]:
-    """Targets that this version must reach and did not."""
-    missed = []
-    for target in TARGETS:
-        value = target.of.value(results)
-        judged = target.now is not None and (target.exact or not exact_only)
-        if judged and value is not None and not target.met(value, target.now or 0.0):
-            missed.append(f"{target.of}: {value:.4g}, wanted {target.sign} {target.now:g}")
-    return missed
 
 
 def _head(results: Results) -> str:
     lines = [f"{name:10} {value}" for name, value in results["machine"].items()]
     versions = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
-    lines += [f"{'versions':10} {versions}", f"{'command':10} {' '.join(results['command'])}"]
+    lines += [f"{'versions':10} {versions}", f"{'command':10} {results['command']}"]
     lines += [f"{'started':10} {results['started']}"]
+    if "took" in results:
+        lines += [f"{'took':10} {results['took']:.0f} s"]
     return "\n".join(lines)
 
 
-def table(rows: Iterable[list[str]]) -> str:
+def table(rows: Iterable[Sequence[str]]) -> str:
     """The first column to the left, the others to the right."""
     listed = list(rows)
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
@@ -72,6 +65,26 @@ def table(rows: Iterable[list[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _title(name: str, section: dict[str, Any], unit: str) -> str:
+    several = section.get("processes", 1)
+    rounds = max((len(one["rounds"]) for one in section["contestants"].values()), default=0)
+    how = f"{rounds} rounds of {section['seconds']} s"
+    how += ", all in one process" if section["together"] else ", a process each"
+    if several > 1:
+        how += f", {several} processes of each at once"
+    return (
+        f"{name}: {section['count']} {unit}; server {section['server']} on core "
+        f"{section['server_core']}, client on core {section['client_core']}; {how}"
+    )
+
+
+def _notes(section: dict[str, Any]) -> str:
+    noise = f"(others used {section['others']:.2f} cores meanwhile"
+    noise += ": NOISY, do not quote)" if section["others"] > QUIET else ")"
+    absent = [f"{name}: {why}" for name, why in section["absent"].items()]
+    return "\n".join([noise, *absent])
+
+
 def _section(name: str, section: dict[str, Any]) -> str:
     workload = section["workload"]
     rival, limit = _COMPARED[workload]
@@ -80,7 +93,10 @@ def _section(name: str, section: dict[str, Any]) -> str:
     elif name == "component":
         rival, limit = component.RIVAL, ""
     contestants = section["contestants"]
-    with_latency = any(entry["latencies"] for entry in contestants.values())
+    with_latency = any(
+        one["latencies"] or any("p50" in round_ for round_ in one["rounds"])
+        for one in contestants.values()
+    )
     compared = [one for one in (rival, limit) if one in contestants]
     head = ["", "pairs/s", "spread", "CPU us/pair"]
     head += [f"x {one}" for one in compared] + [f"CPU/{one}" for one in compared]
@@ -88,35 +104,97 @@ def _section(name: str, section: dict[str, Any]) -> str:
     head += [] if section["together"] else ["conns"]
     rows = [head]
     for who, entry in contestants.items():
-        rates = sorted(value_of(one, "pairs") for one in entry["rounds"])
         pairs, cpu = median(section, who, "pairs"), median(section, who, "cpu")
-        assert pairs is not None
-        assert cpu is not None
-        spread = (rates[-1] - rates[0]) / pairs
-        row = [who, f"{pairs:,.0f}", f"{spread:.0%}", f"{cpu * 1e6:.2f}"]
+        if pairs is None or cpu is None:
+            continue
+        row = [who, f"{pairs:,.0f}", f"{spread(values(section, who, 'pairs')):.0%}"]
+        row += [f"{cpu * 1e6:.2f}"]
         row += [f"{pairs / (median(section, one, 'pairs') or 1):.2f}" for one in compared]
         row += [f"{cpu / (median(section, one, 'cpu') or 1):.3f}" for one in compared]
         if with_latency:
             row += [_late(entry, "p50"), _late(entry, "p99")]
-        row += [] if section["together"] else [str(entry["connections"])]
+        row += [] if section["together"] else [str(entry.get("connections", ""))]
         rows.append(row)
-    rounds = max(len(entry["rounds"]) for entry in contestants.values())
-    where = (
-        f"server {section['server']} on core {section['server_core']}, "
-        f"client on core {section['client_core']}"
-    )
-    how = f"{rounds} rounds of {section['seconds']} s"
-    how += ", all in one process" if section["together"] else ", a process each"
-    title = f"{name}: {section['count']} {_UNIT[workload]}; {where}; {how}"
-    noise = f"others used {section['others']:.2f} cores meanwhile"
-    if section["others"] > QUIET:
-        noise += ": NOISY, do not quote"
-    return f"{title}\n{table(rows)}\n({noise})"
+    return f"{_title(name, section, _UNIT[workload])}\n{table(rows)}\n{_notes(section)}"
 
 
 def _late(entry: dict[str, Any], which: str) -> str:
-    values = [one[which] for one in entry["latencies"] if which in one]
-    return f"{statistics.median(values) * 1e6:.0f}" if values else ""
+    rounds = [*entry["latencies"], *entry["rounds"]]
+    found = [one[which] for one in rounds if which in one]
+    return f"{statistics.median(found) * 1e6:.0f}" if found else ""
+
+
+def _contended(name: str, section: dict[str, Any]) -> str:
+    rival = w5_contended.RIVALS[name.split("-")[1]]
+    theirs = median(section, rival, "handovers")
+    rows = [["", "hand-overs/s", "spread", f"x {rival}", "acquired/s", "CPU us/acquired"]]
+    rows[0] += ["commands/hand-over", "of the ideal", "longest wait ms", "least share"]
+    for who, entry in section["contestants"].items():
+        found = values(section, who, "handovers")
+        if not found:
+            continue
+        middle = statistics.median(found)
+        share = median(section, who, "share") if name.endswith("ms") else None
+        rows.append([
+            who, f"{middle:,.0f}", f"{spread(found):.0%}",
+            f"{middle / theirs:.2f}" if theirs else "",
+            f"{median(section, who, 'pairs') or 0:,.0f}",
+            f"{(median(section, who, 'cpu') or 0) * 1e6:.1f}",
+            f"{median(section, who, 'commands') or 0:.1f}",
+            "" if share is None else f"{share:.2f}",
+            f"{max(one['longest'] for one in entry['rounds']) * 1000:.1f}",
+            f"{median(section, who, 'least') or 0:.2f}",
+        ])  # fmt: skip
+    hold = section["workload"].partition("@")[2]
+    title = _title(name, section, f"callers of one key, held {float(hold) * 1000:g} ms")
+    return f"{title}\n{table(rows)}\n{_notes(section)}"
+
+
+def _neighbours(name: str, section: dict[str, Any]) -> str:
+    rows = [["neighbour's pairs", "p50 alone ms", "p99 alone", "p50 beside", "p99 beside"]]
+    rows[0] += ["max beside", "batch s", "memory grown MB"]
+    for who, entry in section["contestants"].items():
+        shown = [median(section, who, what) for what in ("quiet_p50", "quiet_p99", "p50", "p99")]
+        worst = max((one["max"] for one in entry["rounds"] if "max" in one), default=None)
+        batch = median(section, who, "seconds")
+        grown = max((one["grown"] for one in entry["rounds"]), default=0)
+        rows.append([
+            who, *("-" if one is None else f"{one * 1000:.2f}" for one in [*shown, worst]),
+            "-" if batch is None else f"{batch:.2f}", f"{grown / 1e6:.0f}",
+        ])  # fmt: skip
+    title = _title(name, section, "keys in one call, beside a caller of single pairs")
+    return f"{title}\n{table(rows)}\n{_notes(section)}"
+
+
+def _verdict(holds: bool | None) -> str:
+    return "" if holds is None else "yes" if holds else "NO"
+
+
+def _curve(sections: dict[str, Any], workload: str, who: str) -> str:
+    points = curve(sections, workload, who)
+    if len(points) < FEWEST:
+        return ""
+    rows = [[_UNIT[workload], "pairs/s", "of best before", ">= 0.9", "p50 us", "p99 us"]]
+    rows[0] += ["p99/p50", "<= 5"]
+    for one in points:
+        late = [f"{one[what] * 1e6:.0f}" if one[what] else "" for what in ("p50", "p99")]
+        rows.append([
+            str(one["count"]), f"{one['rate']:,.0f}",
+            "" if one["kept"] is None else f"{one['kept']:.2f}", _verdict(keeps(one)), *late,
+            "" if one["tail"] is None else f"{one['tail']:.1f}", _verdict(short_tail(one)),
+        ])  # fmt: skip
+    return f"curve of {who}\n{table(rows)}"
+
+
+def _floor(results: Results) -> str:
+    found = results.get("floor")
+    if not found:
+        return "floor: not measured (needs redis-benchmark)" if "floor" in results else ""
+    shown = floor.medians(found)
+    names = list(next(iter(shown.values())))
+    rows = [["", *names]]
+    rows += [[shape, *(f"{row[name]:,.0f}" for name in names)] for shape, row in shown.items()]
+    return f"floor: commands/s that redis-benchmark gets out of the server\n{table(rows)}"
 
 
 def _syscalls(results: Results) -> str:
@@ -138,35 +216,51 @@ def _instructions(results: Results) -> str:
     if not found:
         missing = "user instructions: not measured (needs valgrind)"
         return missing if "instructions" in results else ""
-    rows = [["", "instructions"]] + [[who, f"{number:,.0f}"] for who, number in found.items()]
-    return f"user instructions per pair of a lone caller (callgrind)\n{table(rows)}"
+    titles = {"w1": "of a lone caller", "w4": "in a batch of 1,000 keys"}
+    parts = []
+    for workload, entries in found.items():
+        rows = [["", "instructions"]] + [[who, f"{count:,.0f}"] for who, count in entries.items()]
+        title = f"user instructions per pair {titles[workload]} (callgrind)"
+        parts.append(f"{title}\n{table(rows)}")
+    return "\n\n".join(parts)
+
+
+def _left_out(results: Results) -> str:
+    skipped = results.get("out_of_time", [])
+    return f"left out, for the time was up: {', '.join(skipped)}" if skipped else ""
 
 
 def _yardsticks(results: Results) -> str:
     rows = [["yardstick", "measured", "known"]]
-    for ratio, wanted in YARDSTICKS:
-        value = ratio.value(results)
+    for yardstick in YARDSTICKS:
+        value = yardstick.of.value(results)
         if value is not None:
-            rows.append([str(ratio), f"{value:.3f}", f"{wanted:g}"])
+            rows.append([str(yardstick.of), f"{value:.3f}", f"{yardstick.known:g}"])
     if len(rows) == 1:
         return ""
-    reasons = void(results)
-    verdict = "\n".join(f"VOID: {reason}" for reason in reasons)
-    return table(rows) + "\n" + (verdict or "the yardsticks hold: the ratios count")
+    reasons = [f"VOID: {reason}" for reason in void(results)]
+    reasons += [f"  why: {reason}" for reason in why(results)]
+    return table(rows) + "\n" + ("\n".join(reasons) or "the yardsticks hold: the ratios count")
 
 
 def _targets(results: Results) -> str:
-    rows = [["target", "measured", "now", "", "aim", ""]]
-    for target in TARGETS:
-        value = target.of.value(results)
+    rows = [["target", "measured", "must reach", "", "stretch", ""]]
+    unmeasured = []
+    for one in judged(results):
+        value = one["measured"]
         if value is None:
+            unmeasured.append(one["target"])
             continue
-        row = [str(target.of), f"{value:.3f}" if value < 100 else f"{value:,.0f}"]
-        for wanted in (target.now, target.aim):
-            if wanted is None:
-                row += ["", ""]
-            else:
-                verdict = "yes" if target.met(value, wanted) else "NO"
-                row += [f"{target.sign} {wanted:g}", verdict]
+        row = [one["target"], f"{value:.3f}" if value < 100 else f"{value:,.0f}"]
+        for wanted, reached in (("must", "reached"), ("stretch", "stretch_reached")):
+            limit = one[wanted]
+            row += ["" if limit is None else f"{one['sign']} {limit:g}", _verdict(one[reached])]
         rows.append(row)
-    return table(rows) if len(rows) > 1 else ""
+    if len(rows) == 1:
+        return ""
+    text = table(rows)
+    if void(results):
+        text = "(of a run that is VOID: shown, not claimed)\n" + text
+    if unmeasured:
+        text += f"\nnot measured in this run: {len(unmeasured)} more targets"
+    return text
