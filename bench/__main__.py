@@ -132,13 +132,13 @@ class Run:
     def all_parts(self, kind: str) -> None:
         """What needs most rounds comes first; what the clock can't disturb, last."""
         with servers.running(kind, self.cores[0]) as server:
-            self.ratios(server)
             where = server, self.cores
+            self.ratios(server)
             if not self.quick:
                 self.section("component", "component", component.run, *where, self.rounds)
-            core, rounds = self.cores[1], min(self.rounds, 3)
+            rounds = min(self.rounds, 3)
             for part, measure, arguments in (
-                ("floor", floor.run, (server, core, rounds)),
+                ("floor", floor.run, (*where, rounds)),
                 ("syscalls", syscalls.run, (server, self.cores[0])),
                 ("instructions", instructions.run, (server, self.cores[0], self.full)),
             ):

@@ -24,6 +24,9 @@ from typing import Any
 from . import child_neighbours, child_w5
 from .figures import latency_figures
 
+#: The number of the first key, for several processes at once.
+FIRST = int(os.environ.get("BENCH_FIRST", "0"))
+
 Pair = Callable[[], None]
 AsyncPair = Callable[[], Awaitable[None]]
 #: Pairs between two looks at the clock.
@@ -32,7 +35,7 @@ BETWEEN_CLOCKS = 16
 
 def key_of(number: int) -> str:
     """16 bytes, as in the C programs."""
-    return f"bench:key:{number:06d}"
+    return f"bench:key:{FIRST + number:06d}"
 
 
 def report(pairs: int, seconds: float, cpu: float, **more: Any) -> dict[str, Any]:

@@ -15,15 +15,15 @@ from typing import Any
 
 from .servers import Server, pin
 
-#: Connections, commands in flight on each, requests of one run.
+#: Connections, commands in flight on each, requests of one run, whether on the server's core.
 SHAPES = {
-    "1 connection": (1, 1, 10_000),
-    "32 connections": (32, 1, 30_000),
-    "1 connection, 100 in flight": (1, 100, 100_000),
+    "1 connection, same core": (1, 1, 5_000, True),
+    "32 connections": (32, 1, 15_000, False),
+    "1 connection, 100 in flight": (1, 100, 60_000, False),
 }
 
 
-def run(server: Server, core: int, rounds: int) -> dict[str, Any] | None:
+def run(server: Server, cores: tuple[int, int], rounds: int) -> dict[str, Any] | None:
     """Commands per second by shape and command, each round; None without redis-benchmark."""
     program = shutil.which("redis-benchmark") or shutil.which("valkey-benchmark")
     if program is None:
@@ -35,7 +35,9 @@ def run(server: Server, core: int, rounds: int) -> dict[str, Any] | None:
     }
     found: dict[str, Any] = {}
     for _ in range(rounds):
-        for shape, numbers in SHAPES.items():
+        for shape, numbers_ in SHAPES.items():
+            *numbers, same_core = numbers_
+            core = cores[0] if same_core else cores[1]
             for name, words in commands.items():
                 rate = measure(program, server, core, numbers, words)
                 found.setdefault(shape, {}).setdefault(name, []).append(rate)
@@ -43,7 +45,7 @@ def run(server: Server, core: int, rounds: int) -> dict[str, Any] | None:
 
 
 def measure(
-    program: str, server: Server, core: int, numbers: tuple[int, int, int], words: list[str]
+    program: str, server: Server, core: int, numbers: list[int], words: list[str]
 ) -> float:
     """Commands per second of one run."""
     connections, depth, requests = map(str, numbers)

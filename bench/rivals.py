@@ -258,6 +258,10 @@ class CoredisLock:
 
         return pair
 
+    def side(self, key: str) -> AsyncSide:
+        lock = self.client.lock(key, timeout=TTL, sleep=SLEEP)
+        return lock.acquire, lambda _: lock.release()
+
 
 async def coredis_lock(port: int, script: str, tasks: int) -> CoredisLock:
     import coredis

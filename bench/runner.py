@@ -87,6 +87,7 @@ class Child:
         count: int,
         core: int,
         wrapper: Sequence[str] = (),
+        first: int = 0,
     ) -> None:
         self.spec = spec
 
@@ -100,7 +101,7 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0", **spec.env},
+            env={**os.environ, "PYTHONHASHSEED": "0", "BENCH_FIRST": str(first), **spec.env},
             preexec_fn=prepare,
         )
         try:
@@ -224,8 +225,8 @@ class Heat:
             seat = Seat(spec.name, [])
             self.seats.append(seat)
             try:
-                for _ in range(self.plan.processes):
-                    seat.children.append(self.child(spec))
+                for number in range(self.plan.processes):
+                    seat.children.append(self.child(spec, number * self.plan.count))
                 self.seats.pop()
                 self.enter(seat, spec)
             except Failed as failure:
@@ -233,10 +234,11 @@ class Heat:
             else:
                 self.entries[spec.name]["connections"] = self.server.connections() - before
 
-    def child(self, spec: Spec) -> Child:
-        """A process of it."""
+    def child(self, spec: Spec, first: int = 0) -> Child:
+        """A process of it, with keys from that number on."""
         plan = self.plan
-        return Child(spec, plan.workload, self.server, plan.count, plan.client_core)
+        where = plan.workload, self.server, plan.count, plan.client_core
+        return Child(spec, *where, first=first)
 
     def enter(self, seat: Seat, spec: Spec) -> None:
         """Let it warm up and take part."""
@@ -252,6 +254,7 @@ class Heat:
         for child in seat.children:
             child.process.kill()
             child.end()
+        self.server.ask("FLUSHALL")  # what it still held is not the others' trouble
 
     def round(self, list_: str = "rounds") -> None:
         """A slice of each."""

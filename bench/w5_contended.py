@@ -29,7 +29,7 @@ def run(server: Server, cores: tuple[int, int], rounds: int) -> dict[str, Any]:
     for suffix, hold in (("", 0.0), ("-1ms", HOLD)):
         heats = {
             f"w5-{kind}{suffix}": Heat(
-                named(names), Plan(f"{loop}@{hold}", CALLERS, *cores, rounds, 0.8), server
+                named(names), Plan(f"{loop}@{hold}", CALLERS, *cores, rounds, 0.6), server
             )
             for kind, (loop, names) in KINDS.items()
         }

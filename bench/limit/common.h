@@ -7,6 +7,7 @@
  * Arguments of every program: PORT RELEASE COUNT
  *   RELEASE  the SHA-1 of the release script, or DELIFEQ, or DELEX
  *   COUNT    threads, owners or keys, as the workload says
+ * Environment: BENCH_FIRST, the number of the first key (0), for several processes at once
  * Standard input, a line per measurement:  s SECONDS | l SECONDS (with latencies) | n PAIRS
  * Standard output: "ready", then one JSON object per measurement. End of input ends it.
  */
@@ -25,7 +26,7 @@
 
 enum { KEY = 16, TOKEN = 32, TTL_MS = 30000, BETWEEN_CLOCKS = 16 };
 
-static int port, count;
+static int port, count, first_key;
 static const char *release_by;
 
 static void die(const char *what) {
@@ -51,7 +52,7 @@ static double now(void) { return clock_of(CLOCK_MONOTONIC); }
 
 static void key_of(int number, char *at) {
     char text[32];
-    snprintf(text, sizeof text, "bench:key:%06d", number);
+    snprintf(text, sizeof text, "bench:key:%06d", first_key + number);
     memcpy(at, text, KEY);
 }
 
@@ -272,4 +273,5 @@ static void arguments(int argc, char **argv) {
     port = atoi(argv[1]);
     release_by = argv[2];
     count = atoi(argv[3]);
+    if (getenv("BENCH_FIRST")) first_key = atoi(getenv("BENCH_FIRST"));
 }
