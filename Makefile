@@ -1,17 +1,20 @@
 # Every common task, each from a bare clone. `make` alone lists them.
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
+#            BENCH_ARGS=...
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Newer than everything the compiled core is made of, once the environment is ready.
 READY := $(VENV)/.ready
+# Newer than the list of them, once the bench's rivals are installed.
+RIVALS := $(VENV)/.rivals
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench wheel wheels clean
+.PHONY: help setup demo test lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(READY) ## make the environment: newest CPython, compiled core, tools, server
 	@:
@@ -37,8 +40,15 @@ format: $(READY) ## let ruff lay out the code and mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(READY) ## measure against the rivals and the limits (see bench/README.md)
+bench: $(RIVALS) ## measure against rivals and limits, 15 minutes (see bench/README.md)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-quick: $(RIVALS) ## the main figures of that, in two minutes
+	@$(BIN)/python -m bench --quick $(BENCH_ARGS)
+
+$(RIVALS): $(READY) bench/install.py
+	@$(BIN)/python -m bench.install
+	@touch $@
 
 wheel: $(READY) ## sdist and, from it, a wheel: into dist/
 	@FASTLOCK_BUILD=cython $(BIN)/python -m build --quiet --outdir dist .
