@@ -158,7 +158,7 @@ class Run:
         self.section("w1", "w1", w1_lone.run, *where, rounds if quick else 2 * rounds - 1, names)
         if not quick:
             self.section("w1", "w1-together", w1_lone.run_together, *where, 2 * rounds - 1)
-        w2 = {size: w2_threads.SHORT for size in (8, 32)} if quick else w2_threads.sizes(full)
+        w2 = dict.fromkeys((8, 32), w2_threads.SHORT) if quick else w2_threads.sizes(full)
         self.sections.update(self.step("w2", "w2", w2_threads.run, *where, rounds, w2) or {})
         w3 = {256: w3_tasks.QUICK} if quick else w3_tasks.sizes(full)
         self.sections.update(self.step("w3", "w3", w3_tasks.run, *where, rounds, w3) or {})

@@ -67,7 +67,8 @@ def lone(pair: Pair, mode: str, amount: float) -> dict[str, float]:
             for _ in range(BETWEEN_CLOCKS):
                 pair()
             pairs += BETWEEN_CLOCKS
-    return report(pairs, clock() - began, time.process_time() - cpu, **latency_figures(latencies, True))
+    figures = latency_figures(latencies, True)
+    return report(pairs, clock() - began, time.process_time() - cpu, **figures)
 
 
 async def lone_task(pair: AsyncPair, mode: str, amount: float) -> dict[str, float]:
@@ -92,7 +93,8 @@ async def lone_task(pair: AsyncPair, mode: str, amount: float) -> dict[str, floa
             for _ in range(BETWEEN_CLOCKS):
                 await pair()
             pairs += BETWEEN_CLOCKS
-    return report(pairs, clock() - began, time.process_time() - cpu, **latency_figures(latencies, True))
+    figures = latency_figures(latencies, True)
+    return report(pairs, clock() - began, time.process_time() - cpu, **figures)
 
 
 # -- W2: threads

@@ -178,9 +178,7 @@ def processes(
         answers = [line.recv() for line in lines]
         seconds = time.perf_counter() - began
         ledger = Ledger(handovers=shared.handovers, held=shared.held, waits=[shared.longest])
-        return ledger.report(
-            seconds, sum(cpu for _, cpu in answers), [done for done, _ in answers]
-        )
+        return ledger.report(seconds, sum(cpu for _, cpu in answers), [done for done, _ in answers])
 
     return measure
 

@@ -44,9 +44,7 @@ def run(server: Server, cores: tuple[int, int], rounds: int) -> dict[str, Any] |
     return found
 
 
-def measure(
-    program: str, server: Server, core: int, numbers: list[int], words: list[str]
-) -> float:
+def measure(program: str, server: Server, core: int, numbers: list[int], words: list[str]) -> float:
     """Commands per second of one run."""
     connections, depth, requests = map(str, numbers)
     options = ["-p", str(server.port), "-c", connections, "-P", depth, "-n", requests, "--csv"]

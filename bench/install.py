@@ -11,7 +11,6 @@ import subprocess
 import sys
 from importlib import metadata
 
-
 EXTRA = 'extra == "bench"'
 
 

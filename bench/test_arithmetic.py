@@ -200,9 +200,7 @@ def test_a_ratio_divides_medians() -> None:
 def test_a_count_above_what_is_promised_fails_the_run() -> None:
     run = yardsticks()
     run["sections"]["w2-32"]["contestants"]["fastlock"] = {**entry(1), "connections": 2}
-    assert verdicts.failed(run, strict=False) == [
-        "w2-32: connections of fastlock: 2, wanted <= 1"
-    ]
+    assert verdicts.failed(run, strict=False) == ["w2-32: connections of fastlock: 2, wanted <= 1"]
 
 
 def test_a_missed_ratio_fails_a_strict_run_only() -> None:

@@ -36,7 +36,7 @@ def run(
 
 def sizes(full: bool = False) -> dict[int, str]:
     """The whole curve; at 32 threads every rival, at the other compared sizes the best."""
-    chosen = {threads: OURS for threads in CURVE}
-    chosen.update({threads: WIDE if full else SHORT for threads in COMPARED})
+    chosen = dict.fromkeys(CURVE, OURS)
+    chosen.update(dict.fromkeys(COMPARED, WIDE if full else SHORT))
     chosen[32] = FULL if full else WIDE
     return chosen
