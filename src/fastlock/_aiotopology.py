@@ -65,7 +65,7 @@ class AsyncServer:
             attempt.add_done_callback(_retrieve)
         await asyncio.wait([attempt], timeout=timeout)
         if not attempt.done():
-            raise TransportError(f"still connecting to {self._config.address} at the deadline")
+            raise TransportError(f"no answer in time: still connecting to {self._config.address}")
         if attempt.cancelled():  # by close()
             raise closed_error()
         try:

@@ -134,7 +134,7 @@ class SyncServer:
         if other.owner == attempt.owner:
             raise Reentered("called from inside the client's own connecting")
         if not other.done.wait(timeout):
-            raise TransportError(f"still connecting to {self._config.address} at the deadline")
+            raise TransportError(f"no answer in time: still connecting to {self._config.address}")
         if other.failure is not None:
             raise copy_of(other.failure)
         return self.link(timeout)
