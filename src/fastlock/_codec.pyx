@@ -7,6 +7,7 @@ bytes and no sockets. What is marked nogil touches no Python object.
 """
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -15,7 +16,7 @@ from cpython.bytes cimport (
 )
 from cpython.long cimport PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 from fastlock._hiredis cimport *
@@ -169,29 +170,47 @@ cdef class Prepared:
     def many(self, list pairs not None, third=None):
         """One after the other, with each pair as first and second value and the same third."""
         cdef Filling filling
-        cdef bytes packed
         cdef bytes tail  # the same in every command
         cdef size_t most
-        cdef size_t total = 0
+        cdef size_t room = 0
+        cdef size_t used = 0
+        cdef size_t size = 0            # of the command before this one
+        cdef size_t[2] sizes = [0, 0]   # of its values
+        cdef char *packed = NULL
+        cdef char *grown
         cdef char *at
         if self.holes < 2:
             raise TypeError(PACK_TYPES)
         tail = self.behind(third)
         most = self.stops[1] + PyBytes_GET_SIZE(tail) + 2 * 26  # but for the values
-        with cython.critical_section(pairs):  # it must be the same list both times
-            for first, second in pairs:
-                total += most
-                total += PyBytes_GET_SIZE(first) if PyBytes_CheckExact(first) else 20
-                total += PyBytes_GET_SIZE(second) if PyBytes_CheckExact(second) else 20
-            packed = PyBytes_FromStringAndSize(NULL, total)
-            at = PyBytes_AS_STRING(packed)
+        try:
             for first, second in pairs:
                 self.weigh(&filling, 0, first)
                 self.weigh(&filling, 1, second)
-                at = self.write(&filling, at, 0, 2)
-                memcpy(at, PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
-                at += PyBytes_GET_SIZE(tail)
-        return PyBytes_AS_STRING(packed)[: at - PyBytes_AS_STRING(packed)]
+                if room - used < most + filling.sizes[0] + filling.sizes[1]:
+                    room += room // 2 + len(pairs) * (most + filling.sizes[0] + filling.sizes[1])
+                    grown = <char *>realloc(packed, room)
+                    if grown == NULL:
+                        raise MemoryError()
+                    packed = grown
+                at = packed + used
+                if size and sizes[0] == filling.sizes[0] and sizes[1] == filling.sizes[1]:
+                    # The same but for the values, which stand in the same places.
+                    memcpy(at, at - size, size)
+                    at += size - PyBytes_GET_SIZE(tail) - 2 - sizes[1]
+                    memcpy(at, filling.texts[1], sizes[1])
+                    at = packed + used + self.stops[0] + header_size(sizes[0])
+                    memcpy(at, filling.texts[0], sizes[0])
+                else:
+                    at = self.write(&filling, at, 0, 2)
+                    memcpy(at, PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
+                    size = at + PyBytes_GET_SIZE(tail) - packed - used
+                    sizes[0] = filling.sizes[0]
+                    sizes[1] = filling.sizes[1]
+                used += size
+            return packed[:used]
+        finally:
+            free(packed)
 
     cdef int weigh(self, Filling *filling, int hole, object value) except -1:
         """Note where the value's text is, and its size; an integer's is written there."""
@@ -301,42 +320,39 @@ cdef class Numbered:
     Any thread may call it; no two calls give the same bytes.
     """
     cdef bytes prefix
-    cdef bytes suffix
-    cdef unsigned long long count
+    cdef bytearray text     # the latest
+    cdef Py_ssize_t last    # where its last digit is
 
     def __cinit__(self, bytes prefix not None, bytes suffix not None):
         self.prefix = prefix
-        self.suffix = suffix
+        self.last = PyBytes_GET_SIZE(prefix)
+        self.text = bytearray(prefix + b"0" + suffix)
 
     @cython.critical_section
-    cpdef bytes next(self):
+    def next(self):
         """One more."""
-        cdef char digits[16]
-        cdef int size = 0
-        cdef unsigned long long rest
-        cdef size_t before = PyBytes_GET_SIZE(self.prefix)
-        cdef size_t after = PyBytes_GET_SIZE(self.suffix)
-        cdef bytes text
-        cdef char *at
-        self.count += 1
-        rest = self.count
-        while True:
-            size += 1
-            digits[16 - size] = b"0123456789abcdef"[rest & 15]
-            rest >>= 4
-            if rest == 0:
+        return self.one()
+
+    cdef bytes one(self):
+        """``next``; the caller is in a critical section."""
+        cdef char *text = PyByteArray_AS_STRING(self.text)
+        cdef Py_ssize_t place = self.last
+        while place >= PyBytes_GET_SIZE(self.prefix):
+            if text[place] != b"f":
+                text[place] = b"a" if text[place] == b"9" else text[place] + 1
                 break
-        text = PyBytes_FromStringAndSize(NULL, before + size + after)
-        at = PyBytes_AS_STRING(text)
-        memcpy(at, PyBytes_AS_STRING(self.prefix), before)
-        memcpy(at + before, digits + 16 - size, size)
-        memcpy(at + before + size, PyBytes_AS_STRING(self.suffix), after)
-        return text
+            text[place] = b"0"
+            place -= 1
+        else:
+            self.last += 1
+            self.text.insert(PyBytes_GET_SIZE(self.prefix), b"1"[0])
+            text = PyByteArray_AS_STRING(self.text)
+        return PyBytes_FromStringAndSize(text, PyByteArray_GET_SIZE(self.text))
 
     def pairs(self, list keys not None, bytes prefix not None):
         """(wire key, one more) for each key, in order; ConfigError for what is no key."""
         cdef list pairs = []
-        cdef bytes wire
+        cdef bytes wire, token
         for key in keys:
             if (
                 PyUnicode_CheckExact(key)
@@ -346,7 +362,9 @@ cdef class Numbered:
                 wire = joined(prefix, <const char *>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
             else:
                 wire = wire_key(key, prefix)
-            pairs.append((wire, self.next()))
+            with cython.critical_section(self):
+                token = self.one()
+            pairs.append((wire, token))
         return pairs
 
 
@@ -360,10 +378,44 @@ cdef inline Reply **items_of(Reply *reply) noexcept nogil:
     return <Reply **>(reply + 1)
 
 
+# What locks are answered with, again and again: these cost no memory while they are parsed,
+# and one piece for a run of equal ones.
+cdef struct Model:
+    Reply reply
+    char text[2]
+
+cdef Model model_ok, model_nil, model_no, model_yes
+model_ok.reply.kind = REDIS_REPLY_STATUS
+model_ok.reply.size = 2
+model_ok.text[0], model_ok.text[1] = b"O", b"K"
+model_nil.reply.kind = REDIS_REPLY_NIL
+model_no.reply.kind = model_yes.reply.kind = REDIS_REPLY_INTEGER
+model_yes.reply.integer = 1
+
+
+cdef Reply *copy_of(const Reply *model, Py_ssize_t times) noexcept nogil:
+    cdef Reply *reply = <Reply *>malloc(sizeof(Model))
+    if reply != NULL:
+        memcpy(reply, model, sizeof(Model))
+        reply.times = times
+        reply.model = model
+    return reply
+
+
+cdef Reply *split_reply(Reply *reply, Py_ssize_t times) noexcept nogil:
+    """Take so many, fewer than it stands for, from ``reply``; NULL: out of memory."""
+    cdef Reply *part = copy_of(reply.model, times)
+    if part != NULL:
+        reply.times -= times
+    return part
+
+
 cdef Reply *new_reply(const redisReadTask *task, size_t extra) noexcept nogil:
     cdef Reply *reply = <Reply *>malloc(sizeof(Reply) + extra)
     if reply != NULL:
         reply.kind = task.type
+        reply.times = 1
+        reply.model = NULL
         reply.size = 0
         reply.next = NULL
         if task.parent != NULL:
@@ -377,6 +429,14 @@ cdef void *create_string(const redisReadTask *task, char *text, size_t size) noe
     cdef bint bulk = task.type == REDIS_REPLY_STRING or task.type == REDIS_REPLY_VERB
     if size > codec.left or (bulk and (text[size] != 13 or text[size + 1] != 10)):
         return NULL
+    if (
+        task.type == REDIS_REPLY_STATUS
+        and task.parent == NULL
+        and size == 2
+        and text[0] == b'O'
+        and text[1] == b'K'
+    ):
+        return &model_ok
     if task.type == REDIS_REPLY_BIGNUM:
         if size - (size > 0 and text[0] == b'-') - 1 >= c_max_bignum:  # also: no digit at all
             return NULL
@@ -418,7 +478,14 @@ cdef void *create_array(const redisReadTask *task, size_t count) noexcept nogil:
 
 
 cdef void *create_integer(const redisReadTask *task, long long value) noexcept nogil:
-    cdef Reply *reply = new_reply(task, 0)
+    cdef Reply *reply
+    if (
+        task.type == REDIS_REPLY_INTEGER
+        and task.parent == NULL
+        and (value == 0 or value == 1)
+    ):
+        return &model_yes if value else &model_no
+    reply = new_reply(task, 0)
     if reply != NULL:
         reply.integer = value
     return reply
@@ -436,6 +503,8 @@ cdef void *create_double(
 cdef void *create_nil(const redisReadTask *task) noexcept nogil:
     if task.type == REDIS_REPLY_ATTR or task.type == REDIS_REPLY_PUSH:
         return NULL
+    if task.parent == NULL:
+        return &model_nil
     cdef Reply *reply = new_reply(task, 0)
     if reply != NULL:
         reply.kind = REDIS_REPLY_NIL
@@ -452,7 +521,7 @@ cdef void *create_bool(const redisReadTask *task, int value) noexcept nogil:
 cdef void free_reply(void *pointer) noexcept nogil:
     cdef Reply *reply = <Reply *>pointer
     cdef size_t i
-    if reply == NULL:
+    if reply == NULL or reply.times == 0:
         return
     if is_aggregate(reply.kind):
         for i in range(reply.size):
@@ -507,8 +576,31 @@ cdef bint feed_codec(Codec *codec, const char *data, size_t size) noexcept nogil
     return redisReaderFeed(codec.reader, data, size) == REDIS_OK
 
 
+cdef int next_replies(Codec *codec, Reply **chain) noexcept nogil:
+    """All replies that are complete now, in order. 0: more bytes are needed. -1: malformed."""
+    cdef Reply **tail = chain
+    cdef Reply *last = NULL
+    cdef Reply *reply = NULL
+    cdef int status
+    chain[0] = NULL
+    while True:
+        status = next_reply(codec, &reply)
+        if status <= 0:
+            return status
+        if reply.times == 0:
+            if last != NULL and last.model == reply:
+                last.times += 1
+                continue
+            reply = copy_of(reply, 1)
+            if reply == NULL:  # as when hiredis finds no memory
+                codec.failed = True
+                return -1
+        tail[0] = last = reply
+        tail = &reply.next
+
+
 cdef int next_reply(Codec *codec, Reply **reply) noexcept nogil:
-    """1: ``reply`` is a complete top-level reply. 0: more bytes are needed. -1: malformed."""
+    """1: ``reply`` is a complete top-level reply, perhaps a model. Else as ``next_replies``."""
     cdef void *parsed = NULL
     if codec.failed:
         return -1
@@ -591,12 +683,15 @@ cdef list values_of(Reply *chain):
     cdef list values
     cdef Reply *reply
     try:
-        if chain != NULL and chain.next == NULL:
-            return [to_python(chain)]
-        values = []
-        reply = chain
+        if chain == NULL:
+            return []
+        values = [to_python(chain)] * chain.times  # of those in a row none can be changed
+        reply = chain.next
         while reply != NULL:
-            values.append(to_python(reply))
+            if reply.times == 1:
+                values.append(to_python(reply))
+            else:
+                values += [to_python(reply)] * reply.times
             reply = reply.next
         return values
     finally:
@@ -631,9 +726,7 @@ cdef class Decoder:
         Raises TypeError unless ``data`` is exact ``bytes``, ProtocolError when the
         stream was found malformed by an earlier call.
         """
-        cdef Reply *reply = NULL
         cdef Reply *chain = NULL
-        cdef Reply **tail = &chain
         cdef int status
         if not PyBytes_CheckExact(data):
             raise TypeError(FEED_TYPE)
@@ -641,12 +734,7 @@ cdef class Decoder:
             raise ProtocolError(MALFORMED)
         if not feed_codec(&self.codec, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)):
             raise MemoryError()
-        while True:
-            status = next_reply(&self.codec, &reply)
-            if status <= 0:
-                break
-            tail[0] = reply
-            tail = &reply.next
+        status = next_replies(&self.codec, &chain)
         replies = values_of(chain)
         if status < 0:
             replies.append(ProtocolError(MALFORMED))

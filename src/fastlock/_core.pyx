@@ -22,8 +22,9 @@ from fastlock._codec cimport (
     feed_codec,
     free_chain,
     free_reply,
-    next_reply,
+    next_replies,
     open_codec,
+    split_reply,
     values_of,
 )
 from fastlock._hiredis cimport REDIS_REPLY_INTEGER, REDIS_REPLY_PUSH
@@ -586,28 +587,31 @@ cdef class Pipe:
 
     cdef void digest(self, size_t size) noexcept nogil:
         """Leader only; takes the mutex. Each answer belongs to the oldest unanswered place."""
-        cdef Reply *reply = NULL
+        cdef Reply *reply
         cdef Reply *chain = NULL
-        cdef Reply **tail = &chain
         cdef Place *place
         cdef Place *to_wake = NULL
         cdef int status = -1
         if feed_codec(&self.codec, self.chunk, size):
-            while True:
-                status = next_reply(&self.codec, &reply)
-                if status <= 0:
-                    break
-                tail[0] = reply
-                tail = &reply.next
+            status = next_replies(&self.codec, &chain)
         pthread_mutex_lock(&self.mutex)
         while chain != NULL:
-            reply = chain
-            chain = reply.next
-            reply.next = NULL
+            place = self.head
+            if place == NULL or chain.kind == REDIS_REPLY_PUSH or (
+                chain.times <= place.want - place.got
+            ):
+                reply = chain
+                chain = reply.next
+                reply.next = NULL
+            else:
+                reply = split_reply(chain, place.want - place.got)
+                if reply == NULL:
+                    self.fail(b"out of memory", 0)
+                    free_chain(chain)
+                    break
             if reply.kind == REDIS_REPLY_PUSH:
                 free_reply(reply)
                 continue
-            place = self.head
             if place == NULL:
                 free_reply(reply)
                 self.fail(b"the server answered what nobody had asked", 0)
@@ -617,7 +621,7 @@ cdef class Pipe:
             else:
                 place.last.next = reply
             place.last = reply
-            place.got += 1
+            place.got += <int>reply.times
             while place != NULL and place.got == place.want:
                 self.head = place.next
                 if self.head == NULL:

@@ -30,6 +30,7 @@ cdef extern from "Python.h":
     PyObject *Py_True
     PyObject *PyType_GenericAlloc(PyTypeObject *, Py_ssize_t) except NULL
     PyObject *PySequence_Fast_GET_ITEM(object sequence, Py_ssize_t place)  # borrowed
+    PyObject *PyList_GET_ITEM(list sequence, Py_ssize_t place)  # borrowed
 
 
 cdef Py_ssize_t offset_of(type kind, str name) except -1:
@@ -48,6 +49,44 @@ cdef inline void put(PyObject *lease, Py_ssize_t offset, object value) noexcept:
     Py_INCREF(value)
     field(lease, offset)[0] = <PyObject *>value
     Py_XDECREF(before)
+
+
+cdef inline void put_first(PyObject *lease, Py_ssize_t offset, object value) noexcept:
+    Py_INCREF(value)
+    field(lease, offset)[0] = <PyObject *>value
+
+
+# Places in a list: ``first``, and those behind it without a gap, or as ``listed``.
+cdef struct Places:
+    Py_ssize_t count
+    Py_ssize_t first
+    PyObject *listed    # borrowed; NULL: no gaps
+
+
+cdef int places_of(Places *places, object given, list leases) except -1:
+    cdef Py_ssize_t i, place
+    if type(given) is range and given.step == 1:
+        places.listed = NULL
+        places.first = given.start
+        places.count = len(given)
+        if places.count and not 0 <= places.first <= len(leases) - places.count:
+            raise IndexError("no lease there")
+    elif type(given) is list:
+        places.listed = <PyObject *>given
+        places.count = len(<list>given)
+        for i in range(places.count):
+            place = (<list>given)[i]
+            if not 0 <= place < len(leases):
+                raise IndexError("no lease there")
+    else:
+        raise TypeError("places are a list, or a range without gaps")
+    return 0
+
+
+cdef inline Py_ssize_t place_of(Places *places, Py_ssize_t i) except -1:
+    if places.listed == NULL:
+        return places.first + i
+    return <object>PyList_GET_ITEM(<list>places.listed, i)
 
 
 @cython.final
@@ -92,16 +131,16 @@ cdef class Leases:
                 raw = PyType_GenericAlloc(<PyTypeObject *>self.kind, 0)
                 lease = <object>raw
                 Py_XDECREF(raw)  # ``lease`` has a reference of its own
-                put(raw, self.client, client)
-                put(raw, self.generation, generation)
-                put(raw, self.turn, None)
-                put(raw, self.key, <object>PySequence_Fast_GET_ITEM(keys, place))
-                put(raw, self.pair, <object>PySequence_Fast_GET_ITEM(pairs, place))
-                put(raw, self.ttl, ttl)
-                put(raw, self.deadline, deadline)
-                put(raw, self.doubt, False)
-                put(raw, self.over, False)
-                put(raw, self.freed, False)
+                put_first(raw, self.client, client)
+                put_first(raw, self.generation, generation)
+                put_first(raw, self.turn, None)
+                put_first(raw, self.key, <object>PySequence_Fast_GET_ITEM(keys, place))
+                put_first(raw, self.pair, <object>PySequence_Fast_GET_ITEM(pairs, place))
+                put_first(raw, self.ttl, ttl)
+                put_first(raw, self.deadline, deadline)
+                put_first(raw, self.doubt, False)
+                put_first(raw, self.over, False)
+                put_first(raw, self.freed, False)
                 leases.append(lease)
             elif reply is None:
                 leases.append(None)
@@ -127,41 +166,58 @@ cdef class Leases:
         return -1
 
     def held(self, list leases not None):
-        """Where those are that are not over."""
+        """Where those are that are not over; a range if all are."""
         cdef list places = []
         cdef Py_ssize_t place = 0
         for lease in leases:
+            if lease is None or self.is_over(lease):
+                break
+            place += 1
+        else:
+            return range(place)
+        places.extend(range(place))
+        for lease in leases[place:]:
             if lease is not None and not self.is_over(lease):
                 places.append(place)
             place += 1
         return places
 
-    def release(self, list leases not None, list places not None):
+    def release(self, list leases not None, places):
         """Leave each in doubt; the pairs, and the places of those that were so before."""
         cdef list pairs = []
         cdef set doubtful = set()
+        cdef Places at
+        cdef Py_ssize_t i
         cdef object lease
-        for place in places:
-            lease = leases[place]
-            self.check(lease)
-            if field(<PyObject *>lease, self.doubt)[0] == Py_True:
-                doubtful.add(place)
-        for place in places:
-            lease = leases[place]
-            put(<PyObject *>lease, self.doubt, True)
-            pairs.append(<object>field(<PyObject *>lease, self.pair)[0])
+        with cython.critical_section(leases, places):
+            places_of(&at, places, leases)
+            for i in range(at.count):
+                lease = leases[place_of(&at, i)]
+                self.check(lease)
+                if field(<PyObject *>lease, self.doubt)[0] == Py_True:
+                    doubtful.add(place_of(&at, i))
+            for i in range(at.count):
+                lease = leases[place_of(&at, i)]
+                put(<PyObject *>lease, self.doubt, True)
+                pairs.append(<object>field(<PyObject *>lease, self.pair)[0])
         return pairs, doubtful
 
-    def released(self, list leases not None, list places not None, list results not None):
+    def released(self, list leases not None, places, list results not None):
         """Each is freed by us."""
+        cdef Places at
+        cdef Py_ssize_t i
         cdef object lease
-        for place in places:
-            lease = leases[place]
-            self.check(lease)
-            put(<PyObject *>lease, self.over, True)
-            put(<PyObject *>lease, self.freed, True)
-            put(<PyObject *>lease, self.doubt, False)
-            results[place] = True
+        if len(results) != len(leases):
+            raise ValueError("as many results as leases")
+        with cython.critical_section(leases, places):
+            places_of(&at, places, leases)
+            for i in range(at.count):
+                lease = leases[place_of(&at, i)]
+                self.check(lease)
+                put(<PyObject *>lease, self.over, True)
+                put(<PyObject *>lease, self.freed, True)
+                put(<PyObject *>lease, self.doubt, False)
+                results[place_of(&at, i)] = True
 
     cdef bint is_over(self, object lease) except -1:
         self.check(lease)

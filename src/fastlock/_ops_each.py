@@ -6,6 +6,7 @@ undecided is asked again. The first trouble is raised after all leases have been
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ._commands import (
@@ -35,9 +36,9 @@ from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 class Loops(Protocol):
     """What of a core goes through many leases; see ``_pyleases``."""
 
-    def held(self, leases: list[Any]) -> list[int]: ...
-    def release(self, leases: list[Any], places: list[int]) -> tuple[list[Pair], set[int]]: ...
-    def released(self, leases: list[Any], places: list[int], results: list[bool]) -> None: ...
+    def held(self, leases: list[Any]) -> Sequence[int]: ...
+    def release(self, leases: list[Any], places: Sequence[int]) -> tuple[list[Pair], set[int]]: ...
+    def released(self, leases: list[Any], places: Sequence[int], results: list[bool]) -> None: ...
 
 
 def release_many(leases: list[Any], loops: Loops, retries: int) -> Op[list[bool]]:
@@ -78,10 +79,10 @@ class _Work(Protocol):
     verb: str
     args: tuple[Any, ...]
 
-    def sending(self, places: list[int], now: float) -> list[Pair]:
+    def sending(self, places: Sequence[int], now: float) -> list[Pair]:
         """The command about these is sent now; whoever interrupts leaves it in doubt."""
 
-    def usual(self, places: list[int], replies: list[Any], sent_at: float) -> bool:
+    def usual(self, places: Sequence[int], replies: list[Any], sent_at: float) -> bool:
         """Whether every answer is the usual one; then all is noted."""
 
     def answered(self, place: int, reply: Any, sent_at: float, now: float) -> None:
@@ -94,7 +95,7 @@ class _Work(Protocol):
         """The error if an earlier sending may have done it."""
 
 
-def _all(work: _Work, places: list[int], retries: int) -> Op[None]:
+def _all(work: _Work, places: Sequence[int], retries: int) -> Op[None]:
     trouble: FastlockError | None = None
     for start in range(0, len(places), BATCH):
         error = yield from _chunk(work, places[start : start + BATCH], retries)
@@ -103,7 +104,7 @@ def _all(work: _Work, places: list[int], retries: int) -> Op[None]:
         raise trouble
 
 
-def _chunk(work: _Work, places: list[int], retries: int) -> Op[FastlockError | None]:
+def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError | None]:
     """Until every place is answered; the first trouble."""
     failures = 0
     spelled_out = lacking = False
@@ -169,11 +170,11 @@ class _Releases:
         self._results = results
         self._doubtful: set[int] = set()  # before the present sending
 
-    def sending(self, places: list[int], now: float) -> list[Pair]:
+    def sending(self, places: Sequence[int], now: float) -> list[Pair]:
         pairs, self._doubtful = self._loops.release(self._leases, places)
         return pairs
 
-    def usual(self, places: list[int], replies: list[Any], sent_at: float) -> bool:
+    def usual(self, places: Sequence[int], replies: list[Any], sent_at: float) -> bool:
         if replies.count(1) < len(places):
             return False
         self._loops.released(self._leases, places, self._results)
@@ -204,7 +205,7 @@ class _Extensions:
         self._before: dict[int, float] = {}  # deadlines that no extension of ours has touched
         self._doubtful: set[int] = set()  # an extension may have been carried out unheard
 
-    def sending(self, places: list[int], now: float) -> list[Pair]:
+    def sending(self, places: Sequence[int], now: float) -> list[Pair]:
         end = deadline(now, self._ttl)
         pairs = []
         for place in places:
@@ -214,7 +215,7 @@ class _Extensions:
             pairs.append(lease.pair)
         return pairs
 
-    def usual(self, places: list[int], replies: list[Any], sent_at: float) -> bool:
+    def usual(self, places: Sequence[int], replies: list[Any], sent_at: float) -> bool:
         if not all(map(extended, replies)):
             return False
         for place in places:

@@ -67,12 +67,13 @@ class Leases:
                 return place
         return -1
 
-    def held(self, leases: list[Any]) -> list[int]:
-        """Where those are that are not over."""
-        return [place for place, lease in enumerate(leases) if lease is not None and not lease.over]
+    def held(self, leases: list[Any]) -> Sequence[int]:
+        """Where those are that are not over; a range if all are."""
+        held = [place for place, lease in enumerate(leases) if lease is not None and not lease.over]
+        return range(len(leases)) if len(held) == len(leases) else held
 
     def release(
-        self, leases: list[Any], places: list[int]
+        self, leases: list[Any], places: Sequence[int]
     ) -> tuple[list[tuple[bytes, bytes]], set[int]]:
         """Leave each in doubt; the pairs, and the places of those that were so before."""
         doubtful = {place for place in places if leases[place].doubt}
@@ -83,7 +84,7 @@ class Leases:
             pairs.append(lease.pair)
         return pairs, doubtful
 
-    def released(self, leases: list[Any], places: list[int], results: list[bool]) -> None:
+    def released(self, leases: list[Any], places: Sequence[int], results: list[bool]) -> None:
         """Each is freed by us."""
         for place in places:
             lease = leases[place]

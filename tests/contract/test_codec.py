@@ -193,6 +193,27 @@ def test_many_refuse_what_does_not_fit(codec: _impl.Core, pairs: list[Any]) -> N
     assert str(caught.value) == PACK_TYPES
 
 
+def test_many_prepared_commands_of_equal_and_other_sizes(codec: _impl.Core) -> None:
+    prepared = codec.prepare(b"A", bytes, b"B", bytes, b"C", int)
+    sizes = [(1, 1), (1, 1), (9, 10), (9, 10), (10, 9), (10, 9), (10, 9), (0, 0), (0, 0), (1, 1)]
+    sizes += [(2000, 9), (2000, 9), (9, 2000), (9, 2000), (100_000, 1), (100_000, 1), (1, 1)]
+    pairs = [
+        (bytes([65 + place]) * first, bytes([97 + place]) * second)
+        for place, (first, second) in enumerate(sizes)
+    ]
+    assert prepared.many(pairs, 30_000) == b"".join(
+        [codec.pack(b"A", first, b"B", second, b"C", 30_000) for first, second in pairs]
+    )
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [(b"", b""), (b"f", b"f"), (b"a-", b".host:1")])
+def test_numbered_carries(codec: _impl.Core, prefix: bytes, suffix: bytes) -> None:
+    numbered = codec.numbered(prefix, suffix)
+    for number in range(1, 0x1102):
+        assert numbered.next() == b"%b%x%b" % (prefix, number, suffix)
+    assert numbered.pairs(["k"], b"p:") == [(b"p:k", b"%b1102%b" % (prefix, suffix))]
+
+
 def test_numbered_counts_in_hex_and_never_twice(codec: _impl.Core) -> None:
     source = codec.numbered(b"a%-", b".\0z")
     following = source.next

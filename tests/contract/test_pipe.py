@@ -39,6 +39,32 @@ def test_a_call_gives_its_replies_in_order(line: Line) -> None:
     assert not line.pipe.broken
 
 
+@pytest.mark.parametrize("reply", [b"+OK", b"$-1", b":0", b":1"])
+def test_equal_replies_in_a_row_are_shared_out(line: Line, reply: bytes) -> None:
+    value = {b"+OK": b"OK", b"$-1": None, b":0": 0, b":1": 1}[reply]
+    late = failure(lambda: line.pipe.call(PING * 3, 3, 0.05))
+    assert (late.timed_out, late.replies) == (True, [])
+    line.pipe.post(PING * 2, 2)
+    assert [line.pipe.defer(PING, 1), line.pipe.defer(PING, 1)] == [1, 2]
+    line.far.sendall((reply + b"\r\n") * 11 + b":7\r\n" + reply + b"\r\n")
+    assert line.pipe.call(PING * 6, 6, 5) == [value] * 4 + [7, value]
+    assert line.pipe.settled == 2
+    assert line.pipe.odd() == ([] if value == 1 else [(1, value), (2, value)])
+    assert (line.pipe.owed, line.pipe.broken) == (0, False)
+
+
+def test_more_equal_replies_than_anybody_asked_for_end_the_pipe(line: Line) -> None:
+    line.far.sendall(b"+OK\r\n" * 5)
+    assert line.pipe.call(PING * 2, 2, 5) == [b"OK"] * 2
+    assert line.pipe.broken
+
+
+def test_some_of_the_equal_replies_before_the_end_are_told(line: Line) -> None:
+    line.far.sendall(b"+OK\r\n" * 5 + b"$-1\r\n")
+    line.far.shutdown(socket.SHUT_WR)
+    assert failure(lambda: line.pipe.call(PING * 9, 9, 5)).replies == [b"OK"] * 5 + [None]
+
+
 def test_a_late_answer_is_dropped_and_the_stream_stays_in_step(line: Line) -> None:
     error = failure(lambda: line.pipe.call(PING, 2, 0.05))
     assert error.timed_out
