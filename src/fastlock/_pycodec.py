@@ -65,11 +65,16 @@ def pack(*args: bytes | int) -> bytes:
 class Prepared:
     """A command with holes; see ``prepare``."""
 
-    __slots__ = ("_kinds", "_texts")
+    __slots__ = ("_kinds", "_latest", "_texts")
 
     def __init__(self, texts: list[bytes], kinds: list[type]) -> None:
         self._texts = texts  # before, between and behind the holes
         self._kinds = kinds
+        # Of a command that begins with two texts: what is before, between, the latest third
+        # value, and what came behind the second with it.
+        self._latest: tuple[bytes, bytes, Any, bytes] | None = None
+        if kinds == [bytes, bytes]:
+            self._latest = texts[0], texts[1], None, texts[2]
 
     def fill(
         self,
@@ -78,6 +83,15 @@ class Prepared:
         third: bytes | int | None = None,
     ) -> bytes:
         """The command with these values, packed. Raises as ``pack``."""
+        latest = self._latest
+        if latest is not None and third is latest[2] and type(first) is type(second) is bytes:
+            one, two = len(first), len(second)
+            if one < _MOST_HEADS and two < _MOST_HEADS:
+                before, between, _, behind = latest
+                return b"".join((before, _HEADS[one], first, between, _HEADS[two], second, behind))
+        return self._fill(first, second, third)
+
+    def _fill(self, first: Any, second: Any, third: Any) -> bytes:
         texts = self._texts
         given = (first, second, third)
         filled = [texts[0]]
@@ -91,11 +105,13 @@ class Prepared:
                 if value not in _INT64:
                     raise OverflowError(PACK_TYPES)
                 value = str(value).encode()
-            size = len(value)  # type: ignore[arg-type]
+            size = len(value)
             head = _HEADS[size] if size < _MOST_HEADS else b"$%d\r\n" % size
-            filled += (head, value, texts[hole])  # type: ignore[arg-type]
+            filled += (head, value, texts[hole])
         if given[hole:] != _NOTHING[hole:]:
             raise TypeError(PACK_TYPES)
+        if hole == 3 and self._kinds[:2] == [bytes, bytes]:
+            self._latest = texts[0], texts[1], third, b"".join(filled[-4:])
         return b"".join(filled)
 
     def many(
@@ -143,11 +159,10 @@ class Numbered:
     Any thread may call it; no two calls give the same bytes.
     """
 
-    __slots__ = ("_mutex", "_numbers", "_prefix", "_suffix")
+    __slots__ = ("_form", "_mutex", "_numbers")
 
     def __init__(self, prefix: bytes, suffix: bytes) -> None:
-        self._prefix = prefix
-        self._suffix = suffix
+        self._form = b"%b%%x%b" % (prefix.replace(b"%", b"%%"), suffix.replace(b"%", b"%%"))
         self._numbers = count(1)
         # itertools.count is atomic under the GIL only.
         self._mutex = threading.Lock() if _FREE_THREADED else None
@@ -155,9 +170,9 @@ class Numbered:
     def next(self) -> bytes:
         """One more."""
         if self._mutex is None:
-            return self._prefix + hex(next(self._numbers))[2:].encode() + self._suffix
+            return self._form % next(self._numbers)
         with self._mutex:
-            return self._prefix + hex(next(self._numbers))[2:].encode() + self._suffix
+            return self._form % next(self._numbers)
 
     def pairs(self, keys: list[str | bytes], prefix: bytes) -> list[tuple[bytes, bytes]]:
         """(wire key, one more) for each key, in order; ConfigError for what is no key."""

@@ -52,6 +52,8 @@ CHUNK = 65536
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # an enumeration's name is slow to look up
 
+_ORDINARY = frozenset({bytes, int, type(None)})  # types of replies that are only replies
+
 _NEW, _WAITING, _DONE, _FAILED, _ABANDONED = range(5)
 
 
@@ -61,18 +63,17 @@ class _Place:
     Most callers lead and never sleep, so the gate is made for the first that must.
     """
 
-    __slots__ = ("begin", "entering", "gate", "number", "replies", "state", "told", "usual", "want")
+    usual: int | None = None  # a deferred command's usual answer; None: any other place
+    number = 0  # of a deferred command, from 1
+    begin = 0  # stream offset of the first byte
+    entering = False  # its owner is in the middle of queueing it
+    state = _NEW
+    gone = False  # it was answered and has left, all in one go
+    told = False  # the gate was opened and its owner has not yet looked
+    gate: threading.Lock | None = None  # closed while its owner sleeps
 
-    def __init__(self, want: int, usual: int | None = None) -> None:
-        self.want = want
-        self.usual = usual  # a deferred command's usual answer; None: any other place
-        self.number = 0  # of a deferred command, from 1
-        self.replies: list[Any] = []
-        self.begin = 0  # stream offset of the first byte
-        self.entering = False  # its owner is in the middle of queueing it
-        self.state = _NEW
-        self.told = False  # the gate was opened and its owner has not yet looked
-        self.gate: threading.Lock | None = None  # closed while its owner sleeps
+    replies: list[Any]
+    want: int
 
     def wake(self) -> None:
         if self.gate is not None and not self.told:
@@ -112,7 +113,7 @@ class Pipe:
         self._busy = 0  # ident of the thread whose bookkeeping is half done
         self._leader = 0  # ident of the only thread that reads
         self._writer = 0  # ident of the only thread that writes
-        self._inside: set[_Place] = set()  # calls under way; a broken Pipe's last one closes it
+        self._inside: set[_Place] = set()  # calls under way but for a lone one, which leads
         self._places: deque[_Place] = deque()  # unanswered, oldest first
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire: bytes | memoryview = b""  # taken, being written
@@ -150,21 +151,27 @@ class Pipe:
         answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
         still comes of the answer is then dropped.
         """
-        deadline = monotonic() + timeout
-        place = _Place(count)
+        place = _Place()
+        place.want = count
         try:
-            self._enter(place, data)
+            if timeout >= SLICE and self._plain and self._go_alone(place, data):
+                timeout -= SLICE
+            if not place.gone:
+                deadline = monotonic() + timeout
+            if place.state == _NEW:
+                self._enter(place, data)
             while place.state == _WAITING:
                 remaining = deadline - monotonic()
                 if remaining <= 0:
                     break
                 self._wait(place, remaining)
         finally:
-            try:
-                self._leave(place)
-            except BaseException:  # an interrupt: leaving twice does no harm
-                self._leave(place)
-                raise
+            if not place.gone:
+                try:
+                    self._leave(place)
+                except BaseException:  # an interrupt: leaving twice does no harm
+                    self._leave(place)
+                    raise
         if place.state == _DONE:
             return place.replies
         timed_out = place.state == _ABANDONED
@@ -180,7 +187,9 @@ class Pipe:
 
         Raises TransportError when the Pipe has ended.
         """
-        self._send_off(_Place(count), data)
+        place = _Place()
+        place.want = count
+        self._send_off(place, data)
 
     def defer(self, data: bytes, usual: int) -> int:
         """Send one command without waiting; the command's number, counted from 1.
@@ -188,7 +197,9 @@ class Pipe:
         The answer is forgotten if it is the integer ``usual``, else kept for ``odd()``.
         Raises TransportError when the Pipe has ended.
         """
-        place = _Place(1, usual)
+        place = _Place()
+        place.want = 1
+        place.usual = usual
         self._send_off(place, data)
         return place.number
 
@@ -213,7 +224,7 @@ class Pipe:
 
     def forked(self) -> None:
         """In a forked child: drop the descriptor and all state, touch nothing shared."""
-        for place in self._inside:  # of a call that a signal handler forked in
+        for place in (*self._inside, *self._places):  # of a call that a handler forked in
             place.state = _FAILED
         self._reset()
         self._reason = "the connection belongs to the parent process"
@@ -230,7 +241,7 @@ class Pipe:
         finally:
             try:
                 self._leave(place)
-            except BaseException:  # an interrupt: leaving twice does no harm
+            except BaseException:  # as in call()
                 self._leave(place)
                 raise
 
@@ -247,6 +258,7 @@ class Pipe:
             place.entering = True
             place.begin = self._queued
             place.state = _WAITING
+            place.replies = []
             self._inside.add(place)
             if place.usual is not None:
                 self._deferred += 1
@@ -290,7 +302,8 @@ class Pipe:
         self._busy = 0
         if self._reason is None:
             self._reason = reason
-        for place in tuple(self._inside):  # one may have left _places, and not been told yet
+        # One may have left _places and not been told yet; a lone one is nowhere else.
+        for place in (*self._inside, *self._places):
             if place.state == _WAITING:
                 place.state = _FAILED
                 place.wake()
@@ -299,7 +312,7 @@ class Pipe:
 
     def _close_if_unused(self, reset: bool) -> None:
         """Mutex held."""
-        if self._reason is not None and not self._inside:
+        if self._reason is not None and not self._inside and not self._leader:
             if reset:
                 reset_on_close(self._sock)
             close_descriptor(self._sock)
@@ -319,6 +332,71 @@ class Pipe:
             return True
 
     # -- waiting, writing, reading
+
+    def _go_alone(self, place: _Place, data: bytes) -> bool:
+        """While nobody else is here: queueing, leading, writing, reading, leaving in one go.
+
+        Whatever else comes is left to the others, as the state of ``place`` says. False: the
+        connection is not idle, and nothing was done.
+        """
+        if place.want != 1 or type(data) is not bytes:
+            return False
+        size = len(data)
+        places = self._places
+        me = threading.get_ident()
+        try:
+            with self._mutex:
+                if self._leader or self._writer or self._busy:
+                    return False
+                self._leader = self._writer = me  # before the rest is looked at: no handler may
+                if places or self._out or self._wire or self._reason is not None:
+                    self._leader = self._writer = 0
+                    return False
+                place.replies = []
+                place.state = _WAITING
+                place.begin = self._queued
+                self._queued += size
+                places.append(place)
+            wrote = self._sock.send(data, _DONTWAIT)
+            self._written += wrote
+            if wrote != size:
+                self._wire = memoryview(data)[wrote:]
+            self._writer = 0
+            if not self._wire and not self._out:
+                chunk = self._sock.recv(CHUNK)
+                if not chunk:
+                    self.abort("the server closed the connection")
+                replies = self._decoder.feed(chunk)
+                if len(replies) == 1 and type(replies[0]) in _ORDINARY and places:
+                    # Others may come meanwhile, behind this place, and find a leader; or the
+                    # Pipe is ended, and its places are gone.
+                    place.replies = replies
+                    place.state = _DONE
+                    try:  # noqa: SIM105 - contextlib.suppress costs as much as receiving
+                        places.popleft()
+                    except IndexError:
+                        pass
+                    self._leader = 0
+                    place.gone = not places and self._reason is None
+                    return True
+                self._deliver(replies)
+        except BlockingIOError:
+            if self._writer == me:
+                self._wire = data
+                self._writer = 0
+        except OSError as error:
+            self._writer = 0
+            self.abort(f"the connection failed: {error}")
+        except BaseException:
+            if self._writer == me:
+                self._writer = 0
+                self._written = self._queued  # how much left is not known: all may have
+            if self._leader == me:
+                self.abort("a caller was interrupted while it wrote and read for all")
+            raise
+        self._inside.add(place)
+        self._leader = 0
+        return True
 
     def _wait(self, place: _Place, remaining: float) -> None:
         """Lead if nobody does, else sleep until woken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _line import PING, Line, until
+from _line import PING, Line, failure, until
 
 import fastlock
 from fastlock._resp import Reentered
@@ -171,6 +172,56 @@ def test_an_interrupt_wherever_answers_are_handed_out_reaches_the_others(core: s
         follower.join(5)
         assert outcome in ([[b"follower's"]], [(True, True, False)])
         line.pipe.close()
+        line.far.close()
+        return not left
+
+    steps = 1
+    while struck(steps):
+        steps += 1
+    assert (steps > 10) == (core == "python")
+
+
+def test_an_interrupt_anywhere_in_a_lone_call_leaves_the_answers_in_step(core: str) -> None:
+    """Of the Python core, as above."""
+
+    def struck(step: int) -> bool:
+        line = Line(core)
+        heard = 0
+
+        def answer() -> None:
+            nonlocal heard
+            with suppress(OSError):
+                while line.far.recv(len(PING), socket.MSG_WAITALL):
+                    heard += 1
+                    line.far.sendall(b"+%d\r\n" % heard)
+
+        left = step
+
+        def strike(frame: Any, event: str, _: Any) -> None:
+            nonlocal left
+            ours = frame.f_code.co_filename.startswith(HOME)
+            if ours and event in ("call", "c_call", "c_return"):
+                left -= 1
+                if not left:
+                    sys.setprofile(None)
+                    raise Interrupted
+
+        far = line.later(answer)
+        before = sys.getprofile()
+        sys.setprofile(strike)
+        try:
+            with suppress(Interrupted):
+                assert line.pipe.call(PING, 1, 60) == [b"1"]
+        finally:
+            sys.setprofile(before)
+        if line.pipe.broken:
+            assert failure(lambda: line.pipe.call(PING, 1, 60)).sent is False
+        else:
+            assert line.pipe.call(PING, 1, 5) == [b"%d" % heard]
+            assert line.pipe.owed == 0
+        line.pipe.close()
+        line.far.shutdown(socket.SHUT_RDWR)
+        far.join(5)
         line.far.close()
         return not left
 
