@@ -46,10 +46,12 @@ async_only = pytest.mark.parametrize("api", ["async"], indirect=True)
 one_server = pytest.mark.parametrize(
     "server", SERVERS if _servers.NAMED else SERVERS[:1], indirect=True
 )
+#: For tests of a server's own compare-and-delete.
+native_server = pytest.mark.parametrize("server", _servers.NATIVE or SERVERS[:1], indirect=True)
 
 __all__ = [
     "APIS", "CORES", "SERVERS", "Sync", "Ways", "async_only", "client_class", "clock", "drive",
-    "one_server", "remaining_at_most", "sync_only",
+    "native_server", "one_server", "remaining_at_most", "sync_only",
 ]  # fmt: skip
 
 

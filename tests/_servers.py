@@ -309,24 +309,32 @@ class Certificates:
         }
 
 
-def at_least(server: Any, name: str, *version: int) -> bool:
-    """Whether the server is of that name and version, or newer."""
-    is_name, _, number = server.version.partition(" ")
-    return bool(is_name == name and tuple(map(int, re.findall(r"\d+", number))) >= version)
+# ------------------------------------------------------------------ what a version has
+# By the table in docs/servers.md; a version is "valkey 9.1.2", as ``version_of`` says it.
 
 
-def release_command(server: Any) -> str:
-    """What frees a lock there, by the table in docs/servers.md."""
-    if at_least(server, "valkey", 9):
+def at_least(version: str, name: str, *number: int) -> bool:
+    """Whether this is the server of that name, in that version or a newer one."""
+    is_name, _, is_number = version.partition(" ")
+    return is_name == name and tuple(map(int, re.findall(r"\d+", is_number))) >= number
+
+
+def release_command(version: str) -> str:
+    """What frees a lock there."""
+    if at_least(version, "valkey", 9):
         return "DELIFEQ"
-    return "DELEX" if at_least(server, "redis", 8, 4) else "EVALSHA"
+    return "DELEX" if at_least(version, "redis", 8, 4) else "EVALSHA"
 
 
-def has_ifeq(server: Any) -> bool:
-    """Whether SET compares there, by the same table."""
-    return at_least(server, "valkey", 8, 1) or at_least(server, "redis", 8, 4)
+def has_ifeq(version: str) -> bool:
+    """Whether SET compares there."""
+    return at_least(version, "valkey", 8, 1) or at_least(version, "redis", 8, 4)
 
 
-def has_msetex(server: Any) -> bool:
-    """Whether one command takes several locks or none, by the same table."""
-    return at_least(server, "valkey", 9, 1) or at_least(server, "redis", 8, 4)
+def has_msetex(version: str) -> bool:
+    """Whether one command takes several locks or none there."""
+    return at_least(version, "valkey", 9, 1) or at_least(version, "redis", 8, 4)
+
+
+#: Of the names given, those with a compare-and-delete of their own.
+NATIVE = [name for name in NAMED if release_command(name.replace("-", " ")) != "EVALSHA"]

@@ -235,6 +235,9 @@ class RedisCommands(_Native):
 # -- replies
 
 
+#: How DELEX begins what every other command calls WRONGTYPE.
+_ANOTHER_TYPE = "ERR Key should be of string type"
+
 #: What an answer to "acquire" or "ask" says; anything else is the holder's label.
 TAKEN = "taken now"
 OURS = "taken by an earlier try of ours"
@@ -260,7 +263,10 @@ def extended(reply: Any) -> bool:
 def checked(reply: Any, key: str | bytes) -> Any:
     """The reply, unless it is a server error: raised, with the key named."""
     if isinstance(reply, ServerError):
-        raise ServerError(f"{reply} (key {key!r})")
+        said = str(reply)
+        if said.startswith(_ANOTHER_TYPE):
+            said = f"WRONGTYPE{said[3:]}"
+        raise ServerError(f"{said} (key {key!r})")
     return reply
 
 

@@ -62,14 +62,14 @@ class Count:
 
 def released(server: Server, times: int = 1) -> dict[str, int]:
     """The commands of so many releases of held locks; a script's own are counted as well."""
-    command = release_command(server).lower()
+    command = release_command(server.version).lower()
     script = {"get": times, "del": times} if command == "evalsha" else {}
     return {command: times, **script}
 
 
 def extended(server: Server, times: int = 1) -> dict[str, int]:
     """The commands of so many extensions."""
-    if has_ifeq(server):
+    if has_ifeq(server.version):
         return {"set": times}
     return {"evalsha": times, "get": times, "pexpire": times}
 
@@ -109,7 +109,7 @@ async def test_one_lock(fl: Ways, own_server: Server) -> None:
     async with client.lock(key, ttl=5):
         pass
     assert count() == ({"set": 1, **released(own_server)}, 2)
-    assert (await client.server()).release_command == release_command(own_server)
+    assert (await client.server()).release_command == release_command(own_server.version)
     assert version(await client.server()) == own_server.version
 
 
@@ -150,7 +150,7 @@ async def test_all_locks_or_none(fl: Ways, own_server: Server) -> None:
     count = Count(own_server)
     async with client.lock_all(keys, ttl=5):
         script = {"evalsha": 1, "get": MANY, "set": MANY}
-        assert count() == ({"msetex": 1} if has_msetex(own_server) else script, 1)
+        assert count() == ({"msetex": 1} if has_msetex(own_server.version) else script, 1)
         count.again()
     assert count() == (released(own_server, MANY), 1)
 
@@ -166,7 +166,7 @@ async def test_a_second_try_asks_who_has_it(fl: Ways, own_server: Server) -> Non
     await wait()
     count = Count(own_server)
     await wait()
-    script = {} if has_ifeq(own_server) else {"evalsha": 1, "get": 1}
+    script = {} if has_ifeq(own_server.version) else {"evalsha": 1, "get": 1}
     assert count() == ({"set": 2, **script}, 2)
 
 
@@ -185,7 +185,7 @@ async def test_a_release_that_nobody_waits_for(fl: Ways, own_server: Server) -> 
 
 async def test_a_forgotten_script_costs_one_round_trip(fl: Ways, own_server: Server) -> None:
     client, key = await fl.warm(fl.client(own_server.uri)), fl.key()
-    scripts = release_command(own_server) == "EVALSHA"
+    scripts = release_command(own_server.version) == "EVALSHA"
     lease = await client.acquire(key, ttl=5)
 
     own_server.admin.script_flush()
@@ -211,7 +211,7 @@ async def test_the_answer_is_right_when_the_script_was_forgotten(
     fl: Ways, own_server: Server
 ) -> None:
     client, key = await fl.warm(fl.client(own_server.uri)), fl.key()
-    scripts = release_command(own_server) == "EVALSHA"
+    scripts = release_command(own_server.version) == "EVALSHA"
     lease = await client.acquire(key, ttl=5)
     own_server.admin.set(key, "somebody else's", px=60_000)
     own_server.admin.script_flush()
@@ -224,7 +224,7 @@ async def test_the_answer_is_right_when_the_script_was_forgotten(
 
 async def test_many_locks_and_a_forgotten_script(fl: Ways, own_server: Server) -> None:
     client = await fl.warm(fl.client(own_server.uri))
-    scripts = release_command(own_server) == "EVALSHA"
+    scripts = release_command(own_server.version) == "EVALSHA"
     leases = await client.try_acquire_many([fl.key() for _ in range(MANY)], ttl=5)
     own_server.admin.script_flush()
     count = Count(own_server)
@@ -270,7 +270,7 @@ def follow(server: Server, follower: str) -> None:
 async def plain_case(fl: Ways, client: Any, server: Server) -> None:
     """What is said from now on is said in the server's own words."""
     assert version(await client.server()) == server.version
-    assert (await client.server()).release_command == release_command(server)
+    assert (await client.server()).release_command == release_command(server.version)
     await fl.warm(client)
     count = Count(server)
     lease = await client.acquire(fl.key(), ttl=5)
