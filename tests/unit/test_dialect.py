@@ -5,6 +5,10 @@ Law: the answers are such as servers give; what is decided is read from the byte
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import _servers
 import pytest
 
 from fastlock import _commands, _impl
@@ -59,3 +63,34 @@ def test_it_is_decided_by_what_the_server_says(
     assert facts.release_command == commands.release_command == release
     assert commands.release(b"k", b"t").split(b"\r\n")[2] == release.encode()
     assert commands.extend(b"k", b"t", 5000).split(b"\r\n")[2] == extend.encode()
+
+
+def test_the_documentation_s_table_is_what_tests_expect() -> None:
+    text = (Path(__file__).parents[2] / "docs/servers.md").read_text()
+    rows = re.findall(r"^\| ([\w. ]+) \| `.*` \| `(\w+).*` \| `(.*)` \| `(.*)` \|$", text, re.M)
+    told = {
+        where.lower(): (release, "IFEQ" in extend, "MSETEX" in many)
+        for where, release, extend, many in rows
+    }
+    versions = ("valkey 9.1", "valkey 9.0", "valkey 8.1", "redis 8.4")
+    expected = {
+        version: (
+            _servers.release_command(version),
+            _servers.has_ifeq(version),
+            _servers.has_msetex(version),
+        )
+        for version in (*versions, "anything else")
+    }
+    assert told == expected
+    # The version before each of them is another line's.
+    for before, line in [
+        ("valkey 9.0.9", "valkey 9.0"),
+        ("valkey 8.9.9", "valkey 8.1"),
+        ("valkey 8.0.9", "anything else"),
+        ("redis 8.3.9", "anything else"),
+    ]:
+        assert told[line] == (
+            _servers.release_command(before),
+            _servers.has_ifeq(before),
+            _servers.has_msetex(before),
+        )
