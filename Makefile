@@ -11,7 +11,7 @@ RIVALS := $(VENV)/.rivals
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,6 +28,9 @@ demo: $(READY) ## watch locks work on a real server, beside redis-py's Lock
 
 test: $(READY) ## run every test (both cores, sync and asyncio, real servers)
 	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+test-matrix: $(READY) ## locks on Valkey 9 and 8.1, Redis 7 and 8.6, 5 minutes
+	@tools/test-matrix $(BIN)/python $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .
@@ -58,6 +61,6 @@ wheels: ## as in a release: a wheel for every CPython here, and the pure one; te
 	@tools/make-wheels $(WHEELS_ARGS)
 
 clean: ## remove everything that make made, the environment too
-	@rm -rf build dist src/*.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist src/*.egg-info $(VENV) .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@rm -f src/fastlock/*.so src/fastlock/_build.json
 	@find src tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

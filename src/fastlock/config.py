@@ -125,8 +125,8 @@ class Config:
         """From FASTLOCK_URL and FASTLOCK_<SETTING> of ``environ`` (None: os.environ).
 
         Empty variables count as absent. FASTLOCK_CORE, _BUILD, _DEBUG, _HIREDIS,
-        _HIREDIS_SDIST and _TEST_URL mean other things and are passed over; any other
-        variable that begins with ``prefix`` raises ConfigError.
+        _HIREDIS_SDIST, _PYTHON, _TEST_SERVERS and _TEST_URL mean other things and are
+        passed over; any other variable that begins with ``prefix`` raises ConfigError.
         """
         return _named(sources.from_environ(os.environ if environ is None else environ, prefix))
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from _harness import Ways, async_only, clock, one_server, sync_only
-from _servers import Certificates, Server
+from _harness import Ways, async_only, clock, native_server, one_server, sync_only
+from _servers import Certificates, Server, release_command
 
 import fastlock
 
@@ -88,8 +88,7 @@ async def test_the_server_is_described(fl: Ways) -> None:
     info = await fl.client().server()
     assert f"{info.name} {info.version}" == fl.server.version
     assert info.connection_id in {int(entry["id"]) for entry in fl.admin.client_list()}
-    wanted = {"valkey 9": "DELIFEQ", "redis 7.": "EVALSHA"}
-    assert info.release_command == wanted.get(fl.server.version[:8], info.release_command)
+    assert info.release_command == release_command(fl.server.version)
 
 
 @one_server
@@ -351,7 +350,7 @@ async def test_a_key_this_user_may_not_touch(fl: Ways, own_server: Server) -> No
     await fl.until(lambda: not own_server.admin.exists("mine:2"))
 
 
-@one_server
+@native_server
 async def test_a_user_without_scripts_keeps_the_native_commands(
     fl: Ways, own_server: Server
 ) -> None:
@@ -365,7 +364,7 @@ async def test_a_user_without_scripts_keeps_the_native_commands(
     lease = await client.acquire("mine:1", ttl=5)
     with pytest.raises(fastlock.ServerError, match="NOPERM"):
         await client.acquire("theirs:1", ttl=5)
-    assert (await client.server()).release_command == "DELIFEQ"
+    assert (await client.server()).release_command == release_command(own_server.version)
     assert await lease.release() is True
     proxy.fault("lose_reply", times=2)
     with pytest.raises(fastlock.OutcomeUnknown):

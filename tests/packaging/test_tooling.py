@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,12 @@ def test_the_makefile_explains_its_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["tools/find-python", "tools/make-venv", "tools/make-wheels", ".ci/run"]
-)
+    "script",
+    [
+        "tools/find-python", "tools/get-server", "tools/make-venv", "tools/make-wheels",
+        "tools/test-matrix", ".ci/run",
+    ],
+)  # fmt: skip
 def test_scripts_are_valid(script: str) -> None:
     bash = shutil.which("bash")
     assert bash, "bash is not installed"
@@ -38,3 +43,24 @@ def test_a_python_is_found_and_a_missing_one_is_said_to_be() -> None:
     missing = execute(ROOT / "tools/find-python", "3.99")
     assert missing.code == 1
     assert "no suitable CPython 3.99 found" in missing.output
+
+
+def test_servers_have_names_and_folders_of_their_own(tmp_path: Path) -> None:
+    unknown = execute(ROOT / "tools/get-server", "redis-1", tmp_path / "new")
+    assert unknown.code == 1
+    assert "names: valkey-9, valkey-8.1, redis-7, redis-8.6" in unknown.output
+    (tmp_path / "mine").write_text("keep")
+    refused = execute(ROOT / "tools/get-server", "redis-7", tmp_path)
+    assert refused.code == 1
+    assert f"{tmp_path} is in the way" in refused.output
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_version_that_is_missing_fails_the_matrix() -> None:
+    names = ("valkey-9", "valkey-8.1", "redis-7", "redis-8.6")
+    named = ",".join(f"{name}={sys.executable}" for name in names)
+    matrix = ROOT / "tools/test-matrix"
+    ran = execute(matrix, sys.executable, cwd=ROOT, FASTLOCK_TEST_SERVERS=named)
+    assert ran.code == 1
+    assert f"redis-7: {sys.executable} is another version, or does not run" in ran.output
+    assert "no valkey-9 valkey-8.1 redis-7 redis-8.6: nothing was tested" in ran.output

@@ -209,6 +209,7 @@ def test_the_environment_gives_settings(monkeypatch: pytest.MonkeyPatch) -> None
         "FASTLOCK_HIREDIS": "system",
         "FASTLOCK_HIREDIS_SDIST": "/x",
         "FASTLOCK_TEST_URL": "redis://elsewhere",
+        "FASTLOCK_TEST_SERVERS": "redis-7=/bin/redis-server",
         "PATH": "/bin",
     }
     expected = Config(
