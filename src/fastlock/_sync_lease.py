@@ -20,17 +20,10 @@ from ._clock import clock
 from ._ops import Op
 from ._resp import Reentered
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, make
+from .lease import BaseLease, add_note, in_order, lost_at_exit, make, usual_of
 
 if TYPE_CHECKING:
     from .sync import Client
-
-
-def prepare(client: Client, ttl: float) -> tuple[float, int, float]:
-    """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
-    milliseconds = _args.milliseconds(ttl)
-    client._usual = usual = (ttl, milliseconds, _ops.span(milliseconds))
-    return usual
 
 
 def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
@@ -44,7 +37,7 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
         return client._try_claim(client._claim([key], ttl, None))
     usual = client._usual
     if usual[0] is not ttl:
-        usual = prepare(client, ttl)
+        usual = usual_of(client, ttl)
     if type(key) is str and 0 < len(key) <= _args.SURELY_SHORT and key.isascii():
         wire = client._prefix + key.encode()
     else:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
-from ._aio_lease import Lease, turns
+from ._aio_lease import Lease, try_acquire, turns
 from ._aio_spec import Lock, LockAll
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
@@ -58,11 +58,12 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
+        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = AsyncServer(self.config, self._core, self._tokens.renew)
         self._settling: set[asyncio.Task[None]] = set()
-        self._deferred: set[asyncio.Future[list[Any]]] = set()  # releases nobody waits for
+        self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
         self._closed = False
         remember(self)
@@ -93,17 +94,7 @@ class Client:
         """
         return Lock(self, key, ttl, timeout, release)
 
-    async def try_acquire(self, key: str | bytes, ttl: float = 30.0) -> Lease | None:
-        """Try once, in one round trip: a Lease, or None when somebody else has the lock.
-
-        Raises OutcomeUnknown when the answer was lost and the retries too.
-        """
-        claim = self._claim([key], ttl, None)
-        try:
-            return await self._drive(_ops.try_acquire(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+    try_acquire = try_acquire
 
     async def acquire(
         self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
@@ -290,20 +281,48 @@ class Client:
         generation = _fork.generation  # before the tokens, which a child must not use
         pairs = self._tokens.pairs(keys, self._prefix)
         until = None if not waits or patience is None else clock() + patience
-        return Claim(keys, pairs, milliseconds, until, self._retries, self._made, generation)
+        return self._claim_of(keys, pairs, milliseconds, until, generation)
+
+    def _claim_of(
+        self,
+        keys: Sequence[str | bytes],
+        pairs: Sequence[Pair],
+        ttl: int,
+        until: float | None,
+        generation: int,
+    ) -> Claim[Lease]:
+        return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
+
+    async def _try_claim(
+        self,
+        claim: Claim[Lease],
+        begun: bool = False,
+        failure: TransportError | None = None,
+        answer: Any = None,
+    ) -> Lease | None:
+        """One try; ``begun``: its first Call has been carried out, with this outcome."""
+        try:
+            op = _ops.try_acquire(claim)
+            if begun:
+                op.send(None)
+            return await self._drive(op, failure, answer)
+        except BaseException:
+            self._give_back(claim)
+            raise
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
         return await self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
-    async def _drive(self, op: Op[R]) -> R:
+    async def _drive(
+        self, op: Op[R], interrupt: BaseException | None = None, answer: Any = None
+    ) -> R:
         """Carry out the operation's effects until it returns or raises.
 
         Cancellation is thrown into the operation, so that it can leave its lease in a
         truthful state.
         """
-        answer: Any = None
-        error: BaseException | None = None
+        error: BaseException | None = interrupt
         generation = _fork.generation
         try:
             while True:
@@ -397,12 +416,12 @@ class Client:
         self._deferred.add(answer)
         answer.add_done_callback(functools.partial(self._mind, lease))
 
-    def _mind(self, lease: Lease, answer: asyncio.Future[list[Any]]) -> None:
+    def _mind(self, lease: Lease, answer: asyncio.Future[Any]) -> None:
         self._deferred.discard(answer)
         if answer.cancelled() or answer.exception() is not None:
             reply: Any = None  # the connection was lost
         else:
-            reply = answer.result()[0]
+            reply = answer.result()
         if reply == 0:
             lease.freed = False
             told_too_late(lease.key)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from . import _args, _fork
+from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
 from .config import Config
@@ -100,6 +100,13 @@ class BaseLease:
         raise TypeError(
             "a lease cannot be pickled or copied; hand its key and token to client.adopt()"
         )
+
+
+def usual_of(client: Any, ttl: float) -> tuple[float, int, float]:
+    """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
+    milliseconds = _args.milliseconds(ttl)
+    client._usual = usual = (ttl, milliseconds, _ops.span(milliseconds))
+    return usual
 
 
 _blank = object.__new__

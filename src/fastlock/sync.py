@@ -54,7 +54,7 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
-        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see _sync_lease.prepare
+        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
