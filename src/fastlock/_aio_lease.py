@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._clock import clock
-from ._ops import Op
+from ._ops import Claim, Op
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, make, usual_of
+from .lease import BaseLease, add_note, in_order, lost_at_exit, make, until_of, usual_of
 
 if TYPE_CHECKING:
     from .aio import Client
@@ -28,9 +28,33 @@ async def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Le
 
     Raises OutcomeUnknown when the answer was lost and the retries too.
     """
+    lease: Lease | None = await _take(client, key, ttl, _ops.try_acquire, None)
+    return lease
+
+
+async def acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+) -> Lease:
+    """Wait for the lock, at most ``timeout`` seconds (None: for ever).
+
+    The last try is sent when the timeout ends; its answer may take a second more.
+    Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+    """
+    lease: Lease = await _take(client, key, ttl, _ops.acquire, until_of(timeout))
+    return lease
+
+
+async def _take(
+    client: Client,
+    key: str | bytes,
+    ttl: float,
+    operation: Callable[[Claim[Lease]], Op[Any]],
+    until: float | None,
+) -> Any:
+    """The operation's first try; all the rest of it only if that gets an unusual answer."""
     link = client._server.link_of_this_loop()
     if link is None:
-        return await client._try_claim(client._claim([key], ttl, None))
+        return await client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
         usual = usual_of(client, ttl)
@@ -41,11 +65,15 @@ async def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Le
     failure: TransportError | None = None
     sent_at = clock()
     try:
-        reply = await link.pipe.one(link.commands.acquire(wire, pair[1], usual[1]))
+        sending = link.pipe.one(link.commands.acquire(wire, pair[1], usual[1]))
+        if until is None or until + _ops.GRACE - sent_at >= client._patience:
+            reply = await sending
+        else:
+            reply = await client._within(sending, until + _ops.GRACE - sent_at)
         if generation == _fork.generation:
             if reply == b"OK":
                 return make(Lease, client, key, pair, usual[1], sent_at + usual[2], generation)
-            if reply is None:
+            if reply is None and operation is _ops.try_acquire:
                 return None
         answer = [reply]
     except TransportError as error:
@@ -56,8 +84,8 @@ async def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Le
             client._give_back_pairs([pair], clock() + usual[1] / 1000)
         raise
     _fork.check(generation)
-    claim = client._claim_of([key], [pair], usual[1], None, generation)
-    return await client._try_claim(claim, True, failure, (sent_at, answer))
+    claim = client._claim_of([key], [pair], usual[1], until, generation)
+    return await client._acquire(operation, claim, True, failure, (sent_at, answer))
 
 
 class Lease(BaseLease):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._clock import clock
-from ._ops import Op
+from ._ops import Claim, Op
 from ._resp import Reentered
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, make, usual_of
+from .lease import BaseLease, add_note, in_order, lost_at_exit, make, until_of, usual_of
 
 if TYPE_CHECKING:
     from .sync import Client
@@ -31,10 +31,34 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
 
     Raises OutcomeUnknown when the answer was lost and the retries too.
     """
+    lease: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
+    return lease
+
+
+def acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+) -> Lease:
+    """Wait for the lock, at most ``timeout`` seconds (None: for ever).
+
+    The last try is sent when the timeout ends; its answer may take a second more.
+    Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+    """
+    lease: Lease = _take(client, key, ttl, _ops.acquire, until_of(timeout))
+    return lease
+
+
+def _take(
+    client: Client,
+    key: str | bytes,
+    ttl: float,
+    operation: Callable[[Claim[Lease]], Op[Any]],
+    until: float | None,
+) -> Any:
+    """The operation's first try; all the rest of it only if that gets an unusual answer."""
     server = client._server
     link = server._link
     if link is None or server.strays:
-        return client._try_claim(client._claim([key], ttl, None))
+        return client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
         usual = usual_of(client, ttl)
@@ -47,28 +71,31 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
     pair = (wire, token)
     answer: Any = None
     failure: TransportError | None = None
+    patience = client._patience
     sent_at = clock()
+    if until is not None:
+        patience = min(patience, until + _ops.GRACE - sent_at)
     try:
-        answer = link.pipe.call(link.commands.acquire(wire, token, usual[1]), 1, client._patience)
+        answer = link.pipe.call(link.commands.acquire(wire, token, usual[1]), 1, patience)
         reply = answer[0]
         if reply == b"OK":
             return make(Lease, client, key, pair, usual[1], sent_at + usual[2], generation)
-        if reply is None:
+        if reply is None and operation is _ops.try_acquire:
             return None
     except Reentered:
         pass
     except TransportError as error:
         _fork.check(generation)
         if error.sent or error.timed_out:
-            failure = client._failed(error, link, sent_at, client._patience)
+            failure = client._failed(error, link, sent_at, patience)
     except BaseException:
         if generation == _fork.generation:
             client._give_back_pairs([pair], clock() + usual[1] / 1000)
         raise
-    claim = client._claim_of([key], [pair], usual[1], None, generation)
+    claim = client._claim_of([key], [pair], usual[1], until, generation)
     if answer is None and failure is None:
-        return client._try_claim(claim)
-    return client._try_claim(claim, True, failure, (sent_at, answer))
+        return client._acquire(operation, claim)
+    return client._acquire(operation, claim, True, failure, (sent_at, answer))
 
 
 class Lease(BaseLease):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
-from ._aio_lease import Lease, try_acquire, turns
+from ._aio_lease import Lease, acquire, try_acquire, turns
 from ._aio_spec import Lock, LockAll
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
@@ -95,21 +95,7 @@ class Client:
         return Lock(self, key, ttl, timeout, release)
 
     try_acquire = try_acquire
-
-    async def acquire(
-        self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
-    ) -> Lease:
-        """Wait for the lock, at most ``timeout`` seconds (None: for ever).
-
-        The last try is sent when the timeout ends; its answer may take a second more.
-        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
-        """
-        claim = self._claim([key], ttl, timeout, waits=True)
-        try:
-            return await self._drive(_ops.acquire(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+    acquire = acquire
 
     async def try_acquire_many(
         self, keys: Iterable[str | bytes], ttl: float = 30.0
@@ -118,12 +104,8 @@ class Client:
 
         An error about any of them gives all back.
         """
-        claim = self._claim(_args.key_list(keys), ttl, None)
-        try:
-            return await self._drive(_ops_many.try_acquire_many(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+        claim = self._claim(_args.key_list(keys), ttl)
+        return await self._acquire(_ops_many.try_acquire_many, claim)
 
     async def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
         """Release each, in one write: True or False for each, as ``Lease.release``.
@@ -270,17 +252,11 @@ class Client:
         return made
 
     def _claim(
-        self,
-        keys: list[str | bytes],
-        ttl: float,
-        timeout: float | None,
-        waits: bool = False,
+        self, keys: list[str | bytes], ttl: float, until: float | None = None
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
-        patience = _args.wait(timeout)
         generation = _fork.generation  # before the tokens, which a child must not use
         pairs = self._tokens.pairs(keys, self._prefix)
-        until = None if not waits or patience is None else clock() + patience
         return self._claim_of(keys, pairs, milliseconds, until, generation)
 
     def _claim_of(
@@ -293,16 +269,17 @@ class Client:
     ) -> Claim[Lease]:
         return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
-    async def _try_claim(
+    async def _acquire(
         self,
+        operation: Callable[[Claim[Lease]], Op[R]],
         claim: Claim[Lease],
         begun: bool = False,
         failure: TransportError | None = None,
         answer: Any = None,
-    ) -> Lease | None:
-        """One try; ``begun``: its first Call has been carried out, with this outcome."""
+    ) -> R:
+        """Carry out an acquiring; ``begun``: its first Call has been, with this outcome."""
         try:
-            op = _ops.try_acquire(claim)
+            op = operation(claim)
             if begun:
                 op.send(None)
             return await self._drive(op, failure, answer)
@@ -359,14 +336,17 @@ class Client:
             answer = link.pipe.call(data, call.count)
             if call.until is None or call.until - sent_at >= self._patience:
                 return sent_at, await answer
-            expiry = answer.get_loop().call_later(call.until - sent_at, _expire, answer)
-            try:
-                return sent_at, await answer
-            finally:
-                expiry.cancel()
+            return sent_at, await self._within(answer, call.until - sent_at)
         except TransportError as error:
             error.sent_at = sent_at
             raise
+
+    async def _within(self, answer: asyncio.Future[R], seconds: float) -> R:
+        expiry = answer.get_loop().call_later(seconds, _expire, answer)
+        try:
+            return await answer
+        finally:
+            expiry.cancel()
 
     async def _pause(self, effect: Any) -> float:
         kind = type(effect)
@@ -461,7 +441,7 @@ class Client:
             could_not_give_back(len(pairs), error)
 
 
-def _expire(answer: asyncio.Future[list[Any]]) -> None:
+def _expire(answer: asyncio.Future[Any]) -> None:
     if not answer.done():
         error = TransportError("no answer in time", sent=True)
         error.timed_out = True

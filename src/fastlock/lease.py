@@ -102,6 +102,12 @@ class BaseLease:
         )
 
 
+def until_of(timeout: float | None) -> float | None:
+    """When ``timeout`` seconds from now are over, on fastlock's clock; None never."""
+    patience = _args.wait(timeout)
+    return None if patience is None else clock() + patience
+
+
 def usual_of(client: Any, ttl: float) -> tuple[float, int, float]:
     """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
     milliseconds = _args.milliseconds(ttl)
