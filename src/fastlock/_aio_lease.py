@@ -17,7 +17,7 @@ from . import _args, _fork, _ops
 from ._clock import clock
 from ._ops import Claim, Op
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, make, until_of, usual_of
+from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
     from .aio import Client
@@ -72,7 +72,10 @@ async def _take(
             reply = await client._within(sending, until + _ops.GRACE - sent_at)
         if generation == _fork.generation:
             if reply == b"OK":
-                return make(Lease, client, key, pair, usual[1], sent_at + usual[2], generation)
+                lease: Lease = client._loops.one(
+                    client, generation, key, pair, usual[1] / 1000, sent_at + usual[2]
+                )
+                return lease
             if reply is None and operation is _ops.try_acquire:
                 return None
         answer = [reply]

@@ -45,10 +45,6 @@ cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "_posix.h":
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct fl_parker:
-        pass
     int pthread_mutex_init(pthread_mutex_t *, void *) nogil
     int pthread_mutex_destroy(pthread_mutex_t *) nogil
     int pthread_mutex_lock(pthread_mutex_t *) nogil
@@ -90,36 +86,6 @@ cdef enum:
 # signal's handler, or a leader notices that the Pipe was ended by somebody else.
 cdef long long SLICE = 50_000_000
 
-cdef enum State:
-    WAITING, DONE, FAILED, ABANDONED
-
-cdef enum Outcome:
-    ANSWERED, ENDED, TIMED_OUT, SIGNALS, NO_MEMORY
-
-# One caller's place in the order of answers. Places are recycled, never freed before
-# the Pipe, so a late signal to one can only be a spurious wake-up. All under the mutex.
-cdef struct Place:
-    Place *next
-    Place *next_to_wake     # the leader's alone, also after its owner has recycled the place
-    int want
-    int got
-    State state
-    bint away               # its owner runs signal handlers: it cannot lead now
-    long long begin         # stream offset of the first byte
-    long long number        # of a deferred command, which has no owner; 0: any other
-    long long usual         # a deferred command's usual answer
-    Reply *first            # its replies, in order
-    Reply *last
-    fl_parker parker        # its owner sleeps here
-
-# Bytes queued for the socket. ``start`` to ``size`` are not yet written.
-cdef struct Buffer:
-    char *data
-    size_t start
-    size_t size
-    size_t room
-
-
 def clock():
     """Seconds on the one clock that leases are measured on.
 
@@ -142,34 +108,6 @@ cdef class Pipe:
     Takes a plain TCP or unix socket over (``detach``). Any thread may call any method,
     and so may signal handlers: Python code never runs inside the Pipe.
     """
-    cdef object __weakref__
-    cdef int fd
-    cdef pthread_mutex_t mutex
-    cdef Codec codec        # the leader's
-    cdef char *chunk        # the leader's
-    cdef bint leading
-    cdef bint reading       # the leader sits in a receive, or is about to
-    cdef bint writing
-    cdef int users          # threads inside; a broken Pipe's last one closes it
-    cdef int unanswered     # places between head and tail
-    cdef Place *head        # oldest unanswered
-    cdef Place *tail
-    cdef Place *spare
-    cdef Place *kept        # deferred commands that were answered in an unusual way, oldest first
-    cdef Place *last_kept
-    cdef long long deferred  # numbers given out
-    cdef long long done     # the highest one that is answered
-    cdef Buffer out         # queued
-    cdef int waiting        # places whose commands are in it
-    cdef Buffer wire        # taken, being written; the writer's
-    cdef long long queued   # stream offsets, in bytes
-    cdef long long written
-    cdef bint ended
-    cdef bint reset_on_close
-    cdef int error          # errno of what ended it, 0 if none
-    cdef const char *reason  # static text
-    cdef str told           # the reason given to abort()
-
     def __cinit__(self, sock):
         self.fd = -1
         pthread_mutex_init(&self.mutex, NULL)
@@ -230,49 +168,14 @@ cdef class Pipe:
         answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
         still comes of the answer is then dropped.
         """
-        cdef const char *text = PyBytes_AS_STRING(data)
-        cdef size_t size = PyBytes_GET_SIZE(data)
-        cdef bint main = PyThread_get_thread_ident() == main_thread
         cdef Reply *chain = NULL
-        cdef Place *place = NULL
-        cdef Outcome outcome
         cdef bint sent = False
-        cdef long long deadline
-        with nogil:
-            deadline = fl_now() + <long long>(timeout * 1e9)
-            pthread_mutex_lock(&self.mutex)
-            outcome = self.enter(text, size, count, &place)
-            if outcome == ANSWERED:
-                outcome = self.wait(place, deadline, main)
-            if outcome != SIGNALS:
-                sent = self.leave(place, &chain)
-            pthread_mutex_unlock(&self.mutex)
-        while outcome == SIGNALS:
-            try:
-                PyErr_CheckSignals()
-            except BaseException:
-                with nogil:
-                    pthread_mutex_lock(&self.mutex)
-                    self.leave(place, &chain)
-                    pthread_mutex_unlock(&self.mutex)
-                free_chain(chain)
-                raise
-            with nogil:
-                pthread_mutex_lock(&self.mutex)
-                outcome = self.wait(place, deadline, main)
-                if outcome != SIGNALS:
-                    sent = self.leave(place, &chain)
-                pthread_mutex_unlock(&self.mutex)
+        cdef Outcome outcome = self.ask(
+            PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), count, timeout, &chain, &sent
+        )
         if outcome == ANSWERED:
             return values_of(chain)
-        if outcome == NO_MEMORY:
-            raise MemoryError()
-        replies = values_of(chain)
-        timed_out = outcome == TIMED_OUT
-        error = TransportError("no answer in time" if timed_out else self.why(), sent=sent)
-        error.replies = replies
-        error.timed_out = timed_out
-        raise error
+        raise self.failure(outcome, chain, sent)
 
     def post(self, bytes data not None, int count):
         """Send ``data`` without waiting; its ``count`` replies are dropped when they come.
@@ -375,6 +278,57 @@ cdef class Pipe:
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
+
+    # -- for the compiled Straight, too
+
+    cdef Outcome ask(
+        self, const char *text, size_t size, int count, double timeout, Reply **chain, bint *sent
+    ) except? SIGNALS:
+        """``call``, in C: how it ended, what came, and whether a byte may have left.
+
+        What a signal handler raises is raised.
+        """
+        cdef bint main = PyThread_get_thread_ident() == main_thread
+        cdef Place *place = NULL
+        cdef Outcome outcome
+        cdef long long deadline
+        with nogil:
+            deadline = fl_now() + <long long>(timeout * 1e9)
+            pthread_mutex_lock(&self.mutex)
+            outcome = self.enter(text, size, count, &place)
+            if outcome == ANSWERED:
+                outcome = self.wait(place, deadline, main)
+            if outcome != SIGNALS:
+                sent[0] = self.leave(place, chain)
+            pthread_mutex_unlock(&self.mutex)
+        while outcome == SIGNALS:
+            try:
+                PyErr_CheckSignals()
+            except BaseException:
+                with nogil:
+                    pthread_mutex_lock(&self.mutex)
+                    self.leave(place, chain)
+                    pthread_mutex_unlock(&self.mutex)
+                free_chain(chain[0])
+                raise
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                outcome = self.wait(place, deadline, main)
+                if outcome != SIGNALS:
+                    sent[0] = self.leave(place, chain)
+                pthread_mutex_unlock(&self.mutex)
+        return outcome
+
+    cdef object failure(self, Outcome outcome, Reply *chain, bint sent):
+        """The error of a call that was not answered; frees the chain."""
+        replies = values_of(chain)
+        if outcome == NO_MEMORY:
+            return MemoryError()
+        timed_out = outcome == TIMED_OUT
+        error = TransportError("no answer in time" if timed_out else self.why(), sent=sent)
+        error.replies = replies
+        error.timed_out = timed_out
+        return error
 
     # -- bookkeeping: the mutex is held throughout, except where it says otherwise
 

@@ -13,15 +13,13 @@ import ssl
 import struct
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Any
 
 from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
+from ._pytime import clock
 from ._resp import Push, Reentered
 from ._sockets import close_descriptor, reset_on_close
 from .errors import ProtocolError, TransportError
@@ -29,16 +27,6 @@ from .errors import ProtocolError, TransportError
 __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 
 name = "python"
-
-#: Seconds on the one clock that leases are measured on: it never jumps and runs on while
-#: the machine is suspended, so that a lease which expired then is seen to have expired.
-clock: Callable[[], float]
-if hasattr(time, "CLOCK_BOOTTIME"):
-    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-elif hasattr(time, "CLOCK_MONOTONIC"):  # macOS: this one includes sleep, time.monotonic() does not
-    clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-else:
-    clock = monotonic
 
 #: Longest a leader sits in one receive, in seconds: bounds how late it notices
 #: that the Pipe was ended by somebody else, or that bytes wait for a full buffer.

@@ -26,7 +26,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -236,7 +236,8 @@ class Client:
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
+        lease: Lease = self._loops.one(self, _fork.generation, key, pair, ttl / 1000, deadline)
+        return lease
 
     def _made(
         self,

@@ -115,34 +115,6 @@ def usual_of(client: Any, ttl: float) -> tuple[float, int, float]:
     return usual
 
 
-_blank = object.__new__
-
-
-def make(
-    kind: type[L],
-    client: Any,
-    key: str | bytes,
-    pair: Pair,
-    ttl: int,
-    deadline: float,
-    generation: int,
-) -> L:
-    """A lease of ``ttl`` ms, taken in this ``generation`` of processes.
-
-    Not by calling its class, which costs more than all of this.
-    """
-    lease = _blank(kind)
-    lease._client = client
-    lease._generation = generation
-    lease._turn = None
-    lease.key = key
-    lease.pair = pair
-    lease.ttl = ttl / 1000
-    lease.deadline = deadline
-    lease.doubt = lease.over = lease.freed = False
-    return lease
-
-
 Entry = tuple[Any, Sequence[Any]]
 
 

@@ -23,7 +23,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -219,7 +219,8 @@ class Client:
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
+        lease: Lease = self._loops.one(self, _fork.generation, key, pair, ttl / 1000, deadline)
+        return lease
 
     def _made(
         self,
@@ -332,6 +333,18 @@ class Client:
             if error.sent or error.timed_out:
                 self._failed(error, link, sent_at, timeout)
             raise
+
+    def _outcome(
+        self, link: Link, said: Any, sent_at: float, timeout: float, generation: int
+    ) -> tuple[bool, TransportError | None, Any]:
+        """Of a command that went straight: whether it left at all, and what came of it."""
+        if isinstance(said, TransportError):
+            _fork.check(generation)
+            if said.sent or said.timed_out:
+                return True, self._failed(said, link, sent_at, timeout), None
+        elif not isinstance(said, Reentered):
+            return True, None, (sent_at, [said])
+        return False, None, None
 
     def _failed(
         self, error: TransportError, link: Link, sent_at: float, timeout: float
