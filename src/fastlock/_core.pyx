@@ -16,7 +16,6 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 from fastlock._codec cimport (
-    Codec,
     Reply,
     close_codec,
     feed_codec,
@@ -85,6 +84,7 @@ cdef enum:
 # Longest a leader sits in one receive, in ns: bounds how late the main thread runs a
 # signal's handler, or a leader notices that the Pipe was ended by somebody else.
 cdef long long SLICE = 50_000_000
+
 
 def clock():
     """Seconds on the one clock that leases are measured on.

@@ -33,9 +33,11 @@ name = "python"
 SLICE = 0.05
 #: Longest a follower sleeps before it looks whether anybody leads, in seconds.
 PATIENCE = 0.25
-#: A caller writes its own command at once while at most this many others are
-#: unanswered; above that, what queues leaves together with the leader's next write.
-FLUSH_AT_ONCE = 16
+#: While the leader reads, a caller writes at once what has queued if at most so many commands
+#: are unanswered, or if what has queued is at least one part in so many of them; less than
+#: that leaves together with the leader's next write.
+FLUSH_FEW = 4
+FLUSH_PART = 2
 CHUNK = 65536
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # an enumeration's name is slow to look up
@@ -142,7 +144,12 @@ class Pipe:
         place = _Place()
         place.want = count
         try:
-            if timeout >= SLICE and self._plain and self._go_alone(place, data):
+            if (
+                not self._leader
+                and timeout >= SLICE
+                and self._plain
+                and self._go_alone(place, data)
+            ):
                 timeout -= SLICE
             if not place.gone:
                 deadline = monotonic() + timeout
@@ -272,7 +279,7 @@ class Pipe:
             if self._leader == me:
                 self._leader = 0
             if not self._leader:
-                for other in self._places:
+                for other in reversed(self._places):  # it will lead longest
                     if other.state == _WAITING:
                         other.wake()
                         break
@@ -391,7 +398,9 @@ class Pipe:
         if self._take_lead(place):
             self._lead(place, monotonic() + remaining)
             return
-        if self._plain and len(self._places) <= FLUSH_AT_ONCE:
+        if self._plain and (
+            len(self._places) <= FLUSH_FEW or len(self._out) * FLUSH_PART >= len(self._places)
+        ):
             self._flush()
         # Not longer: whoever was woken to lead may be running a signal handler.
         patience = min(remaining, PATIENCE)
