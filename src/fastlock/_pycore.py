@@ -105,6 +105,8 @@ class Pipe:
         self._writer = 0  # ident of the only thread that writes
         self._inside: set[_Place] = set()  # calls under way but for a lone one, which leads
         self._places: deque[_Place] = deque()  # unanswered, oldest first
+        self._answered: deque[_Place] = deque()  # answered, and not yet woken
+        self._one_by_one = getattr(sys, "_is_gil_enabled", lambda: True)()
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire: bytes | memoryview = b""  # taken, being written
         self._read_first = False  # TLS writes nothing more before it has read something
@@ -284,7 +286,21 @@ class Pipe:
                         other.wake()
                         break
             self._inside.discard(place)
+            self._wake_next()
             self._close_if_unused(reset=True)
+
+    def _wake_next(self) -> None:
+        """Mutex held. Wake one whose answer is in, who will wake the next on leaving.
+
+        All at once would queue for the GIL, and each of them look every 5 ms whether it is
+        free. Without a GIL all are woken.
+        """
+        while self._answered:
+            place = self._answered.popleft()
+            if place in self._inside:
+                place.wake()
+                if self._one_by_one:
+                    return
 
     def _may_be_out(self, place: _Place) -> bool:
         """Whether a byte of the command may have left; one that is being written may."""
@@ -302,6 +318,8 @@ class Pipe:
             if place.state == _WAITING:
                 place.state = _FAILED
                 place.wake()
+        self._one_by_one = False
+        self._wake_next()
         self._places.clear()
         self._out.clear()
 
@@ -518,8 +536,9 @@ class Pipe:
                         self._settled = place.number
                     if place.state == _WAITING:
                         place.state = _DONE
-                        place.wake()
+                        self._answered.append(place)
             self._busy = 0
+            self._wake_next()
 
 
 def _patched() -> bool:
