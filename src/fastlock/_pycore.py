@@ -152,9 +152,10 @@ class Pipe:
                 and self._plain
                 and self._go_alone(place, data)
             ):
+                if place.gone:
+                    return place.replies
                 timeout -= SLICE
-            if not place.gone:
-                deadline = monotonic() + timeout
+            deadline = monotonic() + timeout
             if place.state == _NEW:
                 self._enter(place, data)
             while place.state == _WAITING:

@@ -335,15 +335,16 @@ class Client:
             raise
 
     def _outcome(
-        self, link: Link, said: Any, sent_at: float, timeout: float, generation: int
+        self, link: Link, said: tuple[Any, ...], timeout: float, generation: int
     ) -> tuple[bool, TransportError | None, Any]:
         """Of a command that went straight: whether it left at all, and what came of it."""
-        if isinstance(said, TransportError):
+        *_, sent_at, reply = said
+        if isinstance(reply, TransportError):
             _fork.check(generation)
-            if said.sent or said.timed_out:
-                return True, self._failed(said, link, sent_at, timeout), None
-        elif not isinstance(said, Reentered):
-            return True, None, (sent_at, [said])
+            if reply.sent or reply.timed_out:
+                return True, self._failed(reply, link, sent_at, timeout), None
+        elif not isinstance(reply, Reentered):
+            return True, None, (sent_at, [reply])
         return False, None, None
 
     def _failed(
