@@ -424,8 +424,8 @@ class Client:
         link = self._server.alive()
         if link is not None:
             with contextlib.suppress(TransportError):  # the background connects anew
-                for start in range(0, len(pairs), _ops_many.BATCH):
-                    call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
+                for portion in _ops_many.portions(pairs):
+                    call = _ops_many.give_back(portion)
                     link.pipe.post(link.encode(call), call.count)
         try:
             loop = asyncio.get_running_loop()

@@ -406,8 +406,8 @@ class Client:
         link = self._server.ready()
         if link is not None:
             try:
-                for start in range(0, len(pairs), _ops_many.BATCH):
-                    call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
+                for portion in _ops_many.portions(pairs):
+                    call = _ops_many.give_back(portion)
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew
