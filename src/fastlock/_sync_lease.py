@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._clock import clock
 from ._ops import Op
+from ._ops_fenced import fenced
 from ._resp import Reentered
 from .errors import FastlockError, TransportError
 from .lease import BaseLease, add_note, in_order, lost_at_exit, make
@@ -33,15 +34,19 @@ def prepare(client: Client, ttl: float) -> tuple[float, int, float]:
     return usual
 
 
-def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+def try_acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, *, fence: bool = False
+) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too.
+    Raises OutcomeUnknown when the answer was lost and the retries too. ``fence`` as of
+    ``Client.acquire``.
     """
     server = client._server
     link = server._link
-    if link is None or server.strays:
-        return client._try_claim(client._claim([key], ttl, None))
+    if link is None or server.strays or fence is not False:
+        claim = client._claim([key], ttl, None)
+        return client._try_claim(claim if fence is False else fenced(claim, fence))
     usual = client._usual
     if usual[0] is not ttl:
         usual = prepare(client, ttl)
