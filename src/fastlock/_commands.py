@@ -257,8 +257,8 @@ class RedisCommands(_Native):
 
 #: How DELEX begins what every other command calls WRONGTYPE.
 _ANOTHER_TYPE = "ERR Key should be of string type"
-#: What fencing.lua says of a key that should hold fencing numbers.
-_WRONG_COMPANION = re.compile(r"WRONGTYPE companion (\d+) ")
+#: What fencing.lua says of a lock or its companion.
+_NUMBERED_KEY = re.compile(r"WRONGTYPE (lock|companion) (\d+) ")
 
 #: What an answer to "acquire" or "ask" says; anything else is the holder's label.
 TAKEN = "taken now"
@@ -303,11 +303,15 @@ def checked(reply: Any, key: str | bytes) -> Any:
 def with_companion(
     error: ServerError, keys: Sequence[str | bytes], pairs: Sequence[Pair]
 ) -> ServerError:
-    """The error with the first key named, or the one whose companion it is about."""
-    which = _WRONG_COMPANION.match(str(error))
-    place = int(which[1]) - 1 if which else 0
-    beside = companion(pairs[place][0])
-    return ServerError(f"{error} (key {keys[place]!r}, companion {beside!r})")
+    """The error, with the key named that it is about; with both of the first lock if any is."""
+    said = str(error)
+    if "executing the script" in said:  # Redis 7, which does not say what it is about
+        said += "; a lock with a fencing number takes GET, SET and TIME"
+    which = _NUMBERED_KEY.match(said)
+    place = int(which[2]) - 1 if which else 0
+    lock, beside = f"key {keys[place]!r}", f"companion key {companion(pairs[place][0])!r}"
+    about = f"{lock}, {beside}" if not which else lock if which[1] == "lock" else beside
+    return ServerError(f"{said} ({about})")
 
 
 def wants_spelling_out(reply: Any) -> bool:

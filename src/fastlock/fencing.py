@@ -55,12 +55,7 @@ class Guard:
             if number > seen:
                 self.numbers[resource] = number
         if number < seen:
-            error = StaleFence(
-                f"{resource!r}: a later holder of its lock was here: {number} came after {seen}",
-                resource,
-            )
-            error.fence, error.seen = number, seen
-            raise error
+            raise _stale(resource, number, seen)
 
     @contextmanager
     def writing(self, resource: Any, fence: int | None) -> Iterator[None]:
@@ -73,3 +68,11 @@ class Guard:
         with turn:
             self.check(resource, fence)
             yield
+
+
+def _stale(resource: Any, number: int, seen: int) -> StaleFence:
+    error = StaleFence(
+        f"{resource!r}: a later holder of its lock was here: {number} came after {seen}", resource
+    )
+    error.fence, error.seen = number, seen
+    return error

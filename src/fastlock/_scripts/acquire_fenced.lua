@@ -2,13 +2,17 @@
 -- ARGV[1] token, ARGV[2] ttl in ms. An integer: taken now, and its number; an array of one: ours
 -- since an earlier try, and its number; else the token found.
 local token, ttl = ARGV[1], ARGV[2]
-local held = redis.call('GET', KEYS[1])
+local held, failed = read('lock', 1)
+if failed then
+  return failed
+end
 if held and held ~= token then
   return held
 end
-local last, whose, wrong = kept(1)
-if wrong then
-  return wrong
+local last, whose
+last, whose, failed = kept(1)
+if failed then
+  return failed
 end
 if held and whose == token then
   return {last}

@@ -5,7 +5,10 @@
 local ttl, count = ARGV[1], #KEYS / 2
 local ours, refused = {}, false
 for i = 1, count do
-  local held = redis.call('GET', KEYS[i])
+  local held, failed = read('lock', i)
+  if failed then
+    return failed
+  end
   ours[i] = held == ARGV[i + 1]
   refused = refused or (held and not ours[i])
 end
@@ -19,9 +22,9 @@ if refused then
 end
 local lasts = {}
 for i = 1, count do
-  local last, whose, wrong = kept(i)
-  if wrong then
-    return wrong
+  local last, whose, failed = kept(i)
+  if failed then
+    return failed
   end
   lasts[i] = last
   ours[i] = ours[i] and whose == ARGV[i + 1]
