@@ -327,6 +327,11 @@ def lacks_command(error: ServerError) -> bool:
     )
 
 
+def lacks_native(error: ServerError) -> bool:
+    """Whether it is one of the server's own commands, for which a script can stand."""
+    return lacks_command(error) and "evalsha" not in str(error).lower()
+
+
 def is_transient(reply: Any) -> bool:
     """Whether the server says "not now": surely nothing was done."""
     return isinstance(reply, ServerError) and reply.code in TRANSIENT

@@ -32,6 +32,7 @@ from ._commands import (
     extended,
     is_transient,
     lacks_command,
+    lacks_native,
     not_ready,
     wants_spelling_out,
 )
@@ -218,11 +219,11 @@ def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, An
     if wants_spelling_out(error) and call.verb not in _PLAIN:
         call.spelled_out = True
         sent_at, (reply,) = yield call
-        if lacks_command(error):
-            if not isinstance(reply, ServerError):
+        if not isinstance(reply, ServerError):
+            if lacks_native(error):
                 yield Downgrade()
-            elif lacks_command(reply):
-                reply = error  # it names the command that the user should have
+        elif lacks_command(error) and lacks_command(reply):
+            reply = error  # it names the command that the user should have
     if is_transient(reply):
         raise not_ready(reply)
     return sent_at, reply

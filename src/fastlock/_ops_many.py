@@ -16,7 +16,7 @@ from ._commands import (
     asked,
     checked,
     is_transient,
-    lacks_command,
+    lacks_native,
     not_ready,
     wants_spelling_out,
 )
@@ -82,7 +82,7 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
         for place in range(len(leases) - begin, len(replies)):
             reply, index = replies[place], len(leases)
             if asking and not spelled_out and wants_spelling_out(reply):
-                spelled_out, lacking = True, lacks_command(reply)
+                spelled_out, lacking = True, lacks_native(reply)
             elif is_transient(reply):
                 failure = failure or not_ready(reply)
             else:
