@@ -249,8 +249,11 @@ async def test_a_companion_outlives_its_lock_by_an_hour(fl: Ways, ttl: float) ->
     for take in (client.acquire(key, ttl=ttl, fence=True), _locked_all(client, key, ttl)):
         lease = await take
         end = lease.fence // 1000 + int(ttl * 1000) + HOUR  # on the server's clock
-        left = fl.admin.pttl(beside(key)) + clock_of(fl.admin) // 1000
-        assert -1000 < left - end <= 5
+        before = clock_of(fl.admin) // 1000
+        left = fl.admin.pttl(beside(key))
+        after = clock_of(fl.admin) // 1000
+        assert before + left <= end + 50  # a server's clock may stand for a moment
+        assert end <= after + left + 50
         await lease.release()
         assert fl.admin.exists(beside(key)) == 1
     assert sorted(fl.admin.scan_iter(match=f"{key}*")) == [beside(key)]
