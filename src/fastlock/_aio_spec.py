@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from . import _args, _ops_many
 from ._ops_fenced import fenced
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit
+from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit, until_of
 
 if TYPE_CHECKING:
     from .aio import Client, Lease
@@ -124,7 +124,7 @@ class LockAll:
     async def __aenter__(self) -> list[Lease]:
         who = asyncio.current_task()
         self._entries.check(who)
-        claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
+        claim = self._client._claim(self._keys, self._ttl, until_of(self._timeout))
         if self._fence:
             claim = fenced(claim, True)
         try:
