@@ -190,7 +190,7 @@ class BaseLock:
         if release not in ("wait", "deferred"):
             raise ConfigError("release", f'{release!r} is neither "wait" nor "deferred"')
         self.deferred = release == "deferred"
-        self.fence = _args.flag("fence", fence)
+        self.fence = fence is not False and _args.flag("fence", fence)
         self.key = key
         self.ttl = ttl
         self.timeout = timeout
