@@ -18,6 +18,7 @@ from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
 from ._ops import Op
+from ._ops_fenced import fenced
 from .errors import FastlockError
 from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
 
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
     from .sync import Client
 
 
-def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+def try_acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, *, fence: bool = False
+) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too.
+    Raises OutcomeUnknown when the answer was lost and the retries too. ``fence`` as of
+    ``acquire``.
     """
+    if fence is not False:
+        return client._acquire(_ops.try_acquire, fenced(client._claim([key], ttl), fence))
     server = client._server
     link = server._link
     if link is None or server.strays:
@@ -55,14 +61,24 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
 
 
 def acquire(
-    client: Client, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+    client: Client,
+    key: str | bytes,
+    ttl: float = 30.0,
+    timeout: float | None = None,
+    *,
+    fence: bool = False,
 ) -> Lease:
     """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
     The last try is sent when the timeout ends; its answer may take a second more.
     Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+
+    With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
+    higher than that of every earlier lease of the key. See ``fastlock.fencing``.
     """
     until = until_of(timeout)
+    if fence is not False:
+        return client._acquire(_ops.acquire, fenced(client._claim([key], ttl, until), fence))
     server = client._server
     link = server._link
     if link is None or server.strays:
