@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -204,8 +205,9 @@ class Pipe:
     def odd(self) -> list[tuple[int, Any]]:
         """Take the unusual answers to deferred commands: (number, reply) each, oldest first."""
         found = []
-        while self._odd:
-            found.append(self._odd.popleft())
+        with suppress(IndexError):
+            while True:
+                found.append(self._odd.popleft())
         return found
 
     def abort(self, reason: str) -> None:
@@ -314,8 +316,7 @@ class Pipe:
         self._busy = 0
         if self._reason is None:
             self._reason = reason
-        # One may have left _places and not been told yet; a lone one is nowhere else.
-        for place in (*self._inside, *self._places):
+        for place in self._everybody():
             if place.state == _WAITING:
                 place.state = _FAILED
                 place.wake()
@@ -323,6 +324,14 @@ class Pipe:
         self._wake_next()
         self._places.clear()
         self._out.clear()
+
+    def _everybody(self) -> tuple[_Place, ...]:
+        """Mutex held. One may have left ``_places`` and not been told; a lone one is only there."""
+        while True:
+            try:
+                return (*self._inside, *self._places)
+            except RuntimeError:  # without the GIL a lone caller may leave at this very moment
+                continue
 
     def _close_if_unused(self, reset: bool) -> None:
         """Mutex held."""

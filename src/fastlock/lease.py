@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -162,8 +163,9 @@ class Entries:
         return inside[0]
 
     def drop(self, entry: Entry | None) -> None:
-        if entry is not None and entry in self._inside:
-            self._inside.remove(entry)
+        if entry is not None:
+            with suppress(ValueError):  # whoever left for it was faster
+                self._inside.remove(entry)
 
 
 class BaseLock:
