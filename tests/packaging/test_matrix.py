@@ -100,9 +100,11 @@ def test_cibuildwheel_asks_for_no_machine_in_vain() -> None:
 
 def test_wheels_are_tested_with_a_part_of_the_test_extra() -> None:
     options = toml("cibuildwheel.toml")["tool"]["cibuildwheel"]
-    extra = toml("pyproject.toml")["project"]["optional-dependencies"]["test"]
-    assert set(options["test-requires"]) <= set(extra)
-    assert not any("hiredis" in need for need in options["test-requires"])
+    extras = toml("pyproject.toml")["project"]["optional-dependencies"]
+    assert set(options["test-requires"]) <= set(extras["test"])
+    assert options["test-extras"] == ["server", "live"]
+    assert re.fullmatch(r"fastlock\[.*\blive\b.*\]", extras["test"][0])
+    assert not any("hiredis" in need for need in [*options["test-requires"], *extras["live"]])
 
 
 def test_the_wheels_workflow_has_a_machine_for_every_wheel() -> None:

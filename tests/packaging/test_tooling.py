@@ -26,8 +26,8 @@ def test_the_makefile_explains_its_targets() -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        "tools/find-python", "tools/get-server", "tools/make-venv", "tools/make-wheels",
-        "tools/test-matrix", ".ci/run",
+        "tools/apt-aside", "tools/find-python", "tools/get-free-threaded", "tools/get-server",
+        "tools/make-venv", "tools/make-wheels", "tools/test-matrix", ".ci/run",
     ],
 )  # fmt: skip
 def test_scripts_are_valid(script: str) -> None:
@@ -51,6 +51,14 @@ def test_servers_have_names_and_folders_of_their_own(tmp_path: Path) -> None:
     assert "names: valkey-9, valkey-8.1, redis-7, redis-8.6" in unknown.output
     (tmp_path / "mine").write_text("keep")
     refused = execute(ROOT / "tools/get-server", "redis-7", tmp_path)
+    assert refused.code == 1
+    assert f"{tmp_path} is in the way" in refused.output
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_interpreter_is_not_compiled_into_somebody_s_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    refused = execute(ROOT / "tools/get-free-threaded", tmp_path)
     assert refused.code == 1
     assert f"{tmp_path} is in the way" in refused.output
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
