@@ -121,7 +121,13 @@ def free_port() -> int:
 class Server:
     """One server process. ``options`` are its command line's, without the leading dashes."""
 
-    def __init__(self, kind: str, tls: dict[str, str] | None = None, **options: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        tls: dict[str, str] | None = None,
+        variables: dict[str, str] | None = None,
+        **options: str,
+    ) -> None:
         binary = tls_binary() if tls else binary_of(kind)
         assert binary is not None, f"{kind} is not installed"
         self.kind = kind
@@ -129,6 +135,7 @@ class Server:
         self.port = free_port()
         self.socket_path = str(self.folder / "s")
         self.tls = tls
+        self.variables = {**os.environ, **(variables or {})}
         self.command = [
             binary, "--bind", "127.0.0.1", "--unixsocket", self.socket_path,
             "--dir", str(self.folder), "--save", "", "--appendonly", "no",
@@ -146,7 +153,7 @@ class Server:
         log = (self.folder / "log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.variables
             )
         deadline = time.monotonic() + 20
         while not self._answers():

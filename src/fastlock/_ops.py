@@ -32,6 +32,7 @@ from ._commands import (
     extended,
     is_transient,
     lacks_command,
+    lacks_native,
     not_ready,
     wants_spelling_out,
 )
@@ -114,6 +115,7 @@ class HeldLease(Protocol):
     ttl: float
     deadline: float
     pair: Pair
+    number: int
     doubt: bool
     over: bool
     freed: bool
@@ -134,6 +136,9 @@ class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
     __slots__ = ("generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until")
+
+    plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
+    asking = "ask"  #: the verb that recognises an earlier try
 
     def __init__(
         self,
@@ -165,10 +170,18 @@ class Claim(Generic[L]):
         keys, pairs = self.keys[start:end], self.pairs[start:end]
         return self.make(keys, pairs, replies, self.ttl, deadline(sent_at, self.ttl))
 
-    def lease(self, index: int, sent_at: float) -> L:
-        """This one was taken by what was sent then."""
+    def lease(self, index: int, sent_at: float, reply: Any = None) -> L:
+        """This one was taken by what was sent then; the reply said so."""
         (lease,) = self.leases(index, _OK, sent_at)
         return lease  # type: ignore[return-value]
+
+    def all_leases(self, sent_at: float, reply: Any) -> list[L]:
+        """All were taken by what was sent then; the reply said so."""
+        return self.leases(0, _OK * len(self.pairs), sent_at)  # type: ignore[return-value]
+
+    def checked(self, reply: Any, index: int = 0) -> Any:
+        """The reply, unless it is a server error: raised, with the key named."""
+        return checked(reply, self.keys[index])
 
     def last_trace(self, now: float) -> float:
         """Until when the server may still hold what was sent by ``now``."""
@@ -206,11 +219,11 @@ def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, An
     if wants_spelling_out(error) and call.verb not in _PLAIN:
         call.spelled_out = True
         sent_at, (reply,) = yield call
-        if lacks_command(error):
-            if not isinstance(reply, ServerError):
+        if not isinstance(reply, ServerError):
+            if lacks_native(error):
                 yield Downgrade()
-            elif lacks_command(reply):
-                reply = error  # it names the command that the user should have
+        elif lacks_command(error) and lacks_command(reply):
+            reply = error  # it names the command that the user should have
     if is_transient(reply):
         raise not_ready(reply)
     return sent_at, reply
@@ -253,13 +266,13 @@ def force_release(wire: bytes, key: str | bytes, retries: int) -> Op[bool]:
 
 def try_acquire(claim: Claim[L]) -> Op[L | None]:
     """One try: the lease, or None when somebody else has the lock."""
-    lease, _, _ = yield from _try(claim, _PLAIN[claim.ttl == NO_EXPIRY])
+    lease, _, _ = yield from _try(claim, claim.plain[claim.ttl == NO_EXPIRY])
     return lease
 
 
 def acquire(claim: Claim[L]) -> Op[L]:
     """Tries until the lock is ours or the claim's deadline has passed."""
-    verb = _PLAIN[claim.ttl == NO_EXPIRY]
+    verb = claim.plain[claim.ttl == NO_EXPIRY]
     until = claim.until
     while True:
         lease, refused_at, holder = yield from _try(claim, verb)
@@ -271,7 +284,7 @@ def acquire(claim: Claim[L]) -> Op[L]:
                 claim.keys[0],
             )
         yield WaitFor(claim.pairs[0][0], until)
-        verb = "ask"  # which also finds out that the key holds something else than a lock
+        verb = claim.asking  # which also finds out that the key holds something else than a lock
 
 
 def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
@@ -294,7 +307,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
-                verb = "ask"
+                verb = claim.asking
                 first = error.sent_at if first is None else first
             if first is None:
                 claim.possible = 0
@@ -303,18 +316,18 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
             failures += 1
             yield from back_off(claim, failures, until, error, first is not None)
             continue
-        found = asked(reply, token) if verb == "ask" else acquired(reply)
+        found = acquired(reply) if verb in _PLAIN else asked(reply, token)
         if found is TAKEN:
-            return claim.lease(0, sent_at), sent_at, ""
+            return claim.lease(0, sent_at, reply), sent_at, ""
         if found is OURS:
-            lease = yield from recognised(claim, 0, first, until)
+            lease = yield from recognised(claim, 0, reply, first, until)
             if lease is not None:
                 return lease, sent_at, ""
             first, failures = None, 0
             continue
         if first is None or not isinstance(reply, ServerError):
             claim.possible = 0
-        checked(reply, claim.keys[0])
+        claim.checked(reply)
         return None, sent_at, found
 
 
@@ -341,7 +354,7 @@ def acquire_unknown(claim: Claim[L], error: FastlockError) -> OutcomeUnknown:
 
 
 def recognised(
-    claim: Claim[L], index: int, first: float | None, until: float | None = None
+    claim: Claim[L], index: int, reply: Any, first: float | None, until: float | None = None
 ) -> Op[L | None]:
     """An earlier try had taken the lock: count from its sending, or extend if that is over.
 
@@ -350,7 +363,7 @@ def recognised(
     what it leaves in doubt is no lease: OutcomeUnknown, and the claim says it may be ours.
     """
     now = yield Now()
-    lease = claim.lease(index, now if first is None else first)
+    lease = claim.lease(index, now if first is None else first, reply)
     if now < lease.deadline and (first is not None or claim.ttl == NO_EXPIRY):
         return lease
     try:
@@ -365,15 +378,17 @@ def recognised(
 # ------------------------------------------------------------------ release, extend
 
 
-def release(lease: HeldLease, retries: int) -> Op[bool]:
+def release(lease: HeldLease, retries: int, doubt: bool | None = None) -> Op[bool]:
     """True: freed by us. False: it was no longer ours. OutcomeUnknown: cannot be known.
 
     When an answer was lost and the repetition finds the lock not ours, the lost one
-    had freed it, provided that our own deadline has not passed.
+    had freed it, provided that our own deadline has not passed. ``doubt``: whether that may
+    be so of one before this; None: as the lease says.
     """
     failures = 0
     while True:
-        before = lease.doubt
+        before = lease.doubt if doubt is None else doubt
+        doubt = None
         lease.doubt = True  # for whoever interrupts from here on
         call = Call("release", lease.pair)
         try:

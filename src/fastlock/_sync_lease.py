@@ -1,10 +1,9 @@
 """Floor 1, sync: a lease, from the try that takes it to the release that frees it.
 
-Law: a try and a release go straight to a working connection and back, in one function
-each; whatever comes but the usual answer is handed to the operation of ``_ops`` as the
-outcome of its first Call, so that what an answer means still stands there alone. What
-that saves: ``python -m bench instructions`` counts a pair, this way and through ``with``,
-which goes through operations.
+Law: a try and a release go straight to a working connection and back (``_straight.pyx``,
+``_pystraight.py``); whatever comes but the usual answer is handed to the operation of
+``_ops`` as the outcome of its first Call, so that what an answer means still stands there
+alone. What that saves: ``python -m bench instructions`` counts a pair.
 """
 
 from __future__ import annotations
@@ -17,65 +16,117 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._clock import clock
-from ._ops import Op
-from ._resp import Reentered
-from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, make
+from ._commands import Pair
+from ._ops import Claim, Op
+from ._ops_fenced import fenced
+from .errors import FastlockError
+from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
+    from ._impl import StraightLike
+    from ._topology import Link
     from .sync import Client
 
 
-def prepare(client: Client, ttl: float) -> tuple[float, int, float]:
-    """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
-    milliseconds = _args.milliseconds(ttl)
-    client._usual = usual = (ttl, milliseconds, _ops.span(milliseconds))
-    return usual
-
-
-def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+def try_acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, *, fence: bool = False
+) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too.
+    Raises OutcomeUnknown when the answer was lost and the retries too. ``fence`` as of
+    ``acquire``.
     """
+    if fence is not False:
+        return client._acquire(_ops.try_acquire, fenced(client._claim([key], ttl), fence))
+    lease: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
+    return lease
+
+
+def acquire(
+    client: Client,
+    key: str | bytes,
+    ttl: float = 30.0,
+    timeout: float | None = None,
+    *,
+    fence: bool = False,
+) -> Lease:
+    """Wait for the lock, at most ``timeout`` seconds (None: for ever).
+
+    The last try is sent when the timeout ends; its answer may take a second more.
+    Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+
+    With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
+    higher than that of every earlier lease of the key. See ``fastlock.fencing``.
+    """
+    until = until_of(timeout)
+    if fence is not False:
+        return client._acquire(_ops.acquire, fenced(client._claim([key], ttl, until), fence))
+    lease: Lease = _take(client, key, ttl, _ops.acquire, until)
+    return lease
+
+
+def _take(
+    client: Client,
+    key: str | bytes,
+    ttl: float,
+    operation: Callable[[Claim[Lease]], Op[Any]],
+    until: float | None,
+) -> Any:
+    """The operation's first try; all the rest of it only if that gets an unusual answer."""
+    generation = _fork.generation  # before the link, whose tokens a child must not use
     server = client._server
     link = server._link
     if link is None or server.strays:
-        return client._try_claim(client._claim([key], ttl, None))
+        return client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
-        usual = prepare(client, ttl)
-    if type(key) is str and 0 < len(key) <= _args.SURELY_SHORT and key.isascii():
-        wire = client._prefix + key.encode()
-    else:
-        wire = _args.wire_key(key, client._prefix)
-    generation = _fork.generation  # before the token, which a child must not use
-    token = client._tokens.next()
-    pair = (wire, token)
-    answer: Any = None
-    failure: TransportError | None = None
-    sent_at = clock()
+        usual = usual_of(client, ttl)
+    patience, begun_at = client._patience, 0.0
+    if until is not None:
+        begun_at = clock()
+        patience = min(patience, until + _ops.GRACE - begun_at)
+    trace: list[Pair] = []
+    claim: Claim[Lease] | None = None
     try:
-        answer = link.pipe.call(link.commands.acquire(wire, token, usual[1]), 1, client._patience)
-        reply = answer[0]
-        if reply == b"OK":
-            return make(Lease, client, key, pair, usual[1], sent_at + usual[2], generation)
-        if reply is None:
-            return None
-    except Reentered:
-        pass
-    except TransportError as error:
-        _fork.check(generation)
-        if error.sent or error.timed_out:
-            failure = client._failed(error, link, sent_at, client._patience)
+        way = link.way or _way(client, link)
+        taken = way.take(key, usual[1], usual[2], generation, patience, trace)
+        if generation != _fork.generation:
+            _fork.check(generation)
+        if type(taken) is Lease or (taken is None and operation is _ops.try_acquire):
+            return taken
+        begun, failure, answer = True, None, (begun_at, [None])
+        if taken is not None:
+            begun, failure, answer = client._outcome(link, taken, patience)
+        if taken is not None and begun:
+            claim = client._claim_of([key], [taken[0]], usual[1], until, generation)
+            claim.possible = 1  # for whoever interrupts before the operation says so
+        else:  # nothing of the old token can be there
+            claim = client._claim([key], ttl, until)
+        op = operation(claim)
+        if begun:
+            op.send(None)
+        return client._drive(op, failure, answer)
     except BaseException:
-        if generation == _fork.generation:
-            client._give_back_pairs([pair], clock() + usual[1] / 1000)
+        if claim is not None:
+            client._give_back(claim)
+        else:  # perhaps with its lease on the way
+            client._give_back_pairs(trace, clock() + usual[1] / 1000, generation)
         raise
-    claim = client._claim_of([key], [pair], usual[1], None, generation)
-    if answer is None and failure is None:
-        return client._try_claim(claim)
-    return client._try_claim(claim, True, failure, (sent_at, answer))
+
+
+def _way(client: Client, link: Link) -> StraightLike:
+    commands = link.commands
+    way = client._core.straight(
+        client,
+        client._loops,
+        link.pipe,
+        commands.acquiring,
+        commands.releasing,
+        client._tokens.source,
+        client._prefix,
+    )
+    link.way = way
+    return way
 
 
 class Lease(BaseLease):
@@ -102,40 +153,32 @@ class Lease(BaseLease):
         was not reached; then it may be called again. LockError in a forked child.
         """
         generation = _fork.generation
+        client = self._client
+        server = client._server
+        link = server._link
+        way = None if link is None or server.strays else link.way
+        freed = None
+        if wait and way is not None:
+            freed = way.free(self, generation, client._patience)
+            if freed is True:
+                return True
         if self._generation != generation:
             self._check_process()
         if self.over:
             return False
-        client = self._client
         if not wait:
             client._deferred.send(self)
             return None
-        server = client._server
-        link = server._link
-        if self.doubt or link is None or server.strays:
+        if freed is None or link is None:
             return client._drive(_ops.release(self, client._retries))
-        wire, token = self.pair
-        self.doubt = True  # for whoever interrupts from here on
-        sent_at = clock()
-        answer = None
-        failure: TransportError | None = None
-        try:
-            answer = link.pipe.call(link.commands.release(wire, token), 1, client._patience)
-            if answer[0] == 1:
-                self.over = self.freed = True
-                return True
-        except Reentered:
-            pass
-        except TransportError as error:
-            _fork.check(generation)
-            if error.sent or error.timed_out:
-                failure = client._failed(error, link, sent_at, client._patience)
-        self.doubt = False
-        op = _ops.release(self, client._retries)
-        if answer is None and failure is None:
-            return client._drive(op)
-        op.send(None)
-        return client._drive(op, failure, (sent_at, answer))
+        _fork.check(generation)
+        begun, failure, answer = client._outcome(link, freed, client._patience)
+        if not begun:
+            self.doubt = False  # it was not sent
+        op = _ops.release(self, client._retries, doubt=False)
+        if begun:
+            op.send(None)
+        return client._drive(op, failure, answer)
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
@@ -180,8 +223,8 @@ class Lease(BaseLease):
 
     def _abandon(self) -> None:
         """Interrupted while releasing: let the background see to it."""
-        if not self.over and self._generation == _fork.generation:
-            self._client._give_back_pairs([self.pair], self.deadline)
+        if not self.over:
+            self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 
 @contextmanager

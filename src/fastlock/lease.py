@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from . import _args, _fork
+from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
 from .config import Config
@@ -31,6 +31,7 @@ class BaseLease:
         ttl: the time to live last asked for, in seconds.
         deadline: until when the lock surely holds, in seconds on fastlock's clock
             (CLOCK_BOOTTIME, which runs on during suspend); see ``remaining()``.
+        fence: the fencing number, if it was acquired with ``fence=True``; see ``fastlock.fencing``.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class BaseLease:
         "doubt",
         "freed",
         "key",
+        "number",
         "over",
         "pair",
         "ttl",
@@ -54,6 +56,7 @@ class BaseLease:
     pair: Pair  # wire key, token
     ttl: float
     deadline: float
+    number: int  # for fencing; not set where none was asked for
     doubt: bool  # a release may have been carried out without our knowing
     over: bool  # the server has said that it is not ours (any more)
     freed: bool  # by a release of ours
@@ -65,6 +68,11 @@ class BaseLease:
     def token(self) -> str:
         """The secret that proves possession; hand it to ``adopt`` elsewhere, never log it."""
         return self.pair[1].decode("utf-8", "surrogateescape")
+
+    @property
+    def fence(self) -> int | None:
+        """Higher than that of every earlier lease of this key; None without ``fence=True``."""
+        return getattr(self, "number", None)
 
     def remaining(self) -> float:
         """Seconds until the deadline; 0.0 when the lease is over."""
@@ -103,32 +111,17 @@ class BaseLease:
         )
 
 
-_blank = object.__new__
+def until_of(timeout: float | None) -> float | None:
+    """When ``timeout`` seconds from now are over, on fastlock's clock; None never."""
+    patience = _args.wait(timeout)
+    return None if patience is None else clock() + patience
 
 
-def make(
-    kind: type[L],
-    client: Any,
-    key: str | bytes,
-    pair: Pair,
-    ttl: int,
-    deadline: float,
-    generation: int,
-) -> L:
-    """A lease of ``ttl`` ms, taken in this ``generation`` of processes.
-
-    Not by calling its class, which costs more than all of this.
-    """
-    lease = _blank(kind)
-    lease._client = client
-    lease._generation = generation
-    lease._turn = None
-    lease.key = key
-    lease.pair = pair
-    lease.ttl = ttl / 1000
-    lease.deadline = deadline
-    lease.doubt = lease.over = lease.freed = False
-    return lease
+def usual_of(client: Any, ttl: float) -> tuple[float, int, float]:
+    """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
+    milliseconds = _args.milliseconds(ttl)
+    client._usual = usual = (ttl, milliseconds, _ops.span(milliseconds))
+    return usual
 
 
 Entry = tuple[Any, Sequence[Any]]
@@ -181,10 +174,17 @@ class BaseLock:
     Attributes:
         key: as the caller wrote it; ttl: seconds; timeout: seconds, None for ever.
         deferred: whether a release of its leases is sent and not waited for.
+        fence: whether its leases get fencing numbers.
     """
 
     def __init__(
-        self, client: Any, key: str | bytes, ttl: float, timeout: float | None, release: str
+        self,
+        client: Any,
+        key: str | bytes,
+        ttl: float,
+        timeout: float | None,
+        release: str,
+        fence: bool,
     ) -> None:
         _args.milliseconds(ttl)
         _args.wait(timeout)
@@ -192,6 +192,7 @@ class BaseLock:
         if release not in ("wait", "deferred"):
             raise ConfigError("release", f'{release!r} is neither "wait" nor "deferred"')
         self.deferred = release == "deferred"
+        self.fence = fence is not False and _args.flag("fence", fence)
         self.key = key
         self.ttl = ttl
         self.timeout = timeout
@@ -205,7 +206,8 @@ class BaseLock:
     def __reduce__(self) -> Any:
         public = self._client.config.public()
         release = "deferred" if self.deferred else "wait"
-        return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout, release)
+        spec = (self.key, self.ttl, self.timeout, release, self.fence)
+        return _unpickle, (type(self._client), public, *spec)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:
         """threading.Lock's two arguments as one timeout."""
@@ -309,6 +311,7 @@ def _unpickle(
     ttl: float,
     timeout: float | None,
     release: str,
+    fence: bool,
 ) -> Any:
     """Bind to a client of the same server: one that lives here, or the environment's, or new."""
     config = Config(**public)
@@ -318,4 +321,4 @@ def _unpickle(
         environment = Config.from_env()
         client = kind(environment if _where(kind, environment) == where else config)
         _clients[where] = client
-    return client.lock(key, ttl=ttl, timeout=timeout, release=release)
+    return client.lock(key, ttl=ttl, timeout=timeout, release=release, fence=fence)

@@ -5,7 +5,7 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
@@ -15,15 +15,16 @@ from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
 from ._event import Event
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
+from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
-from ._sync_lease import Lease, try_acquire, turns
+from ._sync_lease import Lease, acquire, try_acquire, turns
 from ._sync_spec import Lock, LockAll
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -54,7 +55,7 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
-        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see _sync_lease.prepare
+        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
@@ -77,6 +78,8 @@ class Client:
         ttl: float = 30.0,
         timeout: float | None = None,
         release: Literal["wait", "deferred"] = "wait",
+        *,
+        fence: bool = False,
     ) -> Lock:
         """A spec of one lock: context manager, decorator, ``threading.Lock``'s methods.
 
@@ -86,37 +89,24 @@ class Client:
             timeout: seconds to wait for it; None for ever.
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
+            fence: whether each lease gets a fencing number; see ``acquire``.
         """
-        return Lock(self, key, ttl, timeout, release)
+        return Lock(self, key, ttl, timeout, release, fence)
 
     try_acquire = try_acquire
-
-    def acquire(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lease:
-        """Wait for the lock, at most ``timeout`` seconds (None: for ever).
-
-        The last try is sent when the timeout ends; its answer may take a second more.
-        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
-        """
-        claim = self._claim([key], ttl, timeout, waits=True)
-        try:
-            return self._drive(_ops.acquire(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+    acquire = acquire
 
     def try_acquire_many(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0
+        self, keys: Iterable[str | bytes], ttl: float = 30.0, *, fence: bool = False
     ) -> list[Lease | None]:
         """Try each key once, in one write: a Lease or None for each, in order.
 
-        An error about any of them gives all back.
+        An error about any of them gives all back. ``fence`` as of ``acquire``.
         """
-        claim = self._claim(_args.key_list(keys), ttl, None)
-        try:
-            return self._drive(_ops_many.try_acquire_many(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+        claim = self._claim(_args.key_list(keys), ttl)
+        if fence is not False:
+            claim = fenced(claim, fence)
+        return self._acquire(_ops_many.try_acquire_many, claim)
 
     def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
         """Release each, in one write: True or False for each, as ``Lease.release``.
@@ -141,21 +131,33 @@ class Client:
             )
 
     def lock_all(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        *,
+        fence: bool = False,
     ) -> LockAll:
         """All locks or none, as a context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released.
+        waited for. On leaving, all are released. ``fence`` as of ``acquire``.
         """
-        return LockAll(self, keys, ttl, timeout)
+        return LockAll(self, keys, ttl, timeout, fence)
 
-    def adopt(self, key: str | bytes, token: str) -> Lease:
-        """Take over a lease handed on by another process; LockLost if it holds no longer."""
+    def adopt(self, key: str | bytes, token: str, fence: int | None = None) -> Lease:
+        """Take over a lease handed on by another process; LockLost if it holds no longer.
+
+        ``fence`` is its fencing number, if it has one, for ``lease.fence`` here; not checked.
+        """
         if not isinstance(token, str) or not token:
             raise ConfigError("token", "it is not a token; pass the other lease's token")
         pair = (_args.wire_key(key, self._prefix), token.encode("utf-8", "surrogateescape"))
-        return self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+        number = None if fence is None else _args.fencing_number(fence)
+        lease = self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+        if number is not None:
+            lease.number = number
+        return lease
 
     # -- questions
 
@@ -235,7 +237,8 @@ class Client:
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
+        lease: Lease = self._loops.one(self, _fork.generation, key, pair, ttl / 1000, deadline)
+        return lease
 
     def _made(
         self,
@@ -251,17 +254,11 @@ class Client:
         return made
 
     def _claim(
-        self,
-        keys: list[str | bytes],
-        ttl: float,
-        timeout: float | None,
-        waits: bool = False,
+        self, keys: list[str | bytes], ttl: float, until: float | None = None
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
-        patience = _args.wait(timeout)
         generation = _fork.generation  # before the tokens, which a child must not use
         pairs = self._tokens.pairs(keys, self._prefix)
-        until = None if not waits or patience is None else clock() + patience
         return self._claim_of(keys, pairs, milliseconds, until, generation)
 
     def _claim_of(
@@ -274,19 +271,10 @@ class Client:
     ) -> Claim[Lease]:
         return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
-    def _try_claim(
-        self,
-        claim: Claim[Lease],
-        begun: bool = False,
-        failure: TransportError | None = None,
-        answer: Any = None,
-    ) -> Lease | None:
-        """One try; ``begun``: its first Call has been carried out, with this outcome."""
+    def _acquire(self, operation: Callable[[Claim[Lease]], Op[R]], claim: Claim[Lease]) -> R:
+        """Carry out an acquiring; whatever leaves it early, nothing stays held."""
         try:
-            op = _ops.try_acquire(claim)
-            if begun:
-                op.send(None)
-            return self._drive(op, failure, answer)
+            return self._drive(operation(claim))
         except BaseException:
             self._give_back(claim)
             raise
@@ -354,6 +342,18 @@ class Client:
                 self._failed(error, link, sent_at, timeout)
             raise
 
+    def _outcome(
+        self, link: Link, said: tuple[Any, ...], timeout: float
+    ) -> tuple[bool, TransportError | None, Any]:
+        """Of a command that went straight: whether it left at all, and what came of it."""
+        *_, sent_at, reply = said
+        if isinstance(reply, TransportError):
+            if reply.sent or reply.timed_out:
+                return True, self._failed(reply, link, sent_at, timeout), None
+        elif not isinstance(reply, Reentered):
+            return True, None, (sent_at, [reply])
+        return False, None, None
+
     def _failed(
         self, error: TransportError, link: Link, sent_at: float, timeout: float
     ) -> TransportError:
@@ -406,15 +406,17 @@ class Client:
         At once on the same connection, behind what took it, then confirmed in the
         background until it is certain or the ttl has ended.
         """
-        if claim.maybe and claim.generation == _fork.generation:
-            self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()))
+        self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()), claim.generation)
 
-    def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
+    def _give_back_pairs(self, pairs: list[Pair], until: float, generation: int) -> None:
+        """None of a process of another ``generation``: they are that one's, and may be held."""
+        if not pairs or generation != _fork.generation:
+            return
         link = self._server.ready()
         if link is not None:
             try:
-                for start in range(0, len(pairs), _ops_many.BATCH):
-                    call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
+                for portion in _ops_many.portions(pairs):
+                    call = _ops_many.give_back(portion)
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew

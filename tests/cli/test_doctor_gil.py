@@ -80,7 +80,8 @@ else:
         ((what, do),) = problems(ran)
         assert how_it_is(ran) == "on"
         assert what == (
-            "the GIL is on in a free-threaded Python: redis-py imports hiredis, which switches it on"
+            "the GIL is on in a free-threaded Python: "
+            "redis-py imports hiredis, which switches it on"
         )
         assert do == UNINSTALL
 
