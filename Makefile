@@ -14,7 +14,7 @@ VENV_FT := $(VENV)-ft
 READY_FT := $(VENV_FT)/.ready
 HAMMER ?= 60
 # hiredis lies apart, for the doctor; trustme needs cffi, which CPython 3.13 has only with the GIL.
-TEST_FT := $(VENV_FT)/bin/python -m pytest --trustme $(BIN)/python --hiredis $(VENV_FT)/hiredis
+TEST_FT := $(VENV_FT)/bin/python -m pytest --no-gil --trustme $(BIN)/python --hiredis $(VENV_FT)/hiredis
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
@@ -44,7 +44,7 @@ test-ft: $(READY) $(READY_FT) ## locks without the GIL, then 16 threads for 60 s
 	@$(TEST_FT) tests/live/test_hammer.py --hammer $(HAMMER) -rP -o faulthandler_timeout=0 \
 		--timeout $$(($(HAMMER) + 120)) $(PYTEST_ARGS)
 
-py-ft: $(PYTHON_FT) ## CPython without the GIL from Debian's source, once, 3 minutes
+py-ft: $(PYTHON_FT) ## CPython without the GIL from Debian's source, once, 3 to 10 minutes
 
 .python-ft/bin/python3: always # stays as it is, and as old, if it is good
 	@tools/get-free-threaded .python-ft

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,29 @@ def test_a_python_is_found_and_a_missing_one_is_said_to_be() -> None:
     missing = execute(ROOT / "tools/find-python", "3.99")
     assert missing.code == 1
     assert "no suitable CPython 3.99 found" in missing.output
+
+
+def test_a_python_without_the_gil_is_found_under_its_own_name_alone() -> None:
+    look = (
+        "import sys, sysconfig\n"
+        "print('%d.%d' % sys.version_info[:2], sysconfig.get_config_var('Py_GIL_DISABLED') or 0)"
+    )
+    for version in ("3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t"):
+        found = execute(ROOT / "tools/find-python", version)
+        if found.code == 0:
+            told = execute(found.output.strip(), "-c", look).output.split()
+            assert told == [version.removesuffix("t"), str(int(version.endswith("t")))]
+        else:
+            assert f"no suitable CPython {version} found" in found.output
+
+
+if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+
+    def test_a_python_with_the_gil_is_refused_where_it_must_be_without() -> None:
+        asked = (sys.executable, "-m", "pytest", "--no-gil", "-p", "no:cacheprovider")
+        ran = execute(*asked, ROOT / "tests/contract", cwd=ROOT)
+        assert ran.code == pytest.ExitCode.USAGE_ERROR
+        assert f"--no-gil: {sys.executable} is built with the GIL" in ran.output
 
 
 def test_servers_have_names_and_folders_of_their_own(tmp_path: Path) -> None:
