@@ -14,7 +14,7 @@ VENV_FT := $(VENV)-ft
 READY_FT := $(VENV_FT)/.ready
 HAMMER ?= 60
 # hiredis lies apart, for the doctor; trustme needs cffi, which CPython 3.13 has only with the GIL.
-TEST_FT := $(VENV_FT)/bin/python -m pytest --trustme $(BIN)/python --hiredis $(VENV_FT)/hiredis
+TEST_FT := $(VENV_FT)/bin/python -m pytest --no-gil --trustme $(BIN)/python --hiredis $(VENV_FT)/hiredis
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
@@ -40,10 +40,11 @@ test-matrix: $(READY) ## locks on Valkey 9 and 8.1, Redis 7 and 8.6, 5 minutes
 	@tools/test-matrix $(BIN)/python $(PYTEST_ARGS)
 
 test-ft: $(READY) $(READY_FT) ## locks without the GIL, then 16 threads for 60 s on each core
-	@$(TEST_FT) -n auto tests/contract tests/live tests/cli/test_doctor.py $(PYTEST_ARGS)
-	@$(TEST_FT) tests/live/test_hammer.py --hammer $(HAMMER) --timeout $$(($(HAMMER) + 60)) $(PYTEST_ARGS)
+	@$(TEST_FT) -n auto tests/contract tests/live tests/cli/test_doctor.py tests/cli/test_doctor_gil.py $(PYTEST_ARGS)
+	@$(TEST_FT) tests/live/test_hammer.py --hammer $(HAMMER) -rP -o faulthandler_timeout=0 \
+		--timeout $$(($(HAMMER) + 120)) $(PYTEST_ARGS)
 
-py-ft: $(PYTHON_FT) ## CPython without the GIL from Debian's source, once, 3 minutes
+py-ft: $(PYTHON_FT) ## CPython without the GIL from Debian's source, once, 3 to 10 minutes
 
 .python-ft/bin/python3: always # stays as it is, and as old, if it is good
 	@tools/get-free-threaded .python-ft
@@ -82,7 +83,7 @@ wheel: $(READY) ## sdist and, from it, a wheel: into dist/
 wheels: ## as in a release: a wheel for every CPython here, and the pure one; tested
 	@tools/make-wheels $(WHEELS_ARGS)
 
-clean: ## remove everything that make made, the environment too
-	@rm -rf build dist src/*.egg-info $(VENV) .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove what make made, the environments too; but for .python-ft
+	@rm -rf build dist src/*.egg-info $(VENV) $(VENV_FT) .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@rm -f src/fastlock/*.so src/fastlock/_build.json
 	@find src tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -10,6 +10,7 @@ import inspect
 import os
 import platform
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ _silent: list[str] = []  # workers that ended without a word: what they counted 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add = parser.addoption
     add("--hammer", type=float, default=2.0, help="seconds of many threads at once (2)")
+    add("--no-gil", action="store_true", help="refuse a Python that is built with the GIL")
     add("--trustme", help="a Python that has trustme, where this one cannot have it")
     add("--hiredis", help="a folder with the package hiredis, where it is not installed")
 
@@ -228,6 +230,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     _servers.TRUSTME = config.getoption("--trustme") or _servers.TRUSTME
     wrong = _servers.unusable()
+    if config.getoption("--no-gil") and not FREE_THREADED:
+        wrong = f"--no-gil: {sys.executable} is built with the GIL"
     if wrong is not None:
         raise pytest.UsageError(wrong)
 

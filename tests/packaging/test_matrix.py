@@ -60,7 +60,7 @@ def test_classifiers_are_without_a_gap_and_begin_where_requires_python_does() ->
     assert tool["ruff"]["target-version"] == f"py3{known[0]}"
 
 
-def identifiers(platform: str, cwd: Path) -> set[str]:
+def identifiers(platform: str, cwd: Path, **environment: str) -> set[str]:
     """The wheels that cibuildwheel would build if it could build for every machine."""
     if importlib.util.find_spec("cibuildwheel") is None:
         assert sys.version_info < (3, 11)
@@ -68,6 +68,7 @@ def identifiers(platform: str, cwd: Path) -> set[str]:
     run = execute(
         sys.executable, "-m", "cibuildwheel", "--print-build-identifiers", "--platform", platform,
         "--archs", "all", "--config-file", ROOT / "cibuildwheel.toml", ROOT, cwd=cwd,
+        **environment,
     )  # fmt: skip
     assert run.code == 0, run.output
     return set(run.output.split())
@@ -92,6 +93,29 @@ def test_cibuildwheel_builds_exactly_these_wheels(platform: str, tmp_path: Path)
     assert identifiers(platform, tmp_path) == wheels()[platform]
 
 
+@pytest.mark.parametrize("platform", ["linux", "macos"])
+def test_every_free_threaded_python_that_cibuildwheel_offers_gets_wheels(
+    platform: str, tmp_path: Path
+) -> None:
+    """Of the versions supported here; those of tomorrow come with their classifier."""
+    offered = identifiers(platform, tmp_path, CIBW_BUILD="cp*t-*")
+    tags = {name.partition("-")[0] for name in offered}
+    assert tags & {f"cp3{minor}t" for minor in minors()} == FREE_THREADED
+
+
+def test_every_compiled_module_declares_that_it_does_without_the_gil() -> None:
+    """One that does not would switch it on for the whole process."""
+    sources = sorted((ROOT / "src/fastlock").glob("*.pyx"))
+    assert sources
+    told = {
+        source.name: "# cython: freethreading_compatible=True" in source.read_text().splitlines()
+        for source in sources
+    }
+    assert [name for name, declared in told.items() if not declared] == []
+    classifiers = toml("pyproject.toml")["project"]["classifiers"]
+    assert [line for line in classifiers if " :: Free Threading :: " in line]
+
+
 def test_cibuildwheel_asks_for_no_machine_in_vain() -> None:
     options = toml("cibuildwheel.toml")["tool"]["cibuildwheel"]
     assert set(options["linux"]["archs"]) == LINUX
@@ -100,9 +124,11 @@ def test_cibuildwheel_asks_for_no_machine_in_vain() -> None:
 
 def test_wheels_are_tested_with_a_part_of_the_test_extra() -> None:
     options = toml("cibuildwheel.toml")["tool"]["cibuildwheel"]
-    extra = toml("pyproject.toml")["project"]["optional-dependencies"]["test"]
-    assert set(options["test-requires"]) <= set(extra)
-    assert not any("hiredis" in need for need in options["test-requires"])
+    extras = toml("pyproject.toml")["project"]["optional-dependencies"]
+    assert set(options["test-requires"]) <= set(extras["test"])
+    assert options["test-extras"] == ["server", "live"]
+    assert re.fullmatch(r"fastlock\[.*\blive\b.*\]", extras["test"][0])
+    assert not any("hiredis" in need for need in [*options["test-requires"], *extras["live"]])
 
 
 def test_the_wheels_workflow_has_a_machine_for_every_wheel() -> None:
@@ -144,6 +170,9 @@ def test_the_ci_workflow_runs_every_python_on_both_servers() -> None:
     assert set(matrix["python"]) == pythons()
     kinds = {re.sub(r".*/|:.*", "", server) for server in matrix["server"]}
     assert kinds == {"redis", "valkey"}
+    steps = workflow("ci.yml")["jobs"]["free-threaded"]["steps"]
+    (without,) = [step["with"]["python-version"] for step in steps if step.get("id") == "without"]
+    assert f"cp{without.replace('.', '')}" in FREE_THREADED
     pure = workflow("ci.yml")["jobs"]["pure"]["strategy"]["matrix"]["python"]
     assert {f"3.{minors()[0]}", f"3.{minors()[-1]}"} == set(pure)
 
