@@ -6,7 +6,8 @@ connection midway keeps what was answered and asks again about the rest only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from ._commands import (
     OURS,
@@ -40,9 +41,21 @@ from .errors import (
     TransportError,
 )
 
-#: Commands one Call sends at once, with one deadline for all. Other callers' commands come in
-#: between, so that it is also how long these wait: a few milliseconds.
-BATCH = 1_000
+T = TypeVar("T")
+
+#: Up to so many commands are sent by one Call, with one deadline for all.
+AT_ONCE = 1_000
+#: A larger batch is sent by so many. Other callers' commands come in between, so that it is also
+#: how long these wait, again and again: about a millisecond.
+PORTION = 250
+
+
+def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """What goes out together: one Call's after the other's."""
+    size = len(items)
+    step = AT_ONCE if size <= AT_ONCE else PORTION
+    for start in range(0, size, step):
+        yield items[start : start + step]
 
 
 def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
@@ -51,8 +64,10 @@ def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
     A server error about any key gives all back and is raised.
     """
     leases: list[L | None] = []
-    for end in range(BATCH, len(claim.pairs) + BATCH, BATCH):
-        yield from _try_up_to(min(end, len(claim.pairs)), claim, leases)
+    end = 0
+    for portion in portions(claim.pairs):
+        end += len(portion)
+        yield from _try_up_to(end, claim, leases)
     return leases
 
 
@@ -159,8 +174,8 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
     spelled_out = False
     while True:
         try:
-            for start in range(0, len(pairs), BATCH):
-                call = give_back(pairs[start : start + BATCH])
+            for portion in portions(pairs):
+                call = give_back(portion)
                 if spelled_out:
                     call.verb, call.spelled_out = "release_many", True
                 _, replies = yield call

@@ -13,15 +13,13 @@ import ssl
 import struct
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Any
 
 from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
+from ._pytime import clock
 from ._resp import Push, Reentered
 from ._sockets import close_descriptor, reset_on_close
 from .errors import ProtocolError, TransportError
@@ -30,24 +28,16 @@ __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "pr
 
 name = "python"
 
-#: Seconds on the one clock that leases are measured on: it never jumps and runs on while
-#: the machine is suspended, so that a lease which expired then is seen to have expired.
-clock: Callable[[], float]
-if hasattr(time, "CLOCK_BOOTTIME"):
-    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-elif hasattr(time, "CLOCK_MONOTONIC"):  # macOS: this one includes sleep, time.monotonic() does not
-    clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-else:
-    clock = monotonic
-
 #: Longest a leader sits in one receive, in seconds: bounds how late it notices
 #: that the Pipe was ended by somebody else, or that bytes wait for a full buffer.
 SLICE = 0.05
 #: Longest a follower sleeps before it looks whether anybody leads, in seconds.
 PATIENCE = 0.25
-#: A caller writes its own command at once while at most this many others are
-#: unanswered; above that, what queues leaves together with the leader's next write.
-FLUSH_AT_ONCE = 16
+#: While the leader reads, a caller writes at once what has queued if at most so many commands
+#: are unanswered, or if what has queued is at least one part in so many of them; less than
+#: that leaves together with the leader's next write.
+FLUSH_FEW = 4
+FLUSH_PART = 2
 CHUNK = 65536
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # an enumeration's name is slow to look up
@@ -115,6 +105,8 @@ class Pipe:
         self._writer = 0  # ident of the only thread that writes
         self._inside: set[_Place] = set()  # calls under way but for a lone one, which leads
         self._places: deque[_Place] = deque()  # unanswered, oldest first
+        self._answered: deque[_Place] = deque()  # answered, and not yet woken
+        self._one_by_one = getattr(sys, "_is_gil_enabled", lambda: True)()
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire: bytes | memoryview = b""  # taken, being written
         self._read_first = False  # TLS writes nothing more before it has read something
@@ -154,10 +146,16 @@ class Pipe:
         place = _Place()
         place.want = count
         try:
-            if timeout >= SLICE and self._plain and self._go_alone(place, data):
+            if (
+                not self._leader
+                and timeout >= SLICE
+                and self._plain
+                and self._go_alone(place, data)
+            ):
+                if place.gone:
+                    return place.replies
                 timeout -= SLICE
-            if not place.gone:
-                deadline = monotonic() + timeout
+            deadline = monotonic() + timeout
             if place.state == _NEW:
                 self._enter(place, data)
             while place.state == _WAITING:
@@ -284,12 +282,26 @@ class Pipe:
             if self._leader == me:
                 self._leader = 0
             if not self._leader:
-                for other in self._places:
+                for other in reversed(self._places):  # it will lead longest
                     if other.state == _WAITING:
                         other.wake()
                         break
             self._inside.discard(place)
+            self._wake_next()
             self._close_if_unused(reset=True)
+
+    def _wake_next(self) -> None:
+        """Mutex held. Wake one whose answer is in, who will wake the next on leaving.
+
+        All at once would queue for the GIL, and each of them look every 5 ms whether it is
+        free. Without a GIL all are woken.
+        """
+        while self._answered:
+            place = self._answered.popleft()
+            if place in self._inside:
+                place.wake()
+                if self._one_by_one:
+                    return
 
     def _may_be_out(self, place: _Place) -> bool:
         """Whether a byte of the command may have left; one that is being written may."""
@@ -307,6 +319,8 @@ class Pipe:
             if place.state == _WAITING:
                 place.state = _FAILED
                 place.wake()
+        self._one_by_one = False
+        self._wake_next()
         self._places.clear()
         self._out.clear()
 
@@ -403,7 +417,9 @@ class Pipe:
         if self._take_lead(place):
             self._lead(place, monotonic() + remaining)
             return
-        if self._plain and len(self._places) <= FLUSH_AT_ONCE:
+        if self._plain and (
+            len(self._places) <= FLUSH_FEW or len(self._out) * FLUSH_PART >= len(self._places)
+        ):
             self._flush()
         # Not longer: whoever was woken to lead may be running a signal handler.
         patience = min(remaining, PATIENCE)
@@ -521,8 +537,9 @@ class Pipe:
                         self._settled = place.number
                     if place.state == _WAITING:
                         place.state = _DONE
-                        place.wake()
+                        self._answered.append(place)
             self._busy = 0
+            self._wake_next()
 
 
 def _patched() -> bool:
