@@ -307,8 +307,13 @@ async def test_a_release_that_never_gets_an_answer_is_unknown_and_may_be_repeate
     with pytest.raises(fastlock.OutcomeUnknown) as caught:
         await lease.release()
     assert caught.value.key == key
-    assert await lease.release() is True  # before our deadline: it was us
+    # It is free by now, and somebody else may have it: it must not count as ours any more.
     assert fl.admin.exists(key) == 0
+    assert not lease.valid()
+    assert lease.remaining() == 0
+    assert not lease.lost
+    assert await lease.release() is True  # before our deadline: it was us
+    assert not lease.lost
 
 
 async def test_a_release_that_never_left_may_be_repeated(fl: Ways) -> None:
