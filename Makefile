@@ -1,6 +1,6 @@
 # Every common task, each from a bare clone. `make` alone lists them.
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
-#            BENCH_ARGS=...
+#            BENCH_ARGS=...  MODEL_ARGS=...
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ RIVALS := $(VENV)/.rivals
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix model lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ test: $(READY) ## run every test (both cores, sync and asyncio, real servers)
 
 test-matrix: $(READY) ## locks on Valkey 9 and 8.1, Redis 7 and 8.6, 5 minutes
 	@tools/test-matrix $(BIN)/python $(PYTEST_ARGS)
+
+model: ## search a model of the protocol, and known mistakes in it, 2 minutes (needs spin)
+	@model/check.py $(MODEL_ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .

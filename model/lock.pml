@@ -6,7 +6,7 @@
  * network and the server, caller.pml a caller.
  *
  * Without defines there is one caller, and somebody else who is quick and makes no mistake.
- * model/check puts the defines together:
+ * model/check.py puts the defines together:
  *   TWO        two callers in processes of their own, and nobody else
  *   HANDOVER   two callers share a process and a connection, and hand the lock over
  *   SHORTER    an extension may also set a shorter ttl

@@ -53,7 +53,6 @@ inline execute(is_late) {
 #endif
         :: else -> reply = NIL
         fi;
-        if :: is_late -> printf("too late for an answer: ") :: else fi;
         printf("server: %e of token %d, answer %d\n", verb, tok, reply)
     }
 }
@@ -86,8 +85,10 @@ end:
 #endif
            fi;
            if
-           :: gained = 0; printf("=> a command lands late\n"); execute(true)
-           :: gained = GAIN; execute(true)
+           :: true ->
+                printf("=> a command lands late\n");
+                if :: gained = 0 :: gained = GAIN fi;
+                execute(true)
            :: printf("lost for good: %e of token %d\n", verb, tok)
            fi;
            forget_command()

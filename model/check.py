@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Searches the model of the protocol completely, and each known mistake in it until it is found.
 
-    model/check                  everything, in about a minute; exit code 1 if anything is off
-    model/check --list           what there is
-    model/check NAME...          some of it
-    model/check --trace NAME...  and, of a mistake, the shortest story that shows it
+    model/check.py                  everything, in about a minute; exit code 1 if anything is off
+    model/check.py --list           what there is
+    model/check.py NAME...          some of it
+    model/check.py --trace NAME...  and, of a mistake, the shortest story that shows it
 
 Law: nothing but the standard library, spin and a C compiler. The right protocol must break no
 law, leave nobody stuck and reach every goal that the model names; a mistake must be found, and
@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def search(case: Case, model: Path = MODEL) -> Search:
         if not (folder / "pan.c").exists():
             raise CannotCheck(f"{case.name}: spin does not understand the model:\n{said}")
         said = run(
-            folder, compiler, "-w", "-O2" if right else "-O0", "-o", "pan", "pan.c",
+            folder, compiler, "-w", "-O1" if right else "-O0", "-o", "pan", "pan.c",
             "-DSAFETY", "-DNOREDUCE", "-DVECTORSZ=1024", f"-DMEMLIM={MEMORY}",
             *([] if right else ["-DBFS"]),
         )  # fmt: skip
@@ -162,28 +163,36 @@ def understood(said: str, table: str) -> Search:
     found.complete = "errors: 0" in said and not re.search(
         r"max search depth too small|MEMLIM|out of memory|not completed|truncated", said
     )
+    goals = goals_of(table)
+    found.goals = set(goals.values())
+    process = ""
+    for line in said.splitlines():
+        if line.startswith("unreached in "):
+            process = line.split()[-1]
+        elif entry := re.match(r'\s.*, state (\d+), "', line):
+            place = process, entry[1]
+            found.unreached |= {goals[place]} if place in goals else set()
+    return found
+
+
+def goals_of(table: str) -> dict[tuple[str, str], str]:
+    """Process and state -> the goal that is reached there, by the table of all statements."""
     goals: dict[tuple[str, str], str] = {}
-    seen: dict[tuple[str, str], int] = {}
+    branches: Counter[tuple[str, str]] = Counter()
     process = ""
     for line in table.splitlines():
         if line.startswith("proctype "):
             process = line.split()[1]
         elif entry := re.match(r"\s*state +(\d+) .*? => (.*)$", line):
             place = process, entry[1]
-            seen[place] = seen.get(place, 0) + 1
-            if goal := re.search(r"=> (.+?)\\n", entry[2]):
+            branches[place] += 1
+            goal = re.search(r"=> (.+?)\\n", entry[2])
+            if goal is not None:
                 goals[place] = goal[1]
-    for place, goal in goals.items():
-        if seen[place] > 1:  # spin tells what was reached by state, not by branch
-            raise CannotCheck(f"the goal {goal!r} has no state of its own; put it behind a guard")
-    found.goals = set(goals.values())
-    for line in said.splitlines():
-        if line.startswith("unreached in "):
-            process = line.split()[-1]
-        elif entry := re.match(r'\s.*, state (\d+), "', line):
-            if (place := (process, entry[1])) in goals:
-                found.unreached.add(goals[place])
-    return found
+    for place, name in goals.items():
+        if branches[place] > 1:  # spin tells what was reached by state, not by branch
+            raise CannotCheck(f"the goal {name!r} has no state of its own; put it behind a guard")
+    return goals
 
 
 def faults(case: Case, found: Search) -> list[str]:
@@ -211,11 +220,11 @@ def main(arguments: list[str]) -> int:
     cases = {case.name: case for case in (*RIGHT, *WRONG)}
     if chosen.list:
         for case in cases.values():
-            print(f"{case.name:33}{case.breaks or 'right':11}{case.defines}")
+            print(f"{case.name:33}{case.breaks or 'right':11}{case.defines}".rstrip())
         return 0
     for name in chosen.names:
         if name not in cases:
-            parser.error(f"{name}: no such case; model/check --list names them")
+            parser.error(f"{name}: no such case; model/check.py --list names them")
     broken = 0
     try:
         for name in chosen.names or cases:
@@ -231,7 +240,7 @@ def main(arguments: list[str]) -> int:
             for line in wrong + (found.story if chosen.trace or (wrong and found.story) else []):
                 print(f"       {line}")
     except CannotCheck as error:
-        print(f"model/check: {error}", file=sys.stderr)
+        print(f"model/check.py: {error}", file=sys.stderr)
         return 1
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"{broken} failed; {used.ru_utime + used.ru_stime:.0f} s of CPU time")
