@@ -1,6 +1,6 @@
 # Every common task, each from a bare clone. `make` alone lists them.
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
-#            BENCH_ARGS=...  PYTHON_FT=/path/to/python3.14t  HAMMER=60
+#            BENCH_ARGS=...  MODEL_ARGS=...  PYTHON_FT=/path/to/python3.14t  HAMMER=60
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,7 @@ TEST_FT := $(VENV_FT)/bin/python -m pytest --no-gil --trustme $(BIN)/python --hi
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix test-ft py-ft lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix test-ft py-ft model lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,9 @@ $(READY_FT): $(PYTHON_FT) pyproject.toml setup.py tools/make-venv tools/find-pyt
 	@FASTLOCK_PYTHON=$(PYTHON_FT) PIP_PREFER_BINARY=1 tools/make-venv $(VENV_FT) live
 	@$(VENV_FT)/bin/python -m pip install -qq --upgrade --target $(VENV_FT)/hiredis hiredis
 	@touch $@
+
+model: ## search a model of the protocol, and known mistakes in it, 2 minutes (needs spin)
+	@model/check.py $(MODEL_ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .

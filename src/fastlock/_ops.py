@@ -135,7 +135,9 @@ _OK = (b"OK",)
 class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
-    __slots__ = ("generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until")
+    __slots__ = (
+        "first", "generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until"
+    )  # fmt: skip
 
     plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
     asking = "ask"  #: the verb that recognises an earlier try
@@ -158,6 +160,7 @@ class Claim(Generic[L]):
         self.retries = retries
         self.make = make
         self.possible = 0  # of the first so many the server may hold some for us
+        self.first: float | None = None  # when the oldest try without an answer was sent
 
     @property
     def maybe(self) -> Sequence[Pair]:
@@ -292,9 +295,11 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
 
     Returns the lease or None, the time before sending, and the holder's label. The first
     try is a plain SET NX; repetitions carry the same token and ask whose the lock is, so
-    that a try whose reply was lost is recognised.
+    that a try whose reply was lost is recognised. Its age is that of the oldest one without
+    an answer, from before a refusal too: where the server may not be told to end connections,
+    that one can land after all.
     """
-    first: float | None = None  # when the oldest try without an answer was sent
+    doubt = False  # a try since the last refusal may have taken it unheard
     failures = 0
     key, token = claim.pairs[0]
     until = None if claim.until is None else claim.until + GRACE
@@ -307,25 +312,25 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
-                verb = claim.asking
-                first = error.sent_at if first is None else first
-            if first is None:
+                verb, doubt = claim.asking, True
+                claim.first = error.sent_at if claim.first is None else claim.first
+            if not doubt:
                 claim.possible = 0
             if not isinstance(error, TransportError):  # no connection to be had: nothing was sent
                 raise
             failures += 1
-            yield from back_off(claim, failures, until, error, first is not None)
+            yield from back_off(claim, failures, until, error, doubt)
             continue
         found = acquired(reply) if verb in _PLAIN else asked(reply, token)
         if found is TAKEN:
             return claim.lease(0, sent_at, reply), sent_at, ""
         if found is OURS:
-            lease = yield from recognised(claim, 0, reply, first, until)
+            lease = yield from recognised(claim, 0, reply, claim.first, until)
             if lease is not None:
                 return lease, sent_at, ""
-            first, failures = None, 0
+            doubt, failures = False, 0
             continue
-        if first is None or not isinstance(reply, ServerError):
+        if not doubt or not isinstance(reply, ServerError):
             claim.possible = 0
         claim.checked(reply)
         return None, sent_at, found
@@ -358,9 +363,10 @@ def recognised(
 ) -> Op[L | None]:
     """An earlier try had taken the lock: count from its sending, or extend if that is over.
 
-    ``first`` is None when it cannot be known which try it was. A dead lease is never
-    returned: None means it expired, so try anew. The extension may take until ``until``;
-    what it leaves in doubt is no lease: OutcomeUnknown, and the claim says it may be ours.
+    ``first`` is when the oldest try without an answer was sent; None if there is none known.
+    A dead lease is never returned: None means it expired, so try anew. The extension may
+    take until ``until``; what it leaves in doubt is no lease: OutcomeUnknown, and the claim
+    says it may be ours.
     """
     now = yield Now()
     lease = claim.lease(index, now if first is None else first, reply)
