@@ -37,6 +37,10 @@ class Background:
                     return
                 self._thread = thread
 
+    def runs_here(self) -> bool:
+        """Whether this thread is the one that gives back."""
+        return self._thread is threading.current_thread()
+
     def finish(self, timeout: float) -> None:
         """Wait until nothing is left to give back, at most ``timeout`` seconds."""
         thread = self._thread

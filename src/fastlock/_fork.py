@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 from weakref import WeakSet
 
@@ -49,14 +51,48 @@ def _in_child() -> None:
         raise trouble  # CPython shows it (sys.unraisablehook) and goes on
 
 
-#: Held while a name is looked up, and during every fork: the C library's resolver has locks
-#: of its own, which a child forked meanwhile would find taken for ever.
-resolving = threading.RLock()
+class _LookUps:
+    """Any number of threads look names up at once; a fork waits for them, and they for it.
+
+    For the C library's resolver has locks of its own, which a child that was forked
+    meanwhile would find taken for ever.
+    """
+
+    def __init__(self) -> None:
+        self._gate = threading.RLock()  # held during every fork
+        self._under_way: list[threading.RLock] = []  # each held by who looks up
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Around a look-up. A signal handler that forks in its midst does not wait for it."""
+        mine = threading.RLock()
+        with mine:
+            with self._gate:
+                self._under_way.append(mine)
+            try:
+                yield
+            finally:
+                self._under_way.remove(mine)
+
+    def before_fork(self) -> None:
+        self._gate.acquire()
+        for other in tuple(self._under_way):
+            with other:
+                pass
+
+    def after_fork(self) -> None:
+        """In the parent and in the child."""
+        self._gate.release()
+
+
+_look_ups = _LookUps()
+#: ``with looking_up():`` around everything that may ask the system's resolver.
+looking_up = _look_ups.one
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=resolving.acquire,
-        after_in_parent=resolving.release,
-        after_in_child=resolving.release,
+        before=_look_ups.before_fork,
+        after_in_parent=_look_ups.after_fork,
+        after_in_child=_look_ups.after_fork,
     )
     os.register_at_fork(after_in_child=_in_child)

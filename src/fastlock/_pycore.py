@@ -22,7 +22,7 @@ from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
 from ._pytime import clock
 from ._resp import Push, Reentered
-from ._sockets import close_descriptor, reset_on_close
+from ._sockets import close_descriptor, patched_by, reset_on_close
 from .errors import ProtocolError, TransportError
 
 __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
@@ -93,7 +93,7 @@ class Pipe:
         # The kernel's receive timeout costs no extra system call, and the kernel lets
         # one thread write while another reads. ssl and green sockets offer neither:
         # they are polled, and the leader alone touches them.
-        self._plain = type(sock) is socket.socket and not _patched() and sys.platform != "win32"
+        self._plain = type(sock) is socket.socket and not patched_by() and sys.platform != "win32"
         sock.setblocking(self._plain)
         if self._plain:
             slice_ = struct.pack("@ll", 0, int(SLICE * 1e6))
@@ -549,8 +549,3 @@ class Pipe:
                         self._answered.append(place)
             self._busy = 0
             self._wake_next()
-
-
-def _patched() -> bool:
-    """Whether gevent or eventlet has replaced the socket module's class."""
-    return socket.socket.__module__ != "socket"

@@ -52,6 +52,7 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
+        self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
@@ -61,7 +62,8 @@ class Client:
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
         self._background = Background(self._settle)
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
-        self._closing = Event()
+        self._closing = Event()  # callers are told
+        self._closed = Event()  # the background too
         remember(self)
         _fork.register(self)
 
@@ -209,11 +211,15 @@ class Client:
     def close(self) -> None:
         """Close the connection. Locks still held stay until their ttl ends.
 
-        Deferred releases are waited for before, at most a second.
+        Calls under way in other threads fail at once, but for one: looking up the server's
+        name. Deferred releases, and what is given back in the background, are waited for
+        before the connection ends, each at most a second; until then calls that wait for an
+        answer may get it.
         """
+        self._closing.set()
         self._deferred.close(1.0)
         self._background.finish(1.0)
-        self._closing.set()
+        self._closed.set()
         self._server.close()
 
     def __enter__(self) -> Client:
@@ -230,9 +236,10 @@ class Client:
         self._tokens.renew()
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
-        closed, self._closing = self._closing.is_set(), Event()
-        if closed:
+        closing, self._closing, self._closed = self._closing.is_set(), Event(), Event()
+        if closing:
             self._closing.set()
+            self._closed.set()
 
     # -- carrying operations out
 
@@ -399,7 +406,8 @@ class Client:
                 pause = retry_pause(self.config.retry_timeout)
             if effect.until is not None:
                 pause = min(pause, max(0.0, effect.until - clock()))
-            if self._closing.wait(pause):
+            over = self._closed if self._background.runs_here() else self._closing
+            if over.wait(pause):
                 raise closed_error()
         return clock()
 
