@@ -93,10 +93,17 @@ class _Attempt:
 class SyncServer:
     """The one server of a sync client. Any thread may call it."""
 
-    def __init__(self, config: Config, core: Core, on_connect: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        core: Core,
+        on_connect: Callable[[], None],
+        on_patched: Callable[[], Core],
+    ) -> None:
         self._config = config
         self._core = core
         self._on_connect = on_connect
+        self._on_patched = on_patched
         self._closed = False
         self._green = patched_by()
         self._forget()
@@ -212,10 +219,12 @@ class SyncServer:
 
     def _open(self, timeout: float, last: ServerInfo | None, attempt: _Attempt) -> Link:
         if patched_by() != self._green:
-            raise FastlockError(
-                f"{patched_by()} has patched the sockets since this client was made, which "
-                "therefore would not yield: patch first, then make the client"
-            )
+            if self._last is not None:
+                raise FastlockError(
+                    f"{patched_by()} has patched the sockets since this client connected, which "
+                    "therefore would not yield: patch first, and make a new client"
+                )
+            self._core, self._green = self._on_patched(), patched_by()
         until = clock() + min(timeout, self._config.connect_timeout)
         try:
             opened = open_sync(self._config, until - clock(), attempt.held)

@@ -59,7 +59,7 @@ class Client:
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
-        self._server = SyncServer(self.config, self._core, self._tokens.renew)
+        self._server = SyncServer(self.config, self._core, self._tokens.renew, self._patched)
         self._background = Background(self._settle)
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._closing = Event()  # callers are told
@@ -240,6 +240,13 @@ class Client:
         if closing:
             self._closing.set()
             self._closed.set()
+
+    def _patched(self) -> _impl.Core:
+        """Before the first connection: threads are green ones now, and so must be what waits."""
+        self._core = _impl.fit(self._core)
+        self._background = Background(self._settle)
+        self._deferred.forked(self._background)
+        return self._core
 
     # -- carrying operations out
 
