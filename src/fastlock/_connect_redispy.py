@@ -17,7 +17,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
-from ._fork import looking_up
+from . import _fork
 from ._sockets import Held
 from ._version import __version__
 from .config import Config
@@ -349,7 +349,7 @@ class _AsyncUnix(_Async):
 
 def _looked_up(host: str, port: int) -> list[tuple[int, Any]]:
     """Family and address of each socket that leads there, best first."""
-    with looking_up():
+    with _fork.look_ups.one():
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     return [(family, address) for family, _, _, _, address in found]
 
