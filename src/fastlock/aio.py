@@ -339,7 +339,9 @@ class Client:
             timeout = self._patience
             if call.until is not None:
                 timeout = min(timeout, call.until - clock())
+            call.left = False
             link = await self._server.link(timeout)
+            call.left = True
         data = link.encode(call)
         sent_at = clock()
         try:
