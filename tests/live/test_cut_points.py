@@ -16,6 +16,7 @@ from _matrix import TOTALS, summary
 from _proxy import Proxy
 
 import fastlock
+from fastlock import _ops
 
 TTL = 20  # so long that expiry never does what giving back should
 KEYS = 3
@@ -339,32 +340,88 @@ async def force_release(cell: Cell) -> None:
 # ------------------------------------------------------------------ the matrix
 
 
+async def judge(fl: Ways, name: str, cut: str) -> None:
+    """Run one cell; AssertionError, or what the operation should not have raised."""
+    proxy = fl.proxy()
+    client = await fl.warm(fl.client(proxy.uri, socket_timeout=0.4))
+    cell = Cell(fl, client, proxy, cut)
+    if "fenced" in name:  # so that the server knows these scripts as well
+        async with client.lock(f"{cell.key}:warm", TTL, fence=True):
+            pass
+        async with client.lock_all([f"{cell.key}:warm"], TTL, fence=True):
+            pass
+    try:
+        await OPERATIONS[name](cell)
+    except BaseException:
+        TOTALS["violations"] += 1
+        print(f"violated: {name}, cut point: {cut}")
+        raise
+    await client.close()
+    try:
+        await fl.until(lambda: not proxy.open)
+        cell.nothing_stays()
+    except AssertionError:
+        TOTALS["leaks"] += 1
+        print(f"leaked: {name}, cut point: {cut}")
+        raise
+
+
 @one_server
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_every_cut_point(fl: Ways, name: str) -> None:
     for cut in CUTS:
-        proxy = fl.proxy()
-        client = await fl.warm(fl.client(proxy.uri, socket_timeout=0.4))
-        cell = Cell(fl, client, proxy, cut)
-        if "fenced" in name:  # so that the server knows these scripts as well
-            async with client.lock(f"{cell.key}:warm", TTL, fence=True):
-                pass
-            async with client.lock_all([f"{cell.key}:warm"], TTL, fence=True):
-                pass
-        try:
-            await OPERATIONS[name](cell)
-        except BaseException:
-            TOTALS["violations"] += 1
-            print(f"violated: {name}, cut point: {cut}")
-            raise
-        await client.close()
-        try:
-            await fl.until(lambda proxy=proxy: not proxy.open)
-            cell.nothing_stays()
-        except AssertionError:
-            TOTALS["leaks"] += 1
-            print(f"leaked: {name}, cut point: {cut}")
-            raise
+        await judge(fl, name, cut)
+
+
+# ------------------------------------------------------------------ the judge is judged
+
+
+def repeats_plainly(patch: pytest.MonkeyPatch) -> None:
+    """A repetition does not ask whose the lock is: its own looks like somebody else's."""
+    patch.setattr(_ops.Claim, "asking", _ops.Claim.plain[0])
+
+
+def counts_from_the_reply(patch: pytest.MonkeyPatch) -> None:
+    """A repetition is taken for the first try: its deadline begins too late."""
+    true = _ops.recognised
+
+    def wrong(claim: Any, index: int, reply: Any, first: Any, until: Any) -> Any:
+        return true(claim, index, reply, clock() + 1, until)
+
+    patch.setattr(_ops, "recognised", wrong)
+
+
+def believes_refusals(patch: pytest.MonkeyPatch) -> None:
+    """A release that finds the lock gone after a lost answer says that it was not ours."""
+    true = _ops.released
+    patch.setattr(_ops, "released", lambda lease, reply, doubt, now: true(lease, reply, False, now))
+
+
+@one_server
+@pytest.mark.parametrize(
+    ("variant", "name", "cut"),
+    [
+        (repeats_plainly, "try acquire", "reply lost"),
+        (repeats_plainly, "try acquire many", "after"),
+        (counts_from_the_reply, "acquire", "reply stalls"),
+        (believes_refusals, "release", "reply lost"),
+    ],
+)
+async def test_a_wrong_variant_is_caught(
+    fl: Ways, monkeypatch: pytest.MonkeyPatch, variant: Any, name: str, cut: str
+) -> None:
+    counted = TOTALS.copy()
+    variant(monkeypatch)
+    try:
+        with pytest.raises((AssertionError, AttributeError, fastlock.FastlockError)):
+            await judge(fl, name, cut)
+    finally:
+        monkeypatch.undo()
+        caught = TOTALS.copy()
+        TOTALS.clear()
+        TOTALS.update(counted)
+        fl.admin.delete(*(fl.admin.keys(f"{fl._name}*") or [fl.key()]))
+    assert caught["violations"] + caught["leaks"] > counted["violations"] + counted["leaks"]
 
 
 def test_the_totals_say_what_was_wrong() -> None:
