@@ -1,7 +1,8 @@
 """The application that ``live/test_prefork.py`` runs under gunicorn and celery.
 
-Law: all of it is made in the master, before any worker is forked: a client that has
-connected, and a lease that stays the master's. ``FL_URI``, ``FL_KEY`` and ``FL_CORE`` say with what.
+Law: all of it is made in the master, before any worker is forked: a client that
+has connected, and a lease that stays the master's. ``FL_URI``, ``FL_KEY`` and ``FL_CORE`` say
+with what.
 """
 
 from __future__ import annotations
