@@ -91,22 +91,21 @@ def core() -> None:
 
 
 def exclusion() -> None:
-    """Fifty green threads in turn hold a lock, and give way in its middle."""
-    shared = client(retry_timeout=2)
+    """Two hundred green threads in turn hold a lock, and give way in its middle."""
+    shared = client(retry_timeout=50)
     inside = done = 0
 
     def work() -> None:
         nonlocal inside, done
-        for _ in range(10):
-            with shared.lock(KEY, ttl=TTL) as lease:
-                inside += 1
-                assert inside == 1
-                green.sleep(0)
-                assert lease.valid()
-                inside -= 1
-                done += 1
+        with shared.lock(KEY, ttl=TTL) as lease:
+            inside += 1
+            assert inside == 1
+            green.sleep(0)
+            assert lease.valid()
+            inside -= 1
+            done += 1
 
-    for thread in [green.spawn(work) for _ in range(50)]:
+    for thread in [green.spawn(work) for _ in range(200)]:
         value_of(thread)
     shared.close()
     say(done)
@@ -303,7 +302,7 @@ def late_core() -> None:
 
 def late_exclusion() -> None:
     global client
-    made = client(retry_timeout=2)
+    made = client(retry_timeout=50)
     patch()
     client = lambda **_: made  # noqa: E731
     exclusion()

@@ -337,10 +337,12 @@ class Client:
             timeout = min(timeout, call.until - clock())
         generation = _fork.generation
         try:
+            call.left = False
             if self._server.strays:
                 self._server.end_strays(timeout)
             link = self._server.link(timeout)
             _fork.check(generation)
+            call.left = True
             data = link.encode(call)
             sent_at = clock()
             if call.until is not None:
@@ -349,6 +351,7 @@ class Client:
                     raise TransportError("the caller's time was over before it could be sent")
             return sent_at, link.pipe.call(data, call.count, timeout)
         except Reentered:
+            call.left = True
             return self._call_aside(call, timeout)
         except TransportError as error:
             _fork.check(generation)

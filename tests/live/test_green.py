@@ -5,16 +5,13 @@ Law: each scene of ``_green.py`` runs in a process of its own, for a patch is fo
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _harness import Ways, needs, one_server, sync_only
+from _program import Program, program
 from _servers import Certificates, Server
 
 PROGRAM = str(Path(__file__).resolve().parents[1] / "_green.py")
@@ -35,41 +32,15 @@ pytestmark = [
 
 
 @contextmanager
-def scene(library: str, name: str, uri: str, key: str) -> Iterator[Any]:
+def scene(library: str, name: str, uri: str, key: str) -> Iterator[Program]:
     """That process; at the end it must have ended well, and have had no more to say."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTLOCK_")}
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", PROGRAM, library, name, uri, key],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=kept,
-    )
-    try:
+    with program(PROGRAM, library, name, uri, key) as process:
         yield process
-        out, err = process.communicate(timeout=60)
-        # eventlet's own, of what it could not patch
-        err = "".join(
-            line for line in err.splitlines(True) if "RLock(s) were not greened" not in line
-        )
-        assert (process.returncode, err) == (0, "")
-        assert out == ""
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-
-
-def said(process: Any) -> str:
-    """Its next line."""
-    line: str = process.stdout.readline()
-    return line.rstrip("\n") if line else f"it ended: {process.stderr.read()}"
-
-
-def answer(process: Any, line: str) -> None:
-    process.stdin.write(f"{line}\n")
-    process.stdin.flush()
+        code, out, err = process.ended()
+    # eventlet's own, of what it could not patch
+    err = "".join(line for line in err.splitlines(True) if "RLock(s) were not greened" not in line)
+    assert (code, err) == (0, "")
+    assert out == ""
 
 
 def nothing_left(fl: Ways, key: str) -> None:
@@ -81,25 +52,25 @@ def nothing_left(fl: Ways, key: str) -> None:
 
 async def test_the_python_core_is_taken(fl: Ways, library: str) -> None:
     with scene(library, "core", fl.server.uri, fl.key()) as process:
-        assert said(process) == "python python"
-        assert f"{library} has patched the socket module" in said(process)
+        assert process.said() == "python python"
+        assert f"{library} has patched the socket module" in process.said()
 
 
 async def test_it_is_taken_too_if_the_patch_comes_after_the_import(fl: Ways, library: str) -> None:
     with scene(library, "late_core", fl.server.uri, fl.key()) as process:
-        assert said(process) in ("cython", "python")
-        assert said(process) == "python python"
-        assert f"{library} has patched the socket module" in said(process)
-        assert said(process) == "python"
+        assert process.said() in ("cython", "python")
+        assert process.said() == "python python"
+        assert f"{library} has patched the socket module" in process.said()
+        assert process.said() == "python"
 
 
 async def test_a_client_that_had_connected_before_the_patch_says_so(fl: Ways, library: str) -> None:
     proxy = fl.proxy()
     with scene(library, "late_connected", proxy.uri, fl.key()) as process:
-        assert said(process) == "patched"
+        assert process.said() == "patched"
         proxy.cut()
-        answer(process, "cut")
-        assert said(process).startswith(f"FastlockError {library} has patched the sockets since")
+        process.tell("cut")
+        assert process.said().startswith(f"FastlockError {library} has patched the sockets since")
 
 
 # ------------------------------------------------------------------ many share one client
@@ -109,7 +80,7 @@ async def test_a_client_that_had_connected_before_the_patch_says_so(fl: Ways, li
 async def test_green_threads_exclude_each_other(fl: Ways, library: str, when: str) -> None:
     proxy, key = fl.proxy(), fl.key()
     with scene(library, f"{when}exclusion", proxy.uri, key) as process:
-        assert said(process) == "500"
+        assert process.said() == "200"
     assert proxy.connections == 1
     nothing_left(fl, key)
 
@@ -117,14 +88,14 @@ async def test_green_threads_exclude_each_other(fl: Ways, library: str, when: st
 async def test_each_gets_its_own_answers(fl: Ways, library: str) -> None:
     proxy, key = fl.proxy(), fl.key()
     with scene(library, "many_keys", proxy.uri, key) as process:
-        assert said(process) == "done"
+        assert process.said() == "done"
     assert proxy.connections == 1
     nothing_left(fl, key)
 
 
 async def test_over_a_unix_socket(fl: Ways, library: str, own_server: Server) -> None:
     with scene(library, "many_keys", own_server.unix_uri, fl.key()) as process:
-        assert said(process) == "done"
+        assert process.said() == "done"
 
 
 async def test_over_tls(
@@ -132,7 +103,7 @@ async def test_over_tls(
 ) -> None:
     uri = f"{tls_server.uri}?ssl_ca_certs={certificates.ca}"
     with scene(library, "many_keys", uri, fl.key()) as process:
-        assert said(process) == "done"
+        assert process.said() == "done"
 
 
 # ------------------------------------------------------------------ waiting
@@ -150,17 +121,17 @@ async def test_the_others_go_on_while_one_waits_and_closing_ends_the_wait(
     if wait == "pause":
         fl.admin.set(key, "taken", px=60_000)
     with scene(library, f"{when}yielding", proxy.uri, key) as process:
-        assert said(process) == "others run"
+        assert process.said() == "others run"
         if held is not None:
             held.wait()
-        answer(process, "close")
+        process.tell("close")
         if wait == "answer":
             # What may have been taken is given back before: that waits for the answer.
-            told = said(process)
+            told = process.said()
             assert "closed" in told, told
             held.go()
         else:
-            assert said(process) == "FastlockError the client is closed; make a new one"
+            assert process.said() == "FastlockError the client is closed; make a new one"
     if wait == "pause":
         fl.admin.delete(key)
     await fl.until(lambda: not fl.admin.exists(key))
@@ -178,12 +149,12 @@ async def test_a_time_out_inside_an_acquire_leaves_no_lock(
     else:
         held = proxy.fault("hold_reply", verb="SET" if wait == "answer" else "HELLO")
     with scene(library, "timeout", proxy.uri, key) as process:
-        assert said(process) == "begun"
-        assert said(process) == "time-out"
+        assert process.said() == "begun"
+        assert process.said() == "time-out"
         if held is not None:
             held.go()
-        assert said(process) == "True"
-        assert said(process) == f"{wait == 'pause'} False"
+        assert process.said() == "True"
+        assert process.said() == f"{wait == 'pause'} False"
     assert proxy.connections == (2 if wait == "connecting" else 1)
     if wait == "pause":
         assert fl.admin.get(key) == b"taken"
@@ -198,7 +169,7 @@ async def test_an_acquire_struck_at_each_of_its_waits_leaves_no_lock(
     proxy.fault("delay_reply", times=1_000_000, seconds=0.002)  # so that there are waits
     with scene(library, "strike_everywhere", proxy.uri, key) as process:
         for name in ("try", "acquire", "waiting", "many", "all", "with", "new"):
-            assert said(process) == f"{name} struck"
+            assert process.said() == f"{name} struck"
     nothing_left(fl, key)
 
 
@@ -208,20 +179,20 @@ async def test_an_acquire_struck_at_each_of_its_waits_leaves_no_lock(
 async def test_a_child_owns_nothing_of_its_parent_s(fl: Ways, library: str) -> None:
     key = fl.key()
     with scene(library, "forking", fl.server.uri, key) as process:
-        assert said(process) == "0 True"
+        assert process.said() == "0 True"
     nothing_left(fl, key)
 
 
 async def test_a_process_ends_with_releases_under_way(fl: Ways, library: str) -> None:
     key = fl.key()
     with scene(library, "deferred_exit", fl.server.uri, key) as process:
-        assert said(process) == "done"
+        assert process.said() == "done"
     nothing_left(fl, key)
 
 
 async def test_a_process_ends_while_green_threads_wait(fl: Ways, library: str) -> None:
     key = fl.key()
     with scene(library, "waiting_exit", fl.server.uri, key) as process:
-        assert said(process) == "done"
+        assert process.said() == "done"
     assert fl.admin.exists(key) == 1  # held to its end, and for its ttl
     fl.admin.delete(key)

@@ -94,6 +94,8 @@ async def test_control_c_ends_the_wait_and_leaves_no_lock(fl: Ways, wait: str) -
         if held is not None:
             held.go()
         assert process.ended() == (0, "", "")
+    if wait in ("connecting", "greeting connecting"):
+        assert proxy.verbs() == []  # nothing was sent, so nothing is given back
     if wait == "pause":
         assert fl.admin.get(key) == b"taken"
         fl.admin.delete(key)
@@ -146,6 +148,8 @@ async def test_control_c_ends_asyncio_run_and_leaves_no_lock(fl: Ways, wait: str
             held.go()
         assert process.said() == "KeyboardInterrupt"
         assert process.ended() == (0, "", "")
+    if wait == "connecting":
+        assert proxy.verbs() == []  # nothing was sent, so nothing is given back
     if wait == "pause":
         assert fl.admin.get(key) == b"taken"
         fl.admin.delete(key)
