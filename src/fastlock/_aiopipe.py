@@ -8,13 +8,12 @@ together, and no command costs a task or a timer.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from typing import Any
 
 from ._impl import DecoderLike
 from ._resp import Push
-from ._sockets import reset_on_close
+from ._sockets import point_at_nothing, reset_on_close
 from .errors import ProtocolError, TransportError
 
 
@@ -135,12 +134,8 @@ class AsyncPipe(asyncio.Protocol):
         self._reason = reason
         self._places.clear()
         sock = self._transport.get_extra_info("socket")
-        if sock is None or sock.fileno() < 0:
-            return
-        # The transport keeps the number; behind it is no longer our connection.
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, sock.fileno())
-        os.close(null)
+        if sock is not None:
+            point_at_nothing(sock)  # the transport keeps the number
 
     # -- the loop's side
 

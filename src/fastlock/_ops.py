@@ -59,7 +59,7 @@ GRACE = 1.0
 class Call:
     """Send one verb of ``_commands`` and wait for its ``count`` replies."""
 
-    __slots__ = ("args", "count", "spelled_out", "until", "verb")
+    __slots__ = ("args", "count", "left", "spelled_out", "until", "verb")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Call:
         self.count = count
         self.until = until  # the caller's deadline; None: only the socket's timeout
         self.spelled_out = spelled_out  # in the dialect that needs nothing of the server
+        self.left = True  # False while it surely has not left: it waits for a connection
 
 
 class Backoff:
@@ -321,6 +322,10 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
             failures += 1
             yield from back_off(claim, failures, until, error, doubt)
             continue
+        except BaseException:
+            if first is None and not call.left:
+                claim.possible = 0
+            raise
         found = acquired(reply) if verb in _PLAIN else asked(reply, token)
         if found is TAKEN:
             return claim.lease(0, sent_at, reply), sent_at, ""

@@ -179,6 +179,7 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
                 call = give_back(portion)
                 if spelled_out:
                     call.verb, call.spelled_out = "release_many", True
+                call.until = until
                 _, replies = yield call
                 for reply in replies:
                     if is_transient(reply):

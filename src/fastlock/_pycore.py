@@ -22,7 +22,7 @@ from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
 from ._pytime import clock
 from ._resp import Push, Reentered
-from ._sockets import close_descriptor, reset_on_close
+from ._sockets import close_descriptor, patched_by, reset_on_close
 from .errors import ProtocolError, TransportError
 
 __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
@@ -93,7 +93,7 @@ class Pipe:
         # The kernel's receive timeout costs no extra system call, and the kernel lets
         # one thread write while another reads. ssl and green sockets offer neither:
         # they are polled, and the leader alone touches them.
-        self._plain = type(sock) is socket.socket and not _patched() and sys.platform != "win32"
+        self._plain = type(sock) is socket.socket and not patched_by() and sys.platform != "win32"
         sock.setblocking(self._plain)
         if self._plain:
             slice_ = struct.pack("@ll", 0, int(SLICE * 1e6))
@@ -110,6 +110,7 @@ class Pipe:
         self._one_by_one = getattr(sys, "_is_gil_enabled", lambda: True)()
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire: bytes | memoryview = b""  # taken, being written
+        self._polling = False  # the leader waits, and has read nothing
         self._read_first = False  # TLS writes nothing more before it has read something
         self._queued = 0  # stream offsets, in bytes
         self._written = 0
@@ -456,8 +457,11 @@ class Pipe:
         except OSError as error:
             self.abort(f"the connection failed: {error}")
         except BaseException:
-            self.abort("a caller was interrupted while it read for all")
+            if not self._polling:
+                self.abort("a caller was interrupted while it read for all")
             raise
+        finally:
+            self._polling = False
 
     def _flush(self) -> bool:
         """Write what is queued, without blocking. False: the socket's buffer is full."""
@@ -517,11 +521,17 @@ class Pipe:
         return None
 
     def _ready(self, wait: float, or_writable: bool = False) -> bool:
-        """Whether there is something to read (or room to write) within ``wait`` seconds."""
+        """Whether there is something to read (or room to write) within ``wait`` seconds.
+
+        Where a green thread's time-out strikes; nothing is lost with it.
+        """
         with selectors.DefaultSelector() as selector:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if or_writable else 0)
             selector.register(self._sock, events)
-            return any(mask & selectors.EVENT_READ for _, mask in selector.select(wait))
+            self._polling = True
+            found = selector.select(wait)
+            self._polling = False
+        return any(mask & selectors.EVENT_READ for _, mask in found)
 
     def _deliver(self, replies: list[Any]) -> None:
         """Leader only. Each answer belongs to the oldest unanswered command."""
@@ -549,8 +559,3 @@ class Pipe:
                         self._answered.append(place)
             self._busy = 0
             self._wake_next()
-
-
-def _patched() -> bool:
-    """Whether gevent or eventlet has replaced the socket module's class."""
-    return socket.socket.__module__ != "socket"

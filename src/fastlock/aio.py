@@ -56,6 +56,7 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
+        self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
@@ -338,7 +339,9 @@ class Client:
             timeout = self._patience
             if call.until is not None:
                 timeout = min(timeout, call.until - clock())
+            call.left = False
             link = await self._server.link(timeout)
+            call.left = True
         data = link.encode(call)
         sent_at = clock()
         try:

