@@ -23,6 +23,8 @@ _MODULES = {"cython": "fastlock._core", "python": "fastlock._pycore"}
 class DecoderLike(Protocol):
     """Bytes in, replies out."""
 
+    @property
+    def spent(self) -> int: ...
     def feed(self, data: bytes, /) -> list[Any]: ...
 
 
