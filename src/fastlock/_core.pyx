@@ -684,6 +684,8 @@ cdef class Pipe:
 cdef bint append(Buffer *buffer, const char *text, size_t size) noexcept nogil:
     cdef size_t room
     cdef char *grown
+    if size == 0:  # nor may memcpy be given NULL
+        return True
     if buffer.size + size > buffer.room:
         room = 2 * buffer.room + size + 1024
         grown = <char *>realloc(buffer.data, room)
