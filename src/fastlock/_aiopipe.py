@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any
 
 from ._impl import DecoderLike
-from ._resp import Push
+from ._resp import MAX_ANSWER, TOO_MUCH, Push
 from ._sockets import reset_on_close
 from .errors import ProtocolError, TransportError
 
@@ -36,7 +36,8 @@ class AsyncPipe(asyncio.Protocol):
 
     def __init__(self, decoder: DecoderLike, socket_timeout: float) -> None:
         self.loop = asyncio.get_running_loop()
-        self._feed = decoder.feed
+        self._decoder = decoder
+        self._held = 0  # what the replies to the oldest place have cost so far
         self._patience = socket_timeout
         self._transport: Any = None
         self._places: deque[_Place] = deque()  # unanswered, oldest first
@@ -150,7 +151,9 @@ class AsyncPipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Each answer belongs to the oldest unanswered command."""
         places = self._places
-        for reply in self._feed(data if type(data) is bytes else bytes(data)):
+        oldest = places[0] if places else None
+        spent = self._decoder.spent
+        for reply in self._decoder.feed(data if type(data) is bytes else bytes(data)):
             kind = type(reply)
             if kind is Push:
                 continue
@@ -166,6 +169,12 @@ class AsyncPipe(asyncio.Protocol):
                 places.popleft()
                 if not place.future.done():
                     place.future.set_result(place.replies)
+        if not places or places[0] is not oldest:
+            self._held = 0
+        else:
+            self._held += self._decoder.spent - spent
+            if self._held > MAX_ANSWER:
+                self.abort(TOO_MUCH)
 
     def eof_received(self) -> None:
         self.abort("the server closed the connection")

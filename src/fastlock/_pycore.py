@@ -22,7 +22,7 @@ from typing import Any
 
 from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
-from ._resp import Push, Reentered
+from ._resp import MAX_ANSWER, MAX_LINE, NO_ANSWER, TOO_MUCH, Push, Reentered
 from ._sockets import close_descriptor, reset_on_close
 from .errors import ProtocolError, TransportError
 
@@ -123,6 +123,7 @@ class Pipe:
         self._deferred = 0  # numbers given out
         self._settled = 0  # the highest one that is answered
         self._odd: deque[tuple[int, Any]] = deque()  # unusual answers to deferred commands
+        self._held = 0  # the leader's: what the replies to the oldest place have cost so far
         self._reason: str | None = None  # why the Pipe ended; None while it works
 
     # -- for callers
@@ -379,7 +380,7 @@ class Pipe:
                     self._leader = 0
                     place.gone = not places and self._reason is None
                     return True
-                self._deliver(replies)
+                self._deliver(replies, self._decoder.spent)
         except BlockingIOError:
             if self._writer == me:
                 self._wire = data
@@ -427,7 +428,8 @@ class Pipe:
                 if not chunk:
                     self.abort("the server closed the connection")
                     return
-                self._deliver(self._decoder.feed(chunk))
+                spent = self._decoder.spent
+                self._deliver(self._decoder.feed(chunk), spent)
         except OSError as error:
             self.abort(f"the connection failed: {error}")
         except BaseException:
@@ -498,11 +500,15 @@ class Pipe:
             selector.register(self._sock, events)
             return any(mask & selectors.EVENT_READ for _, mask in selector.select(wait))
 
-    def _deliver(self, replies: list[Any]) -> None:
-        """Leader only. Each answer belongs to the oldest unanswered command."""
+    def _deliver(self, replies: list[Any], spent: int) -> None:
+        """Leader only. Each answer belongs to the oldest unanswered command.
+
+        ``spent`` is what the decoder had spent before them.
+        """
         places = self._places
         with self._mutex:
             self._busy = threading.get_ident()
+            oldest = places[0] if places else None
             for reply in replies:
                 if type(reply) is Push:
                     continue
@@ -516,12 +522,23 @@ class Pipe:
                 while places and len(places[0].replies) == places[0].want:
                     place = places.popleft()
                     if place.number:
-                        if type(reply) is not int or reply != place.usual:
-                            self._odd.append((place.number, reply))
                         self._settled = place.number
+                        if type(reply) is not int or reply != place.usual:
+                            if type(reply) is list or (
+                                type(reply) is bytes and len(reply) > MAX_LINE
+                            ):
+                                self._fail(NO_ANSWER)
+                            else:
+                                self._odd.append((place.number, reply))
                     if place.state == _WAITING:
                         place.state = _DONE
                         place.wake()
+            if not places or places[0] is not oldest:
+                self._held = 0
+            else:
+                self._held += self._decoder.spent - spent
+                if self._held > MAX_ANSWER:
+                    self._fail(TOO_MUCH)
             self._busy = 0
 
 
