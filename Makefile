@@ -1,6 +1,6 @@
 # Every common task, each from a bare clone. `make` alone lists them.
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
-#            BENCH_ARGS=...
+#            BENCH_ARGS=...  FUZZ_SECONDS=30  FUZZ_ARGS="codec pack pipe"  LEAK_OPERATIONS=1000000
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,15 @@ READY := $(VENV)/.ready
 # Newer than the list of them, once the bench's rivals are installed.
 RIVALS := $(VENV)/.rivals
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
+PACKAGE := $(shell find src/fastlock -name '*.py' -o -name '*.lua') $(CORE)
+# The same of two environments with sanitizers in the core.
+ASAN := $(VENV)-asan/.ready
+FUZZ := $(VENV)-fuzz/.ready
+FUZZ_SECONDS ?= 30
+LEAK_OPERATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix asan fuzz leaks lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +37,26 @@ test: $(READY) ## run every test (both cores, sync and asyncio, real servers)
 
 test-matrix: $(READY) ## locks on Valkey 9 and 8.1, Redis 7 and 8.6, 5 minutes
 	@tools/test-matrix $(BIN)/python $(PYTEST_ARGS)
+
+asan: $(ASAN) ## contract tests and the fuzzer's corpus under ASan and UBSan, 1 minute
+	@tools/sanitized asan $(VENV)-asan/bin/python -m pytest -q -n auto -m "not memory" \
+		tests/contract tests/fuzz $(PYTEST_ARGS)
+	@SANITIZED_LEAKS=1 tools/sanitized asan $(VENV)-asan/bin/python tests/fuzz/_corpus.py replay
+
+$(ASAN): $(READY) tools/make-sanitized setup.py $(PACKAGE)
+	@tools/make-sanitized $(VENV)-asan asan $(VENV)
+	@touch $@
+
+fuzz: $(FUZZ) ## fuzz the core, FUZZ_SECONDS for each of three targets (needs clang)
+	@tools/fuzz $(VENV)-fuzz $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+$(FUZZ): tools/make-sanitized setup.py $(PACKAGE)
+	@tools/make-sanitized $(VENV)-fuzz fuzz
+	@touch $@
+
+leaks: $(READY) ## a million operations each way leave nothing behind, 20 minutes
+	@$(BIN)/python -m pytest -n auto --timeout=0 --leak-operations=$(LEAK_OPERATIONS) \
+		tests/leaks $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .
@@ -61,6 +87,6 @@ wheels: ## as in a release: a wheel for every CPython here, and the pure one; te
 	@tools/make-wheels $(WHEELS_ARGS)
 
 clean: ## remove everything that make made, the environment too
-	@rm -rf build dist src/*.egg-info $(VENV) .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist src/*.egg-info $(VENV) $(VENV)-asan $(VENV)-fuzz .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@rm -f src/fastlock/*.so src/fastlock/_build.json
 	@find src tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -214,6 +214,13 @@ def pytest_testnodedown(node: Any, error: object) -> None:
         _note_skip(nodeid, reason)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--leak-operations", type=int, default=10_000, metavar="N",
+        help="how many operations tests/leaks does, each way (default: 10000)",
+    )  # fmt: skip
+
+
 def pytest_configure() -> None:
     wrong = _servers.unusable()
     if wrong is not None:

@@ -310,14 +310,21 @@ def kill_connection(pack: Callable[..., bytes], connection_id: int) -> bytes:
     return pack(b"CLIENT", b"KILL", b"ID", connection_id)
 
 
+#: INFO says what is asked here in its first few hundred bytes.
+_MOST_INFO = 65536
+#: What a server may call itself: it is shown, and not to be trusted.
+_PLAIN = re.compile(r"[A-Za-z0-9._+-]{1,40}")
+
+
 def dialect(packing: Packing, replies: Sequence[Any], protocol: int) -> tuple[Commands, ServerInfo]:
     """Choose the dialect from the replies to ``greeting``; a refused question is no answer."""
     number, info, known = replies
     facts = {}
     if isinstance(info, bytes):
-        for line in info.decode("utf-8", "replace").splitlines():
+        for line in info[:_MOST_INFO].decode("utf-8", "replace").splitlines():
             name, _, value = line.partition(":")
-            facts[name] = value
+            if _PLAIN.fullmatch(value):
+                facts[name] = value
     delifeq, delex, msetex = (
         [bool(entry) for entry in known] if isinstance(known, list) else [False] * 3
     )
