@@ -145,7 +145,8 @@ async def test_nothing_is_left_of(fl: Ways, operations: int, name: str) -> None:
     each, turn = WORK[name]
     slow = {"lost_connections": 10, "clients": 10, "together": 2}.get(name, 1)
     turns = max(60, operations // len(WORK) // each // slow)
-    client = fl.client(prefix="leaks:", client_name="leaks", retry_timeout=1)
+    patient = {"connect_timeout": 60, "socket_timeout": 60}  # the machine may be busy
+    client = fl.client(prefix="leaks:", client_name="leaks", retry_timeout=1, **patient)
     await fl.warm(client)
     fl.admin.sadd("leaks:a set", "x")
     fl.admin.set("leaks:taken", "somebody else's")
