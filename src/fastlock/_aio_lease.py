@@ -1,6 +1,8 @@
 """Floor 1, asyncio: a lease, from its acquiring to the release that frees it.
 
-Law: names and arguments are those of ``_sync_lease.py``; what talks to the server is the client's.
+Law: that of ``_sync_lease.py``, names and arguments too: a try and a release go straight to a
+working connection; whatever comes but the usual answer is handed to the operation of ``_ops``
+as the outcome of its first Call.
 """
 
 from __future__ import annotations
@@ -9,16 +11,84 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from . import _args, _ops
+from . import _args, _fork, _ops
 from ._clock import clock
-from ._ops import Op
-from .errors import FastlockError
-from .lease import BaseLease, add_note, in_order, lost_at_exit
+from ._ops import Claim, Op
+from .errors import FastlockError, TransportError
+from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
     from .aio import Client
+
+
+async def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+    """Try once, in one round trip: a Lease, or None when somebody else has the lock.
+
+    Raises OutcomeUnknown when the answer was lost and the retries too.
+    """
+    lease: Lease | None = await _take(client, key, ttl, _ops.try_acquire, None)
+    return lease
+
+
+async def acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+) -> Lease:
+    """Wait for the lock, at most ``timeout`` seconds (None: for ever).
+
+    The last try is sent when the timeout ends; its answer may take a second more.
+    Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+    """
+    lease: Lease = await _take(client, key, ttl, _ops.acquire, until_of(timeout))
+    return lease
+
+
+async def _take(
+    client: Client,
+    key: str | bytes,
+    ttl: float,
+    operation: Callable[[Claim[Lease]], Op[Any]],
+    until: float | None,
+) -> Any:
+    """The operation's first try; all the rest of it only if that gets an unusual answer."""
+    link = client._server.link_of_this_loop()
+    if link is None:
+        return await client._acquire(operation, client._claim([key], ttl, until))
+    usual = client._usual
+    if usual[0] is not ttl:
+        usual = usual_of(client, ttl)
+    wire = _args.wire_key(key, client._prefix)
+    generation = _fork.generation  # before the token, which a child must not use
+    pair = (wire, client._tokens.next())
+    answer: Any = None
+    failure: TransportError | None = None
+    sent_at = clock()
+    try:
+        sending = link.pipe.one(link.commands.acquire(wire, pair[1], usual[1]))
+        if until is None or until + _ops.GRACE - sent_at >= client._patience:
+            reply = await sending
+        else:
+            reply = await client._within(sending, until + _ops.GRACE - sent_at)
+        if generation == _fork.generation:
+            if reply == b"OK":
+                lease: Lease = client._loops.one(
+                    client, generation, key, pair, usual[1] / 1000, sent_at + usual[2]
+                )
+                return lease
+            if reply is None and operation is _ops.try_acquire:
+                return None
+        answer = [reply]
+    except TransportError as error:
+        failure = error
+        failure.sent_at = sent_at
+    except BaseException:
+        if generation == _fork.generation:
+            client._give_back_pairs([pair], clock() + usual[1] / 1000)
+        raise
+    _fork.check(generation)
+    claim = client._claim_of([key], [pair], usual[1], until, generation)
+    return await client._acquire(operation, claim, True, failure, (sent_at, answer))
 
 
 class Lease(BaseLease):
@@ -44,13 +114,36 @@ class Lease(BaseLease):
         Raises OutcomeUnknown when neither can be known, TransportError when the server
         was not reached; then it may be called again. LockError in a forked child.
         """
-        self._check_process()
+        generation = _fork.generation
+        if self._generation != generation:
+            self._check_process()
         if self.over:
             return False
+        client = self._client
         if not wait:
-            self._client._defer(self)
+            client._defer(self)
             return None
-        return await self._client._drive(_ops.release(self, self._client._retries))
+        op = _ops.release(self, client._retries)
+        link = client._server.link_of_this_loop()
+        if self.doubt or link is None:
+            return await client._drive(op)
+        self.doubt = True  # for whoever interrupts from here on
+        answer: Any = None
+        failure: BaseException | None = None
+        sent_at = clock()
+        try:
+            reply = await link.pipe.one(link.commands.release(*self.pair))
+            if reply == 1 and generation == _fork.generation:
+                self.over = self.freed = True
+                return True
+            answer = [reply]
+        except TransportError as error:
+            failure = error
+            error.sent_at = sent_at
+        _fork.check(generation)
+        self.doubt = False
+        op.send(None)
+        return await client._drive(op, failure, (sent_at, answer))
 
     async def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).

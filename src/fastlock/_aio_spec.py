@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import _args, _ops_many
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit
+from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit, until_of
 
 if TYPE_CHECKING:
     from .aio import Client, Lease
@@ -119,7 +119,7 @@ class LockAll:
     async def __aenter__(self) -> list[Lease]:
         who = asyncio.current_task()
         self._entries.check(who)
-        claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
+        claim = self._client._claim(self._keys, self._ttl, until_of(self._timeout))
         try:
             leases = await self._client._drive(_ops_many.acquire_all(claim))
             self._entries.add(who, leases)

@@ -18,17 +18,19 @@ from ._sockets import reset_on_close
 from .errors import ProtocolError, TransportError
 
 
-class _Place:
-    """One caller's place in the order of answers."""
+class _Many:
+    """The place of a call that wants another number of replies than one."""
 
-    __slots__ = ("future", "replies", "sent", "since", "want")
+    __slots__ = ("future", "replies", "want")
 
-    def __init__(self, future: asyncio.Future[list[Any]], want: int, since: float) -> None:
+    def __init__(self, future: asyncio.Future[list[Any]], want: int) -> None:
         self.future = future
         self.want = want
-        self.since = since  # loop time of the call
-        self.sent = False
         self.replies: list[Any] = []
+
+
+#: One caller's place in the order of answers: of one reply, simply who waits for it.
+_Place = asyncio.Future[Any] | _Many
 
 
 class AsyncPipe(asyncio.Protocol):
@@ -36,13 +38,15 @@ class AsyncPipe(asyncio.Protocol):
 
     def __init__(self, decoder: DecoderLike, socket_timeout: float) -> None:
         self.loop = asyncio.get_running_loop()
+        self._future = self.loop.create_future
         self._decoder = decoder
         self._held = 0  # what the replies to the oldest place have cost so far
         self._patience = socket_timeout
         self._transport: Any = None
         self._places: deque[_Place] = deque()  # unanswered, oldest first
-        self._out: list[bytes] = []
-        self._unsent: list[_Place] = []
+        self._answered = 0  # how many left the line of places
+        self._out: list[bytes] = []  # of the places that were not sent yet
+        self._flights: deque[tuple[int, float]] = deque()  # of each write: places until then, when
         self._watchdog: asyncio.TimerHandle | None = None
         self._reason: str | None = None
         self._gone = self.loop.create_future()
@@ -66,24 +70,25 @@ class AsyncPipe(asyncio.Protocol):
         """How many calls have not been answered yet, abandoned ones included."""
         return len(self._places)
 
-    def call(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
-        """Send ``data`` (whole commands); the future gives their ``count`` replies, in order.
+    def one(self, data: bytes) -> asyncio.Future[Any]:
+        """Send one command; the future gives its reply.
 
         It fails with TransportError, as ``Pipe.call`` does. Cancelling it, or not
         waiting for it, abandons the answer; the command is sent all the same.
         """
         if self._reason is not None:
             raise TransportError(self._reason)
-        future = self.loop.create_future()
-        now = self.loop.time()
-        place = _Place(future, count, now)
+        future = self._future()
         if not self._out:
             self.loop.call_soon(self._flush)
-        if self._watchdog is None:
-            self._watchdog = self.loop.call_at(now + self._patience, self._watch)
         self._out.append(data)
-        self._unsent.append(place)
-        self._places.append(place)
+        self._places.append(future)
+        return future
+
+    def call(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """As ``one``, of ``count`` replies in order to ``data``, which is whole commands."""
+        future = self.one(data)
+        self._places[-1] = _Many(future, count)
         return future
 
     def post(self, data: bytes, count: int) -> None:
@@ -94,9 +99,9 @@ class AsyncPipe(asyncio.Protocol):
         self.call(data, count).cancel()
         self._flush()
 
-    def defer(self, data: bytes) -> asyncio.Future[list[Any]]:
-        """As ``call``, of one command that is sent at once and not with the loop's tick."""
-        answer = self.call(data, 1)
+    def defer(self, data: bytes) -> asyncio.Future[Any]:
+        """As ``one``, but sent at once and not with the loop's tick."""
+        answer = self.one(data)
         self._flush()
         return answer
 
@@ -122,8 +127,9 @@ class AsyncPipe(asyncio.Protocol):
     def dismiss(self, reason: str) -> None:
         """Callers get ``reason``; the Pipe goes on, and drops their answers when they come."""
         for place in self._places:
-            if not place.future.done():
-                place.future.set_exception(TransportError(reason, sent=True))
+            future = _future_of(place)
+            if not future.done():
+                future.set_exception(TransportError(reason, sent=True))
 
     def abandon(self, reason: str) -> None:
         """Let go of the descriptor without the loop, which is the parent's or closed."""
@@ -140,36 +146,47 @@ class AsyncPipe(asyncio.Protocol):
     # -- the loop's side
 
     def _flush(self) -> None:
-        if self._out and self._reason is None:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            for place in self._unsent:
-                place.sent = True
-            self._unsent.clear()
+        out = self._out
+        if out and self._reason is None:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            now = self.loop.time()
+            self._flights.append((self._answered + len(self._places), now))
+            if self._watchdog is None:
+                self._watchdog = self.loop.call_at(now + self._patience, self._watch)
             self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
         """Each answer belongs to the oldest unanswered command."""
         places = self._places
-        oldest = places[0] if places else None
+        answered = 0
         spent = self._decoder.spent
         for reply in self._decoder.feed(data if type(data) is bytes else bytes(data)):
             kind = type(reply)
             if kind is Push:
                 continue
-            if kind is ProtocolError:
-                self.abort(str(reply))
+            if kind is ProtocolError or not places:
+                self._answered += answered
+                self.abort(
+                    str(reply) if kind is ProtocolError
+                    else "the server answered what nobody had asked"
+                )  # fmt: skip
                 return
-            if not places:
-                self.abort("the server answered what nobody had asked")
-                return
-            place = places[0]
-            place.replies.append(reply)
-            if len(place.replies) == place.want:
-                places.popleft()
-                if not place.future.done():
-                    place.future.set_result(place.replies)
-        if not places or places[0] is not oldest:
+            place: Any = places[0]
+            if type(place) is _Many:
+                place.replies.append(reply)
+                if len(place.replies) < place.want:
+                    continue
+                reply = place.replies
+                place = place.future
+            places.popleft()
+            answered += 1
+            if not place.done():
+                place.set_result(reply)
+        self._answered += answered
+        while self._flights and self._flights[0][0] <= self._answered:
+            self._flights.popleft()
+        if answered:
             self._held = 0
         else:
             self._held += self._decoder.spent - spent
@@ -186,11 +203,11 @@ class AsyncPipe(asyncio.Protocol):
             self._gone.set_result(None)
 
     def _watch(self) -> None:
-        """One timer for all: is the oldest unanswered call too old?"""
+        """One timer for all: was the oldest unanswered call sent too long ago?"""
         self._watchdog = None
-        if not self._places:
+        if not self._flights:
             return
-        due = self._places[0].since + self._patience
+        due = self._flights[0][1] + self._patience
         if due <= self.loop.time():
             self.abort(f"no answer for {self._patience} s")
         else:
@@ -203,10 +220,16 @@ class AsyncPipe(asyncio.Protocol):
             self._watchdog.cancel()
             self._watchdog = None
         self._out.clear()
-        self._unsent.clear()
         places, self._places = self._places, deque()
-        for place in places:
-            if not place.future.done():
-                error = TransportError(self._reason, sent=place.sent)
-                error.replies = place.replies
-                place.future.set_exception(error)
+        flown = self._flights[-1][0] - self._answered if self._flights else 0
+        self._flights.clear()
+        for number, place in enumerate(places):
+            future = _future_of(place)
+            if not future.done():
+                error = TransportError(self._reason, sent=number < flown)
+                error.replies = place.replies if isinstance(place, _Many) else []
+                future.set_exception(error)
+
+
+def _future_of(place: _Place) -> asyncio.Future[Any]:
+    return place.future if isinstance(place, _Many) else place

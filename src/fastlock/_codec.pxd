@@ -1,4 +1,6 @@
-# What the compiled Pipe needs of the compiled codec.
+# What the compiled Pipe and Straight need of the compiled codec.
+
+cimport cython
 
 from fastlock._hiredis cimport redisReader
 
@@ -12,6 +14,9 @@ cdef struct Reply:
     long long integer   # of INTEGER and BOOL
     double real         # of DOUBLE
     Reply *next         # the next top-level reply of the same owner
+
+cdef inline char *text_of(Reply *reply) noexcept nogil:
+    return <char *>(reply + 1)
 
 # hiredis's reader and the limits it lacks; the reader's privdata.
 cdef struct Codec:
@@ -29,3 +34,37 @@ cdef bint is_aggregate(int kind) noexcept nogil
 cdef void free_reply(void *reply) noexcept nogil
 cdef void free_chain(Reply *reply) noexcept nogil
 cdef list values_of(Reply *chain)
+
+cdef enum:
+    MOST_HOLES = 3
+
+# The values of one command: where their texts are, and their sizes.
+cdef struct Filling:
+    const char *texts[MOST_HOLES]
+    size_t sizes[MOST_HOLES]
+    char digits[MOST_HOLES][24]
+
+
+@cython.final
+cdef class Prepared:
+    cdef bytes text                     # the parts that stay, packed
+    cdef int holes
+    cdef size_t stops[MOST_HOLES]       # where in ``text`` each hole is
+    cdef bint numeric[MOST_HOLES]
+
+    cdef int weigh(self, Filling *filling, int hole, object value) except -1
+    cdef size_t size(self, Filling *filling) noexcept
+    cdef char *write(self, Filling *filling, char *at, int begin, int end) noexcept
+    cdef char *finish(self, char *at) noexcept
+    cdef bytes behind(self, object third)
+
+
+@cython.final
+cdef class Numbered:
+    cdef bytes prefix
+    cdef bytearray text     # the latest
+    cdef Py_ssize_t last    # where its last digit is
+
+    cdef bytes one(self)
+
+cdef bytes wire_of(object key, bytes prefix)

@@ -139,23 +139,9 @@ cdef inline unsigned long long magnitude(long long number) noexcept nogil:
     return <unsigned long long>number if number >= 0 else 0 - <unsigned long long>number
 
 
-cdef enum:
-    MOST_HOLES = 3
-
-# The values of one command: where their texts are, and their sizes.
-cdef struct Filling:
-    const char *texts[MOST_HOLES]
-    size_t sizes[MOST_HOLES]
-    char digits[MOST_HOLES][24]
-
-
 @cython.final
 cdef class Prepared:
     """A command with holes; see ``prepare``."""
-    cdef bytes text                     # the parts that stay, packed
-    cdef int holes
-    cdef size_t stops[MOST_HOLES]       # where in ``text`` each hole is
-    cdef bint numeric[MOST_HOLES]
 
     def __cinit__(self):
         self.text = b""
@@ -308,6 +294,17 @@ def prepare(*parts):
     return prepared
 
 
+cdef bytes wire_of(object key, bytes prefix):
+    """``wire_key``, at less cost for the usual key."""
+    if (
+        PyUnicode_CheckExact(key)
+        and PyUnicode_IS_COMPACT_ASCII(key)
+        and 0 < PyUnicode_GET_LENGTH(key) <= c_surely_short
+    ):
+        return joined(prefix, <const char *>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
+    return wire_key(key, prefix)
+
+
 cdef bytes joined(bytes prefix, const char *text, Py_ssize_t size):
     cdef Py_ssize_t before = PyBytes_GET_SIZE(prefix)
     cdef bytes whole = PyBytes_FromStringAndSize(NULL, before + size)
@@ -323,10 +320,6 @@ cdef class Numbered:
 
     Any thread may call it; no two calls give the same bytes.
     """
-    cdef bytes prefix
-    cdef bytearray text     # the latest
-    cdef Py_ssize_t last    # where its last digit is
-
     def __cinit__(self, bytes prefix not None, bytes suffix not None):
         self.prefix = prefix
         self.last = PyBytes_GET_SIZE(prefix)
@@ -358,14 +351,7 @@ cdef class Numbered:
         cdef list pairs = []
         cdef bytes wire, token
         for key in keys:
-            if (
-                PyUnicode_CheckExact(key)
-                and PyUnicode_IS_COMPACT_ASCII(key)
-                and 0 < PyUnicode_GET_LENGTH(key) <= c_surely_short
-            ):
-                wire = joined(prefix, <const char *>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
-            else:
-                wire = wire_key(key, prefix)
+            wire = wire_of(key, prefix)
             with cython.critical_section(self):
                 token = self.one()
             pairs.append((wire, token))
@@ -373,10 +359,6 @@ cdef class Numbered:
 
 
 # ------------------------------------------------------------------ decoding
-
-cdef inline char *text_of(Reply *reply) noexcept nogil:
-    return <char *>(reply + 1)
-
 
 cdef inline Reply **items_of(Reply *reply) noexcept nogil:
     return <Reply **>(reply + 1)

@@ -79,12 +79,12 @@ class Commands:
         self.packing = packing
         self.pack = packing.pack
         self._msetex = msetex
-        self._acquire = packing.prepare(b"SET", bytes, bytes, b"NX", b"PX", int)
-        self._release = packing.prepare(*self._release_parts())
+        self.acquiring = packing.prepare(b"SET", bytes, bytes, b"NX", b"PX", int)
+        self.releasing = packing.prepare(*self._release_parts())
         #: SET if absent: key, token, ttl in ms. Answered by ``acquired``.
-        self.acquire: Callable[[bytes, bytes, int], bytes] = self._acquire.fill
+        self.acquire: Callable[[bytes, bytes, int], bytes] = self.acquiring.fill
         #: Compare-and-delete: key, token. 1 freed, 0 not ours.
-        self.release: Callable[[bytes, bytes], bytes] = self._release.fill
+        self.release: Callable[[bytes, bytes], bytes] = self.releasing.fill
 
     def _release_parts(self) -> tuple[Any, ...]:
         return b"EVALSHA", _RELEASE.sha, 1, bytes, bytes
@@ -144,7 +144,7 @@ class Commands:
 
     def acquire_many(self, pairs: list[Pair], ttl: int) -> bytes:
         """``acquire`` of each, in one run of bytes."""
-        data: bytes = self._acquire.many(pairs, ttl)
+        data: bytes = self.acquiring.many(pairs, ttl)
         return data
 
     def ask_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
@@ -153,7 +153,7 @@ class Commands:
 
     def release_many(self, pairs: list[Pair]) -> bytes:
         """``release`` of each."""
-        data: bytes = self._release.many(pairs)
+        data: bytes = self.releasing.many(pairs)
         return data
 
     def extend_many(self, pairs: list[Pair], ttl: int) -> bytes:

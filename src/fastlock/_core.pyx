@@ -16,7 +16,6 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 from fastlock._codec cimport (
-    Codec,
     Reply,
     close_codec,
     feed_codec,
@@ -46,18 +45,14 @@ cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "_posix.h":
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
     int pthread_mutex_init(pthread_mutex_t *, void *) nogil
     int pthread_mutex_destroy(pthread_mutex_t *) nogil
     int pthread_mutex_lock(pthread_mutex_t *) nogil
     int pthread_mutex_unlock(pthread_mutex_t *) nogil
-    int pthread_cond_destroy(pthread_cond_t *) nogil
-    int pthread_cond_signal(pthread_cond_t *) nogil
-    int fl_cond_init(pthread_cond_t *) nogil
-    void fl_cond_wait(pthread_cond_t *, pthread_mutex_t *, long long) nogil
+    int fl_parker_init(fl_parker *) nogil
+    void fl_parker_destroy(fl_parker *) nogil
+    void fl_park(fl_parker *, long long) nogil
+    void fl_unpark(fl_parker *) nogil
     long long fl_now() nogil
     double fl_clock() nogil
     int fl_poll(int, int, long long) nogil
@@ -77,42 +72,19 @@ cdef extern from "_posix.h":
 
 cdef enum:
     CHUNK = 65536           # bytes a receive takes at most
-    # A caller writes its own command at once while at most this many are unanswered;
-    # above that, what queues leaves together with the leader's next write.
-    FLUSH_AT_ONCE = 16
+    # While the leader reads, a caller writes at once what has queued if at most so many
+    # commands are unanswered, or if what has queued is at least one part in so many of
+    # them; less than that leaves together with what comes next.
+    FLUSH_FEW = 4
+    FLUSH_PART = 2
+    # The leader, while it wakes owners, writes after each of so many portions of them, none
+    # larger than so much, what those already awake have queued again.
+    WAKE_PORTIONS = 4
+    WAKE_AT_MOST = 16
 
 # Longest a leader sits in one receive, in ns: bounds how late the main thread runs a
 # signal's handler, or a leader notices that the Pipe was ended by somebody else.
 cdef long long SLICE = 50_000_000
-
-cdef enum State:
-    WAITING, DONE, FAILED, ABANDONED
-
-cdef enum Outcome:
-    ANSWERED, ENDED, TIMED_OUT, SIGNALS, NO_MEMORY
-
-# One caller's place in the order of answers. Places are recycled, never freed before
-# the Pipe, so a late signal to one can only be a spurious wake-up. All under the mutex.
-cdef struct Place:
-    Place *next
-    Place *next_to_wake     # the leader's alone, also after its owner has recycled the place
-    int want
-    int got
-    State state
-    bint away               # its owner runs signal handlers: it cannot lead now
-    long long begin         # stream offset of the first byte
-    long long number        # of a deferred command, which has no owner; 0: any other
-    long long usual         # a deferred command's usual answer
-    Reply *first            # its replies, in order
-    Reply *last
-    pthread_cond_t cond     # its owner sleeps here
-
-# Bytes queued for the socket. ``start`` to ``size`` are not yet written.
-cdef struct Buffer:
-    char *data
-    size_t start
-    size_t size
-    size_t room
 
 
 def clock():
@@ -137,33 +109,6 @@ cdef class Pipe:
     Takes a plain TCP or unix socket over (``detach``). Any thread may call any method,
     and so may signal handlers: Python code never runs inside the Pipe.
     """
-    cdef object __weakref__
-    cdef int fd
-    cdef pthread_mutex_t mutex
-    cdef Codec codec        # the leader's
-    cdef size_t held        # the leader's: what the replies to the oldest place have cost so far
-    cdef char *chunk        # the leader's
-    cdef bint leading
-    cdef bint writing
-    cdef int users          # threads inside; a broken Pipe's last one closes it
-    cdef int unanswered     # places between head and tail
-    cdef Place *head        # oldest unanswered
-    cdef Place *tail
-    cdef Place *spare
-    cdef Place *kept        # deferred commands that were answered in an unusual way, oldest first
-    cdef Place *last_kept
-    cdef long long deferred  # numbers given out
-    cdef long long done     # the highest one that is answered
-    cdef Buffer out         # queued
-    cdef Buffer wire        # taken, being written; the writer's
-    cdef long long queued   # stream offsets, in bytes
-    cdef long long written
-    cdef bint ended
-    cdef bint reset_on_close
-    cdef int error          # errno of what ended it, 0 if none
-    cdef const char *reason  # static text
-    cdef str told           # the reason given to abort()
-
     def __cinit__(self, sock):
         self.fd = -1
         pthread_mutex_init(&self.mutex, NULL)
@@ -187,7 +132,7 @@ cdef class Pipe:
         while self.spare != NULL:
             place = self.spare
             self.spare = place.next
-            pthread_cond_destroy(&place.cond)
+            fl_parker_destroy(&place.parker)
             free(place)
         close_codec(&self.codec)
         free(self.chunk)
@@ -224,49 +169,14 @@ cdef class Pipe:
         answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
         still comes of the answer is then dropped.
         """
-        cdef const char *text = PyBytes_AS_STRING(data)
-        cdef size_t size = PyBytes_GET_SIZE(data)
-        cdef bint main = PyThread_get_thread_ident() == main_thread
         cdef Reply *chain = NULL
-        cdef Place *place = NULL
-        cdef Outcome outcome
         cdef bint sent = False
-        cdef long long deadline
-        with nogil:
-            deadline = fl_now() + <long long>(timeout * 1e9)
-            pthread_mutex_lock(&self.mutex)
-            outcome = self.enter(text, size, count, &place)
-            if outcome == ANSWERED:
-                outcome = self.wait(place, deadline, main)
-            if outcome != SIGNALS:
-                sent = self.leave(place, &chain)
-            pthread_mutex_unlock(&self.mutex)
-        while outcome == SIGNALS:
-            try:
-                PyErr_CheckSignals()
-            except BaseException:
-                with nogil:
-                    pthread_mutex_lock(&self.mutex)
-                    self.leave(place, &chain)
-                    pthread_mutex_unlock(&self.mutex)
-                free_chain(chain)
-                raise
-            with nogil:
-                pthread_mutex_lock(&self.mutex)
-                outcome = self.wait(place, deadline, main)
-                if outcome != SIGNALS:
-                    sent = self.leave(place, &chain)
-                pthread_mutex_unlock(&self.mutex)
+        cdef Outcome outcome = self.ask(
+            PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), count, timeout, &chain, &sent
+        )
         if outcome == ANSWERED:
             return values_of(chain)
-        if outcome == NO_MEMORY:
-            raise MemoryError()
-        replies = values_of(chain)
-        timed_out = outcome == TIMED_OUT
-        error = TransportError("no answer in time" if timed_out else self.why(), sent=sent)
-        error.replies = replies
-        error.timed_out = timed_out
-        raise error
+        raise self.failure(outcome, chain, sent)
 
     def post(self, bytes data not None, int count):
         """Send ``data`` without waiting; its ``count`` replies are dropped when they come.
@@ -313,7 +223,7 @@ cdef class Pipe:
                 self.flush()
                 self.users -= 1
                 if not self.leading:
-                    self.wake_a_leader()
+                    self.let_lead()
                 self.close_if_unused()
             pthread_mutex_unlock(&self.mutex)
         if outcome == NO_MEMORY:
@@ -359,8 +269,8 @@ cdef class Pipe:
         pthread_mutex_init(&self.mutex, NULL)
         self.ended = True
         self.told = "the connection belongs to the parent process"
-        self.leading = self.writing = False
-        self.users = self.unanswered = 0
+        self.leading = self.reading = self.writing = False
+        self.users = self.unanswered = self.waiting = 0
         self.head = self.tail = self.spare = self.kept = NULL
         self.codec.reader = NULL
         self.codec.failed = True
@@ -369,6 +279,57 @@ cdef class Pipe:
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
+
+    # -- for the compiled Straight, too
+
+    cdef Outcome ask(
+        self, const char *text, size_t size, int count, double timeout, Reply **chain, bint *sent
+    ) except? SIGNALS:
+        """``call``, in C: how it ended, what came, and whether a byte may have left.
+
+        What a signal handler raises is raised.
+        """
+        cdef bint main = PyThread_get_thread_ident() == main_thread
+        cdef Place *place = NULL
+        cdef Outcome outcome
+        cdef long long deadline
+        with nogil:
+            deadline = fl_now() + <long long>(timeout * 1e9)
+            pthread_mutex_lock(&self.mutex)
+            outcome = self.enter(text, size, count, &place)
+            if outcome == ANSWERED:
+                outcome = self.wait(place, deadline, main)
+            if outcome != SIGNALS:
+                sent[0] = self.leave(place, chain)
+            pthread_mutex_unlock(&self.mutex)
+        while outcome == SIGNALS:
+            try:
+                PyErr_CheckSignals()
+            except BaseException:
+                with nogil:
+                    pthread_mutex_lock(&self.mutex)
+                    self.leave(place, chain)
+                    pthread_mutex_unlock(&self.mutex)
+                free_chain(chain[0])
+                raise
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                outcome = self.wait(place, deadline, main)
+                if outcome != SIGNALS:
+                    sent[0] = self.leave(place, chain)
+                pthread_mutex_unlock(&self.mutex)
+        return outcome
+
+    cdef object failure(self, Outcome outcome, Reply *chain, bint sent):
+        """The error of a call that was not answered; frees the chain."""
+        replies = values_of(chain)
+        if outcome == NO_MEMORY:
+            return MemoryError()
+        timed_out = outcome == TIMED_OUT
+        error = TransportError("no answer in time" if timed_out else self.why(), sent=sent)
+        error.replies = replies
+        error.timed_out = timed_out
+        return error
 
     # -- bookkeeping: the mutex is held throughout, except where it says otherwise
 
@@ -418,6 +379,7 @@ cdef class Pipe:
             self.tail.next = place
         self.tail = place
         self.unanswered += 1
+        self.waiting += 1
         return ANSWERED
 
     cdef bint leave(self, Place *place, Reply **chain) noexcept nogil:
@@ -437,7 +399,7 @@ cdef class Pipe:
             self.recycle(place)
         self.users -= 1
         if not self.leading:
-            self.wake_a_leader()
+            self.let_lead()
         self.close_if_unused()
         return sent
 
@@ -459,7 +421,7 @@ cdef class Pipe:
                 self.recycle(place)
             else:
                 place.state = FAILED
-                pthread_cond_signal(&place.cond)
+                fl_unpark(&place.parker)
             place = next
 
     cdef void close_if_unused(self) noexcept nogil:
@@ -477,7 +439,7 @@ cdef class Pipe:
             place = <Place *>calloc(1, sizeof(Place))
             if place == NULL:
                 return NULL
-            if fl_cond_init(&place.cond) != 0:
+            if fl_parker_init(&place.parker) != 0:
                 free(place)
                 return NULL
         place.next = NULL
@@ -510,13 +472,21 @@ cdef class Pipe:
             self.last_kept.next = place
         self.last_kept = place
 
-    cdef void wake_a_leader(self) noexcept nogil:
-        cdef Place *place = self.head
-        while place != NULL:
-            if place.state == WAITING and not place.away:
-                pthread_cond_signal(&place.cond)
+    cdef void let_lead(self) noexcept nogil:
+        """Nobody leads: wake the one whose answer comes last, who will lead longest."""
+        cdef Place *place = self.tail
+        if place == NULL:
+            return
+        if place.state != WAITING or place.away:
+            place = self.head
+            while place != NULL and (place.state != WAITING or place.away):
+                place = place.next
+            if place == NULL:
                 return
-            place = place.next
+        # It wants the mutex at once: signal without it.
+        pthread_mutex_unlock(&self.mutex)
+        fl_unpark(&place.parker)
+        pthread_mutex_lock(&self.mutex)
 
     # -- waiting, writing, reading: the mutex is held at start and end, not in between
 
@@ -536,16 +506,20 @@ cdef class Pipe:
                 place.away = self.lead(place, deadline, main)
                 self.leading = False
                 if place.away:
-                    self.wake_a_leader()
+                    self.let_lead()
                     return SIGNALS
                 continue
-            if self.unanswered <= FLUSH_AT_ONCE and self.out.size:
+            if self.reading and (
+                self.unanswered <= FLUSH_FEW or self.waiting * FLUSH_PART >= self.unanswered
+            ):
                 self.flush()
                 if place.state != WAITING or not self.leading:
                     continue
             if main and remaining > SLICE:
                 remaining = SLICE
-            fl_cond_wait(&place.cond, &self.mutex, remaining)
+            pthread_mutex_unlock(&self.mutex)
+            fl_park(&place.parker, remaining)
+            pthread_mutex_lock(&self.mutex)
             if main and place.state == WAITING and self.leading:
                 place.away = True
                 return SIGNALS
@@ -566,6 +540,7 @@ cdef class Pipe:
                 break
             if wait > SLICE:
                 wait = SLICE
+            self.reading = True
             pthread_mutex_unlock(&self.mutex)
             got = self.receive(wait, blocked)
             error = errno
@@ -573,6 +548,7 @@ cdef class Pipe:
                 self.digest(got)
                 continue
             pthread_mutex_lock(&self.mutex)
+            self.reading = False
             if got == 0:
                 self.fail(b"the server closed the connection", 0)
             elif error != EAGAIN and error != EINTR:
@@ -598,11 +574,13 @@ cdef class Pipe:
         cdef Place *place
         cdef Place *to_wake = NULL
         cdef size_t spent = self.codec.spent
+        cdef int complete = 0
         cdef int status = -1
         if feed_codec(&self.codec, self.chunk, size):
             status = next_replies(&self.codec, &chain)
         self.held += self.codec.spent - spent
         pthread_mutex_lock(&self.mutex)
+        self.reading = False
         while chain != NULL:
             place = self.head
             if place == NULL or chain.kind == REDIS_REPLY_PUSH or (
@@ -644,19 +622,31 @@ cdef class Pipe:
                     place.state = DONE
                     place.next_to_wake = to_wake
                     to_wake = place
+                    complete += 1
                 place = self.head  # which may be waiting for this, and nothing else
         if status < 0:
             self.fail(malformed, 0)
         elif self.held > c_max_answer:
             self.fail(too_much, 0)
         if to_wake != NULL and (to_wake.next_to_wake != NULL or self.users > 1):
+            self.wake(to_wake, complete)
+
+    cdef void wake(self, Place *to_wake, int count) noexcept nogil:
+        """Wake ``count`` owners; what those already awake have queued leaves meanwhile."""
+        cdef Place *place
+        cdef int portion = min(max(count // WAKE_PORTIONS, 1), WAKE_AT_MOST)
+        cdef int woken
+        while to_wake != NULL:
             # Woken threads want the mutex at once: signal without it.
             pthread_mutex_unlock(&self.mutex)
-            while to_wake != NULL:
+            woken = 0
+            while to_wake != NULL and woken < portion:
                 place = to_wake
                 to_wake = place.next_to_wake
-                pthread_cond_signal(&place.cond)
+                fl_unpark(&place.parker)
+                woken += 1
             pthread_mutex_lock(&self.mutex)
+            self.flush()
 
     cdef bint flush(self) noexcept nogil:
         """Write what is queued, without blocking. True: the socket's buffer is full."""
@@ -670,6 +660,7 @@ cdef class Pipe:
                 taken = self.out
                 self.out = self.wire
                 self.out.start = self.out.size = 0
+                self.waiting = 0
                 self.wire = taken
             self.writing = True
             pthread_mutex_unlock(&self.mutex)

@@ -18,6 +18,7 @@ from .errors import ConfigError
 
 VARIABLE = "FASTLOCK_CORE"
 _MODULES = {"cython": "fastlock._core", "python": "fastlock._pycore"}
+_STRAIGHT = {"cython": "fastlock._straight", "python": "fastlock._pystraight"}
 
 
 class DecoderLike(Protocol):
@@ -46,6 +47,21 @@ class PipeLike(Protocol):
     def forked(self) -> None: ...
 
 
+class StraightLike(Protocol):
+    """One try, one release, without a stop; see ``_pystraight.Straight``."""
+
+    def take(
+        self,
+        key: str | bytes,
+        ttl: int,
+        span: float,
+        generation: int,
+        timeout: float,
+        trace: list[tuple[bytes, bytes]],
+    ) -> Any: ...
+    def free(self, lease: Any, generation: int, timeout: float) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Core:
     """One core's parts, so that both can serve clients in the same process."""
@@ -59,6 +75,7 @@ class Core:
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
+    straight: Callable[..., StraightLike]
 
 
 def load(name: str) -> Core:
@@ -66,6 +83,13 @@ def load(name: str) -> Core:
     module = importlib.import_module(_MODULES[name])
     python = importlib.import_module(_MODULES["python"])
     decoder = module.Decoder
+    ways = {module.Pipe: importlib.import_module(_STRAIGHT[name]).Straight}
+    other = importlib.import_module(_STRAIGHT["python"]).Straight
+
+    def straight(client: Any, leases: Any, pipe: Any, *rest: Any) -> Any:
+        # The compiled one goes over a compiled Pipe only.
+        return ways.get(type(pipe), other)(client, leases, pipe, *rest)
+
     return Core(
         name=name,
         clock=module.clock,
@@ -75,6 +99,7 @@ def load(name: str) -> Core:
         leases=module.Leases,
         decoder=decoder,
         pipe=module.Pipe,
+        straight=straight,
         tls_pipe=lambda sock: python.Pipe(sock, decoder()),
     )
 

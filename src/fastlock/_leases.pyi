@@ -6,6 +6,15 @@ __all__ = ["Leases"]
 @final
 class Leases:
     def __new__(cls, kind: type) -> Leases: ...
+    def one(
+        self,
+        client: Any,
+        generation: int,
+        key: str | bytes,
+        pair: tuple[bytes, bytes],
+        ttl: float,
+        deadline: float,
+    ) -> Any: ...
     def make(
         self,
         client: Any,

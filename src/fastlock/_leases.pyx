@@ -92,9 +92,6 @@ cdef inline Py_ssize_t place_of(Places *places, Py_ssize_t i) except -1:
 @cython.final
 cdef class Leases:
     """Loops over leases of ``kind``, whose ``__init__`` is never called."""
-    cdef type kind
-    cdef Py_ssize_t client, generation, turn, key, pair, ttl, deadline, doubt, over, freed
-
     def __cinit__(self, type kind not None):
         self.kind = kind
         self.client = offset_of(kind, "_client")
@@ -111,12 +108,31 @@ cdef class Leases:
     def __reduce__(self):
         raise TypeError("what belongs to a client cannot be pickled or copied")
 
+    def one(self, client, generation, key, tuple pair not None, ttl, deadline):
+        """A lease; ``ttl`` in seconds."""
+        return self.new(client, generation, key, pair, ttl, deadline)
+
+    cdef object new(self, client, generation, key, pair, ttl, deadline):
+        cdef PyObject *raw = PyType_GenericAlloc(<PyTypeObject *>self.kind, 0)
+        cdef object lease = <object>raw
+        Py_XDECREF(raw)  # ``lease`` has a reference of its own
+        put_first(raw, self.client, client)
+        put_first(raw, self.generation, generation)
+        put_first(raw, self.turn, None)
+        put_first(raw, self.key, key)
+        put_first(raw, self.pair, pair)
+        put_first(raw, self.ttl, ttl)
+        put_first(raw, self.deadline, deadline)
+        put_first(raw, self.doubt, False)
+        put_first(raw, self.over, False)
+        put_first(raw, self.freed, False)
+        return lease
+
     def make(self, client, generation, keys, pairs, replies, ttl, deadline):
         """For each OK a lease, for each nil None; up to any other reply. ``ttl`` in seconds."""
         cdef list leases = []
         cdef Py_ssize_t place, count = len(replies)
-        cdef object lease, reply
-        cdef PyObject *raw
+        cdef object reply
         if not (len(keys) == len(pairs) == count):
             raise ValueError("as many keys and pairs as replies")
         if type(keys) is not list:
@@ -128,20 +144,14 @@ cdef class Leases:
         for place in range(count):
             reply = <object>PySequence_Fast_GET_ITEM(replies, place)
             if is_ok(reply):
-                raw = PyType_GenericAlloc(<PyTypeObject *>self.kind, 0)
-                lease = <object>raw
-                Py_XDECREF(raw)  # ``lease`` has a reference of its own
-                put_first(raw, self.client, client)
-                put_first(raw, self.generation, generation)
-                put_first(raw, self.turn, None)
-                put_first(raw, self.key, <object>PySequence_Fast_GET_ITEM(keys, place))
-                put_first(raw, self.pair, <object>PySequence_Fast_GET_ITEM(pairs, place))
-                put_first(raw, self.ttl, ttl)
-                put_first(raw, self.deadline, deadline)
-                put_first(raw, self.doubt, False)
-                put_first(raw, self.over, False)
-                put_first(raw, self.freed, False)
-                leases.append(lease)
+                leases.append(self.new(
+                    client,
+                    generation,
+                    <object>PySequence_Fast_GET_ITEM(keys, place),
+                    <object>PySequence_Fast_GET_ITEM(pairs, place),
+                    ttl,
+                    deadline,
+                ))
             elif reply is None:
                 leases.append(None)
             else:
@@ -218,6 +228,23 @@ cdef class Leases:
                 put(<PyObject *>lease, self.freed, True)
                 put(<PyObject *>lease, self.doubt, False)
                 results[place_of(&at, i)] = True
+
+    cdef tuple pair_to_free(self, object lease, object generation):
+        """Leave it in doubt; None if it is over, in doubt already, or another process's."""
+        cdef PyObject *raw = <PyObject *>lease
+        if (
+            self.is_over(lease)
+            or field(raw, self.doubt)[0] == Py_True
+            or <object>field(raw, self.generation)[0] != generation
+        ):
+            return None
+        put(raw, self.doubt, True)
+        return <tuple>field(raw, self.pair)[0]
+
+    cdef int freed_by_us(self, object lease) except -1:
+        put(<PyObject *>lease, self.over, True)
+        put(<PyObject *>lease, self.freed, True)
+        return 0
 
     cdef bint is_over(self, object lease) except -1:
         self.check(lease)

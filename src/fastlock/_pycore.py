@@ -13,15 +13,13 @@ import ssl
 import struct
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Any
 
 from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
+from ._pytime import clock
 from ._resp import MAX_ANSWER, MAX_LINE, NO_ANSWER, TOO_MUCH, Push, Reentered
 from ._sockets import close_descriptor, reset_on_close
 from .errors import ProtocolError, TransportError
@@ -30,24 +28,16 @@ __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "pr
 
 name = "python"
 
-#: Seconds on the one clock that leases are measured on: it never jumps and runs on while
-#: the machine is suspended, so that a lease which expired then is seen to have expired.
-clock: Callable[[], float]
-if hasattr(time, "CLOCK_BOOTTIME"):
-    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-elif hasattr(time, "CLOCK_MONOTONIC"):  # macOS: this one includes sleep, time.monotonic() does not
-    clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-else:
-    clock = monotonic
-
 #: Longest a leader sits in one receive, in seconds: bounds how late it notices
 #: that the Pipe was ended by somebody else, or that bytes wait for a full buffer.
 SLICE = 0.05
 #: Longest a follower sleeps before it looks whether anybody leads, in seconds.
 PATIENCE = 0.25
-#: A caller writes its own command at once while at most this many others are
-#: unanswered; above that, what queues leaves together with the leader's next write.
-FLUSH_AT_ONCE = 16
+#: While the leader reads, a caller writes at once what has queued if at most so many commands
+#: are unanswered, or if what has queued is at least one part in so many of them; less than
+#: that leaves together with the leader's next write.
+FLUSH_FEW = 4
+FLUSH_PART = 2
 CHUNK = 65536
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # an enumeration's name is slow to look up
@@ -155,7 +145,12 @@ class Pipe:
         place = _Place()
         place.want = count
         try:
-            if timeout >= SLICE and self._plain and self._go_alone(place, data):
+            if (
+                not self._leader
+                and timeout >= SLICE
+                and self._plain
+                and self._go_alone(place, data)
+            ):
                 timeout -= SLICE
             if not place.gone:
                 deadline = monotonic() + timeout
@@ -285,7 +280,7 @@ class Pipe:
             if self._leader == me:
                 self._leader = 0
             if not self._leader:
-                for other in self._places:
+                for other in reversed(self._places):  # it will lead longest
                     if other.state == _WAITING:
                         other.wake()
                         break
@@ -404,7 +399,9 @@ class Pipe:
         if self._take_lead(place):
             self._lead(place, monotonic() + remaining)
             return
-        if self._plain and len(self._places) <= FLUSH_AT_ONCE:
+        if self._plain and (
+            len(self._places) <= FLUSH_FEW or len(self._out) * FLUSH_PART >= len(self._places)
+        ):
             self._flush()
         # Not longer: whoever was woken to lead may be running a signal handler.
         patience = min(remaining, PATIENCE)

@@ -22,6 +22,27 @@ class Leases:
     def __init__(self, kind: type) -> None:
         self._kind = kind
 
+    def one(
+        self,
+        client: Any,
+        generation: int,
+        key: str | bytes,
+        pair: tuple[bytes, bytes],
+        ttl: float,
+        deadline: float,
+    ) -> Any:
+        """A lease; ``ttl`` in seconds."""
+        lease: Any = _blank(self._kind)
+        lease._client = client
+        lease._generation = generation
+        lease._turn = None
+        lease.key = key
+        lease.pair = pair
+        lease.ttl = ttl
+        lease.deadline = deadline
+        lease.doubt = lease.over = lease.freed = False
+        return lease
+
     def make(
         self,
         client: Any,
@@ -33,22 +54,13 @@ class Leases:
         deadline: float,
     ) -> list[Any]:
         """For each OK a lease, for each nil None; up to any other reply. ``ttl`` in seconds."""
-        kind = self._kind
+        one = self.one
         leases: list[Any] = []
         if not len(keys) == len(pairs) == len(replies):
             raise ValueError("as many keys and pairs as replies")
         for key, pair, reply in zip(keys, pairs, replies, strict=True):
             if reply == b"OK":
-                lease: Any = _blank(kind)
-                lease._client = client
-                lease._generation = generation
-                lease._turn = None
-                lease.key = key
-                lease.pair = pair
-                lease.ttl = ttl
-                lease.deadline = deadline
-                lease.doubt = lease.over = lease.freed = False
-                leases.append(lease)
+                leases.append(one(client, generation, key, pair, ttl, deadline))
             elif reply is None:
                 leases.append(None)
             else:

@@ -1,10 +1,9 @@
 """Floor 1, sync: a lease, from the try that takes it to the release that frees it.
 
-Law: a try and a release go straight to a working connection and back, in one function
-each; whatever comes but the usual answer is handed to the operation of ``_ops`` as the
-outcome of its first Call, so that what an answer means still stands there alone. What
-that saves: ``python -m bench instructions`` counts a pair, this way and through ``with``,
-which goes through operations.
+Law: a try and a release go straight to a working connection and back (``_straight.pyx``,
+``_pystraight.py``); whatever comes but the usual answer is handed to the operation of
+``_ops`` as the outcome of its first Call, so that what an answer means still stands there
+alone. What that saves: ``python -m bench instructions`` counts a pair.
 """
 
 from __future__ import annotations
@@ -17,20 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._clock import clock
-from ._ops import Op
-from ._resp import Reentered
-from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, make
+from ._commands import Pair
+from ._ops import Claim, Op
+from .errors import FastlockError
+from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
+    from ._impl import StraightLike
+    from ._topology import Link
     from .sync import Client
-
-
-def prepare(client: Client, ttl: float) -> tuple[float, int, float]:
-    """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
-    milliseconds = _args.milliseconds(ttl)
-    client._usual = usual = (ttl, milliseconds, _ops.span(milliseconds))
-    return usual
 
 
 def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
@@ -38,44 +32,75 @@ def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | 
 
     Raises OutcomeUnknown when the answer was lost and the retries too.
     """
+    lease: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
+    return lease
+
+
+def acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+) -> Lease:
+    """Wait for the lock, at most ``timeout`` seconds (None: for ever).
+
+    The last try is sent when the timeout ends; its answer may take a second more.
+    Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+    """
+    lease: Lease = _take(client, key, ttl, _ops.acquire, until_of(timeout))
+    return lease
+
+
+def _take(
+    client: Client,
+    key: str | bytes,
+    ttl: float,
+    operation: Callable[[Claim[Lease]], Op[Any]],
+    until: float | None,
+) -> Any:
+    """The operation's first try; all the rest of it only if that gets an unusual answer."""
     server = client._server
     link = server._link
     if link is None or server.strays:
-        return client._try_claim(client._claim([key], ttl, None))
+        return client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
-        usual = prepare(client, ttl)
-    if type(key) is str and 0 < len(key) <= _args.SURELY_SHORT and key.isascii():
-        wire = client._prefix + key.encode()
-    else:
-        wire = _args.wire_key(key, client._prefix)
-    generation = _fork.generation  # before the token, which a child must not use
-    token = client._tokens.next()
-    pair = (wire, token)
-    answer: Any = None
-    failure: TransportError | None = None
-    sent_at = clock()
+        usual = usual_of(client, ttl)
+    generation = _fork.generation
+    patience = client._patience
+    begun_at = 0.0
+    if until is not None:
+        begun_at = clock()
+        patience = min(patience, until + _ops.GRACE - begun_at)
+    way = link.way or _way(client, link)
+    trace: list[Pair] = []
     try:
-        answer = link.pipe.call(link.commands.acquire(wire, token, usual[1]), 1, client._patience)
-        reply = answer[0]
-        if reply == b"OK":
-            return make(Lease, client, key, pair, usual[1], sent_at + usual[2], generation)
-        if reply is None:
-            return None
-    except Reentered:
-        pass
-    except TransportError as error:
-        _fork.check(generation)
-        if error.sent or error.timed_out:
-            failure = client._failed(error, link, sent_at, client._patience)
+        taken = way.take(key, usual[1], usual[2], generation, patience, trace)
+        if type(taken) is Lease or (taken is None and operation is _ops.try_acquire):
+            return taken
     except BaseException:
-        if generation == _fork.generation:
-            client._give_back_pairs([pair], clock() + usual[1] / 1000)
+        if trace and generation == _fork.generation:
+            client._give_back_pairs(trace, clock() + usual[1] / 1000)
         raise
-    claim = client._claim_of([key], [pair], usual[1], None, generation)
-    if answer is None and failure is None:
-        return client._try_claim(claim)
-    return client._try_claim(claim, True, failure, (sent_at, answer))
+    if taken is None:
+        claim = client._claim([key], ttl, until)
+        return client._acquire(operation, claim, True, None, (begun_at, [None]))
+    pair, sent_at, said = taken
+    claim = client._claim_of([key], [pair], usual[1], until, generation)
+    outcome = client._outcome(link, said, sent_at, patience, generation)
+    return client._acquire(operation, claim, *outcome)
+
+
+def _way(client: Client, link: Link) -> StraightLike:
+    commands = link.commands
+    way = client._core.straight(
+        client,
+        client._loops,
+        link.pipe,
+        commands.acquiring,
+        commands.releasing,
+        client._tokens.source,
+        client._prefix,
+    )
+    link.way = way
+    return way
 
 
 class Lease(BaseLease):
@@ -102,40 +127,30 @@ class Lease(BaseLease):
         was not reached; then it may be called again. LockError in a forked child.
         """
         generation = _fork.generation
+        client = self._client
+        server = client._server
+        link = server._link
+        freed = None
+        if wait and link is not None and link.way is not None and not server.strays:
+            freed = link.way.free(self, generation, client._patience)
+            if freed is True:
+                return True
         if self._generation != generation:
             self._check_process()
         if self.over:
             return False
-        client = self._client
         if not wait:
             client._deferred.send(self)
             return None
-        server = client._server
-        link = server._link
-        if self.doubt or link is None or server.strays:
-            return client._drive(_ops.release(self, client._retries))
-        wire, token = self.pair
-        self.doubt = True  # for whoever interrupts from here on
-        sent_at = clock()
-        answer = None
-        failure: TransportError | None = None
-        try:
-            answer = link.pipe.call(link.commands.release(wire, token), 1, client._patience)
-            if answer[0] == 1:
-                self.over = self.freed = True
-                return True
-        except Reentered:
-            pass
-        except TransportError as error:
-            _fork.check(generation)
-            if error.sent or error.timed_out:
-                failure = client._failed(error, link, sent_at, client._patience)
-        self.doubt = False
         op = _ops.release(self, client._retries)
-        if answer is None and failure is None:
+        if freed is None or link is None:
             return client._drive(op)
-        op.send(None)
-        return client._drive(op, failure, (sent_at, answer))
+        sent_at, said = freed
+        begun, failure, answer = client._outcome(link, said, sent_at, client._patience, generation)
+        self.doubt = False
+        if begun:
+            op.send(None)
+        return client._drive(op, failure, answer)
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from . import _args, _ops_many
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit
+from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit, until_of
 
 if TYPE_CHECKING:
     from ._sync_lease import Lease
@@ -131,7 +131,7 @@ class LockAll:
     def __enter__(self) -> list[Lease]:
         who = threading.current_thread()
         self._entries.check(who)
-        claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
+        claim = self._client._claim(self._keys, self._ttl, until_of(self._timeout))
         entry = None
         try:
             leases = self._client._drive(_ops_many.acquire_all(claim))

@@ -34,6 +34,7 @@ class TokenSource:
         secret = secrets.token_urlsafe(16)
         # A source of its own: a token never mixes an old counter with new random bits.
         source = self._numbered(f"{secret}-".encode(), f".{label}".encode())
+        self.source = source
         self.next: Callable[[], bytes] = source.next
         self.pairs: Callable[[list[str | bytes], bytes], list[tuple[bytes, bytes]]] = source.pairs
 

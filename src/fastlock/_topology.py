@@ -18,7 +18,7 @@ from ._clock import clock
 from ._commands import Commands, ServerInfo, is_transient, not_ready
 from ._connect import open_sync
 from ._event import Event
-from ._impl import Core, PipeLike
+from ._impl import Core, PipeLike, StraightLike
 from ._resp import Reentered
 from .config import Config
 from .errors import FastlockError, ServerError, TransportError
@@ -35,6 +35,7 @@ class Link:
     commands: Commands
     info: ServerInfo
     keep: object  # what of redis-py must live as long as the connection
+    way: StraightLike | None = None  # the client's over it, once it has gone it
 
     def encode(self, call: Call) -> bytes:
         """The call's bytes in this connection's dialect."""
@@ -45,6 +46,7 @@ class Link:
     def downgrade(self) -> None:
         """Scripts from now on, instead of the server's own commands."""
         self.commands = Commands(self.commands.packing)
+        self.way = None
         self.info = replace(self.info, release_command=self.commands.release_command)
 
 

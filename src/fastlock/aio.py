@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
-from ._aio_lease import Lease, turns
+from ._aio_lease import Lease, acquire, try_acquire, turns
 from ._aio_spec import Lock, LockAll
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
@@ -26,7 +26,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -58,11 +58,12 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
+        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = AsyncServer(self.config, self._core, self._tokens.renew)
         self._settling: set[asyncio.Task[None]] = set()
-        self._deferred: set[asyncio.Future[list[Any]]] = set()  # releases nobody waits for
+        self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
         self._closed = False
         remember(self)
@@ -93,32 +94,8 @@ class Client:
         """
         return Lock(self, key, ttl, timeout, release)
 
-    async def try_acquire(self, key: str | bytes, ttl: float = 30.0) -> Lease | None:
-        """Try once, in one round trip: a Lease, or None when somebody else has the lock.
-
-        Raises OutcomeUnknown when the answer was lost and the retries too.
-        """
-        claim = self._claim([key], ttl, None)
-        try:
-            return await self._drive(_ops.try_acquire(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
-
-    async def acquire(
-        self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
-    ) -> Lease:
-        """Wait for the lock, at most ``timeout`` seconds (None: for ever).
-
-        The last try is sent when the timeout ends; its answer may take a second more.
-        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
-        """
-        claim = self._claim([key], ttl, timeout, waits=True)
-        try:
-            return await self._drive(_ops.acquire(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+    try_acquire = try_acquire
+    acquire = acquire
 
     async def try_acquire_many(
         self, keys: Iterable[str | bytes], ttl: float = 30.0
@@ -127,12 +104,8 @@ class Client:
 
         An error about any of them gives all back.
         """
-        claim = self._claim(_args.key_list(keys), ttl, None)
-        try:
-            return await self._drive(_ops_many.try_acquire_many(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+        claim = self._claim(_args.key_list(keys), ttl)
+        return await self._acquire(_ops_many.try_acquire_many, claim)
 
     async def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
         """Release each, in one write: True or False for each, as ``Lease.release``.
@@ -263,7 +236,8 @@ class Client:
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
+        lease: Lease = self._loops.one(self, _fork.generation, key, pair, ttl / 1000, deadline)
+        return lease
 
     def _made(
         self,
@@ -279,31 +253,54 @@ class Client:
         return made
 
     def _claim(
-        self,
-        keys: list[str | bytes],
-        ttl: float,
-        timeout: float | None,
-        waits: bool = False,
+        self, keys: list[str | bytes], ttl: float, until: float | None = None
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
-        patience = _args.wait(timeout)
         generation = _fork.generation  # before the tokens, which a child must not use
         pairs = self._tokens.pairs(keys, self._prefix)
-        until = None if not waits or patience is None else clock() + patience
-        return Claim(keys, pairs, milliseconds, until, self._retries, self._made, generation)
+        return self._claim_of(keys, pairs, milliseconds, until, generation)
+
+    def _claim_of(
+        self,
+        keys: Sequence[str | bytes],
+        pairs: Sequence[Pair],
+        ttl: int,
+        until: float | None,
+        generation: int,
+    ) -> Claim[Lease]:
+        return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
+
+    async def _acquire(
+        self,
+        operation: Callable[[Claim[Lease]], Op[R]],
+        claim: Claim[Lease],
+        begun: bool = False,
+        failure: TransportError | None = None,
+        answer: Any = None,
+    ) -> R:
+        """Carry out an acquiring; ``begun``: its first Call has been, with this outcome."""
+        try:
+            op = operation(claim)
+            if begun:
+                op.send(None)
+            return await self._drive(op, failure, answer)
+        except BaseException:
+            self._give_back(claim)
+            raise
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
         return await self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
-    async def _drive(self, op: Op[R]) -> R:
+    async def _drive(
+        self, op: Op[R], interrupt: BaseException | None = None, answer: Any = None
+    ) -> R:
         """Carry out the operation's effects until it returns or raises.
 
         Cancellation is thrown into the operation, so that it can leave its lease in a
         truthful state.
         """
-        answer: Any = None
-        error: BaseException | None = None
+        error: BaseException | None = interrupt
         generation = _fork.generation
         try:
             while True:
@@ -340,14 +337,17 @@ class Client:
             answer = link.pipe.call(data, call.count)
             if call.until is None or call.until - sent_at >= self._patience:
                 return sent_at, await answer
-            expiry = answer.get_loop().call_later(call.until - sent_at, _expire, answer)
-            try:
-                return sent_at, await answer
-            finally:
-                expiry.cancel()
+            return sent_at, await self._within(answer, call.until - sent_at)
         except TransportError as error:
             error.sent_at = sent_at
             raise
+
+    async def _within(self, answer: asyncio.Future[R], seconds: float) -> R:
+        expiry = answer.get_loop().call_later(seconds, _expire, answer)
+        try:
+            return await answer
+        finally:
+            expiry.cancel()
 
     async def _pause(self, effect: Any) -> float:
         kind = type(effect)
@@ -397,12 +397,12 @@ class Client:
         self._deferred.add(answer)
         answer.add_done_callback(functools.partial(self._mind, lease))
 
-    def _mind(self, lease: Lease, answer: asyncio.Future[list[Any]]) -> None:
+    def _mind(self, lease: Lease, answer: asyncio.Future[Any]) -> None:
         self._deferred.discard(answer)
         if answer.cancelled() or answer.exception() is not None:
             reply: Any = None  # the connection was lost
         else:
-            reply = answer.result()[0]
+            reply = answer.result()
         if reply == 0:
             lease.freed = False
             told_too_late(lease.key)
@@ -442,7 +442,7 @@ class Client:
             could_not_give_back(len(pairs), error)
 
 
-def _expire(answer: asyncio.Future[list[Any]]) -> None:
+def _expire(answer: asyncio.Future[Any]) -> None:
     if not answer.done():
         error = TransportError("no answer in time", sent=True)
         error.timed_out = True

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from . import _args, _fork
+from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
 from .config import Config
@@ -102,32 +102,17 @@ class BaseLease:
         )
 
 
-_blank = object.__new__
+def until_of(timeout: float | None) -> float | None:
+    """When ``timeout`` seconds from now are over, on fastlock's clock; None never."""
+    patience = _args.wait(timeout)
+    return None if patience is None else clock() + patience
 
 
-def make(
-    kind: type[L],
-    client: Any,
-    key: str | bytes,
-    pair: Pair,
-    ttl: int,
-    deadline: float,
-    generation: int,
-) -> L:
-    """A lease of ``ttl`` ms, taken in this ``generation`` of processes.
-
-    Not by calling its class, which costs more than all of this.
-    """
-    lease = _blank(kind)
-    lease._client = client
-    lease._generation = generation
-    lease._turn = None
-    lease.key = key
-    lease.pair = pair
-    lease.ttl = ttl / 1000
-    lease.deadline = deadline
-    lease.doubt = lease.over = lease.freed = False
-    return lease
+def usual_of(client: Any, ttl: float) -> tuple[float, int, float]:
+    """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
+    milliseconds = _args.milliseconds(ttl)
+    client._usual = usual = (ttl, milliseconds, _ops.span(milliseconds))
+    return usual
 
 
 Entry = tuple[Any, Sequence[Any]]

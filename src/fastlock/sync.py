@@ -5,7 +5,7 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
@@ -17,13 +17,13 @@ from ._event import Event
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
-from ._sync_lease import Lease, try_acquire, turns
+from ._sync_lease import Lease, acquire, try_acquire, turns
 from ._sync_spec import Lock, LockAll
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -54,7 +54,7 @@ class Client:
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
-        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see _sync_lease.prepare
+        self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = SyncServer(self.config, self._core, self._tokens.renew)
@@ -90,19 +90,7 @@ class Client:
         return Lock(self, key, ttl, timeout, release)
 
     try_acquire = try_acquire
-
-    def acquire(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lease:
-        """Wait for the lock, at most ``timeout`` seconds (None: for ever).
-
-        The last try is sent when the timeout ends; its answer may take a second more.
-        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
-        """
-        claim = self._claim([key], ttl, timeout, waits=True)
-        try:
-            return self._drive(_ops.acquire(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+    acquire = acquire
 
     def try_acquire_many(
         self, keys: Iterable[str | bytes], ttl: float = 30.0
@@ -111,12 +99,8 @@ class Client:
 
         An error about any of them gives all back.
         """
-        claim = self._claim(_args.key_list(keys), ttl, None)
-        try:
-            return self._drive(_ops_many.try_acquire_many(claim))
-        except BaseException:
-            self._give_back(claim)
-            raise
+        claim = self._claim(_args.key_list(keys), ttl)
+        return self._acquire(_ops_many.try_acquire_many, claim)
 
     def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
         """Release each, in one write: True or False for each, as ``Lease.release``.
@@ -235,7 +219,8 @@ class Client:
     # -- carrying operations out
 
     def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        return make(Lease, self, key, pair, ttl, deadline, _fork.generation)
+        lease: Lease = self._loops.one(self, _fork.generation, key, pair, ttl / 1000, deadline)
+        return lease
 
     def _made(
         self,
@@ -251,17 +236,11 @@ class Client:
         return made
 
     def _claim(
-        self,
-        keys: list[str | bytes],
-        ttl: float,
-        timeout: float | None,
-        waits: bool = False,
+        self, keys: list[str | bytes], ttl: float, until: float | None = None
     ) -> Claim[Lease]:
         milliseconds = _args.milliseconds(ttl)
-        patience = _args.wait(timeout)
         generation = _fork.generation  # before the tokens, which a child must not use
         pairs = self._tokens.pairs(keys, self._prefix)
-        until = None if not waits or patience is None else clock() + patience
         return self._claim_of(keys, pairs, milliseconds, until, generation)
 
     def _claim_of(
@@ -274,16 +253,17 @@ class Client:
     ) -> Claim[Lease]:
         return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
-    def _try_claim(
+    def _acquire(
         self,
+        operation: Callable[[Claim[Lease]], Op[R]],
         claim: Claim[Lease],
         begun: bool = False,
         failure: TransportError | None = None,
         answer: Any = None,
-    ) -> Lease | None:
-        """One try; ``begun``: its first Call has been carried out, with this outcome."""
+    ) -> R:
+        """Carry out an acquiring; ``begun``: its first Call has been, with this outcome."""
         try:
-            op = _ops.try_acquire(claim)
+            op = operation(claim)
             if begun:
                 op.send(None)
             return self._drive(op, failure, answer)
@@ -353,6 +333,18 @@ class Client:
             if error.sent or error.timed_out:
                 self._failed(error, link, sent_at, timeout)
             raise
+
+    def _outcome(
+        self, link: Link, said: Any, sent_at: float, timeout: float, generation: int
+    ) -> tuple[bool, TransportError | None, Any]:
+        """Of a command that went straight: whether it left at all, and what came of it."""
+        if isinstance(said, TransportError):
+            _fork.check(generation)
+            if said.sent or said.timed_out:
+                return True, self._failed(said, link, sent_at, timeout), None
+        elif not isinstance(said, Reentered):
+            return True, None, (sent_at, [said])
+        return False, None, None
 
     def _failed(
         self, error: TransportError, link: Link, sent_at: float, timeout: float

@@ -19,6 +19,7 @@ TWINS = {
     "_codec.pyi": "_pycodec.pyi",
     "_leases.pyi": "_pyleases.pyi",
     "_core.pyi": "_pycore.pyi",
+    "_straight.pyi": "_pystraight.pyi",
 }
 ON_PURPOSE = [
     ("from ._codec import", "from ._pycodec import"),
@@ -34,6 +35,8 @@ ON_PURPOSE = [
         "def __new__(cls, prefix: bytes, suffix: bytes) -> Numbered: ...",
         "def __init__(self, prefix: bytes, suffix: bytes) -> None: ...",
     ),
+    ("def __new__(\n        cls,\n", "def __init__(\n        self,\n"),
+    (") -> Straight: ...", ") -> None: ..."),
     # On TLS the Python Pipe serves both cores, with the core's own decoder.
     (
         "def __new__(cls, sock: socket) -> Pipe: ...",

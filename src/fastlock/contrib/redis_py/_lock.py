@@ -131,7 +131,7 @@ class Lock(Held):
         pair, ms, until = (self._key(), token), self._timeout_ms(), self._own.until
         claim = client._claim_of((self.name,), (pair,), ms, until, _fork.generation)
         try:
-            lease = client._try_claim(claim)
+            lease = client._acquire(_ops.try_acquire, claim)
         except FastlockError as error:
             raise as_redis(error, self.name) from error
         if lease is not None:

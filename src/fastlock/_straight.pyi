@@ -1,0 +1,26 @@
+from typing import Any, final
+
+__all__ = ["Straight"]
+
+@final
+class Straight:
+    def __new__(
+        cls,
+        client: Any,
+        leases: Any,
+        pipe: Any,
+        acquire: Any,
+        release: Any,
+        tokens: Any,
+        prefix: bytes,
+    ) -> Straight: ...
+    def take(
+        self,
+        key: str | bytes,
+        ttl: int,
+        span: float,
+        generation: int,
+        timeout: float,
+        trace: list[tuple[bytes, bytes]],
+    ) -> Any: ...
+    def free(self, lease: Any, generation: int, timeout: float) -> Any: ...
