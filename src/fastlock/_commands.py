@@ -283,6 +283,66 @@ def lacks_command(error: ServerError) -> bool:
     )
 
 
+def _taken_or_not(reply: Any) -> bool:
+    return reply is None or reply == b"OK"
+
+
+def _text_or_not(reply: Any) -> bool:
+    return reply is None or type(reply) is bytes
+
+
+def _yes_or_no(reply: Any) -> bool:
+    return reply in (0, 1)
+
+
+def _extended_or_not(reply: Any) -> bool:
+    return _taken_or_not(reply) or _yes_or_no(reply)
+
+
+def _number(reply: Any) -> bool:
+    return type(reply) is int
+
+
+def _ttl_and_token(replies: Any) -> bool:
+    left, token = replies
+    return (_number(left) or isinstance(left, ServerError)) and (
+        _text_or_not(token) or isinstance(token, ServerError)
+    )
+
+
+#: What a verb may be answered with, but for errors.
+_ANSWERS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("acquire", "acquire_unending", "acquire_many"), _taken_or_not),
+    **dict.fromkeys(("ask", "ask_many", "holder"), _text_or_not),
+    **dict.fromkeys(("release", "release_many", "give_back"), _yes_or_no),
+    **dict.fromkeys(("acquire_all", "ask_all", "locked", "force_release"), _yes_or_no),
+    **dict.fromkeys(("extend", "extend_many"), _extended_or_not),
+    "extend_by": _number,
+    "adopt": _ttl_and_token,
+}
+
+
+def is_unusual(verb: str, reply: Any) -> bool:
+    """Whether the reply is an error, or nonsense."""
+    return isinstance(reply, ServerError) or is_nonsense(verb, reply)
+
+
+def is_nonsense(verb: str, reply: Any) -> bool:
+    """Whether no server answers this verb so: whose answer it is, then cannot be known.
+
+    Of "adopt" both replies are looked at together.
+    """
+    answers = _ANSWERS.get(verb)
+    return answers is not None and not answers(reply) and not isinstance(reply, ServerError)
+
+
+def out_of_step(sent_at: float) -> TransportError:
+    """The connection can no longer be trusted; what was sent then may have been done."""
+    error = TransportError("the server gave an answer that the command cannot have", sent=True)
+    error.sent_at = sent_at
+    return error
+
+
 def is_transient(reply: Any) -> bool:
     """Whether the server says "not now": surely nothing was done."""
     return isinstance(reply, ServerError) and reply.code in TRANSIENT
@@ -325,9 +385,8 @@ def dialect(packing: Packing, replies: Sequence[Any], protocol: int) -> tuple[Co
             name, _, value = line.partition(":")
             if _PLAIN.fullmatch(value):
                 facts[name] = value
-    delifeq, delex, msetex = (
-        [bool(entry) for entry in known] if isinstance(known, list) else [False] * 3
-    )
+    told = isinstance(known, list) and len(known) == 3
+    delifeq, delex, msetex = [bool(entry) for entry in known] if told else [False] * 3
     name = facts.get("server_name") or ("redis" if "redis_version" in facts else "unknown")
     version = facts.get(f"{name}_version") or facts.get("redis_version") or "unknown"
     kind: type[Commands] = Commands
@@ -342,7 +401,7 @@ def dialect(packing: Packing, replies: Sequence[Any], protocol: int) -> tuple[Co
         version=version,
         release_command=kind.release_command,
         protocol=protocol,
-        connection_id=number if isinstance(number, int) else None,
+        connection_id=number if type(number) is int else None,
         run_id=facts.get("run_id", ""),
     )
 

@@ -7,6 +7,7 @@ connection midway keeps what was answered and asks again about the rest only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ._commands import (
     OURS,
@@ -15,9 +16,12 @@ from ._commands import (
     acquired,
     asked,
     checked,
+    is_nonsense,
     is_transient,
+    is_unusual,
     lacks_command,
     not_ready,
+    out_of_step,
     wants_spelling_out,
 )
 from ._ops import (
@@ -25,6 +29,7 @@ from ._ops import (
     Backoff,
     Call,
     Claim,
+    Distrust,
     Downgrade,
     L,
     Op,
@@ -32,6 +37,7 @@ from ._ops import (
     back_off,
     mended,
     recognised,
+    sensible,
 )
 from .errors import (
     AcquireTimeout,
@@ -76,6 +82,8 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
                 raise
             failure = error
             sent_at, replies = error.sent_at, error.replies
+        if replies.count(b"OK") < len(replies):
+            replies, failure = yield from up_to_nonsense(verb, sent_at, replies, failure)
         asking = verb == "ask_many"
         if not asking:
             leases += claim.leases(begin, replies, sent_at)
@@ -111,6 +119,17 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
             yield from back_off(claim, failures, None, failure, first is not None)
 
 
+def up_to_nonsense(
+    verb: str, sent_at: float, replies: Sequence[Any], failure: TransportError | None
+) -> Op[tuple[Sequence[Any], TransportError | None]]:
+    """The replies before the first that the verb cannot have, as if the connection ended there."""
+    for place, reply in enumerate(replies):
+        if is_nonsense(verb, reply):
+            yield Distrust()
+            return replies[:place], out_of_step(sent_at)
+    return replies, failure
+
+
 def acquire_all(claim: Claim[L]) -> Op[list[L]]:
     """All locks or none, tried until they are ours or the claim's deadline has passed."""
     verb = "acquire_all"
@@ -122,7 +141,7 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
         call = Call(verb, (claim.pairs, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
@@ -163,8 +182,9 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
                 call = give_back(pairs[start : start + BATCH])
                 if spelled_out:
                     call.verb, call.spelled_out = "release_many", True
-                _, replies = yield call
+                sent_at, replies = yield call
                 for reply in replies:
+                    yield from sensible(call, sent_at, reply)
                     if is_transient(reply):
                         raise not_ready(reply)
                     if wants_spelling_out(reply) and not spelled_out:

@@ -42,8 +42,8 @@ MAX_BIGNUM = 1000
 #: core nor on how the bytes were cut into chunks.
 MALFORMED = (
     f"the peer sent what is not RESP, a line over {MAX_LINE} or a reply over {MAX_REPLY} bytes, "
-    f"or one nested over {MAX_DEPTH} deep: check that host and port are those of a Redis or Valkey server and "
-    "that TLS is on at both ends or at neither"
+    f"or one nested over {MAX_DEPTH} deep: check that host and port are those of a Redis or "
+    "Valkey server and that TLS is on at both ends or at neither"
 )
 
 #: Why a Pipe ends that is sent more than it would hold.

@@ -20,7 +20,7 @@ from ._background import could_not_give_back
 from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import told_too_late
-from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
+from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
@@ -315,6 +315,8 @@ class Client:
                         answer = await self._call(effect)
                     elif kind is Downgrade:
                         answer = self._downgrade()
+                    elif kind is Distrust:
+                        answer = self._distrust()
                     else:
                         answer = await self._pause(effect)
                     _fork.check(generation)  # a signal handler's, meanwhile
@@ -365,6 +367,12 @@ class Client:
         link = self._server.ready()
         if link is not None:
             link.downgrade()
+        return clock()
+
+    def _distrust(self) -> float:
+        link = self._server.ready()
+        if link is not None:
+            link.pipe.abort("an answer came that its command cannot have")
         return clock()
 
     async def _sleep(self, pause: float) -> None:

@@ -14,7 +14,7 @@ from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
 from ._event import Event
-from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
+from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
 from ._sync_lease import Lease, acquire, try_acquire, turns
@@ -296,6 +296,8 @@ class Client:
                         answer = self._call(effect)
                     elif kind is Downgrade:
                         answer = self._downgrade()
+                    elif kind is Distrust:
+                        answer = self._distrust()
                     else:
                         answer = self._pause(effect)
                     _fork.check(generation)  # a signal handler's, meanwhile
@@ -388,6 +390,12 @@ class Client:
         link = self._server.ready()
         if link is not None:
             link.downgrade()
+        return clock()
+
+    def _distrust(self) -> float:
+        link = self._server.ready()
+        if link is not None:
+            link.pipe.abort("an answer came that its command cannot have")
         return clock()
 
     # -- giving back
