@@ -260,10 +260,19 @@ def extended(reply: Any) -> bool:
     return bool(reply == b"OK" or reply == 1)
 
 
+#: What could be a token, or a piece of one: servers and proxies may repeat what they were sent.
+_SECRET = re.compile(r"[A-Za-z0-9_+/=-]{20,}")
+
+
+def told(error: ServerError) -> str:
+    """What the server said, without anything that could be a token."""
+    return _SECRET.sub("***", str(error))
+
+
 def checked(reply: Any, key: str | bytes) -> Any:
-    """The reply, unless it is a server error: raised, with the key named."""
+    """The reply, unless it is a server error: raised, with the key named and no token."""
     if isinstance(reply, ServerError):
-        said = str(reply)
+        said = told(reply)
         if said.startswith(_ANOTHER_TYPE):
             said = f"WRONGTYPE{said[3:]}"
         raise ServerError(f"{said} (key {key!r})")
@@ -350,7 +359,7 @@ def is_transient(reply: Any) -> bool:
 
 def not_ready(error: ServerError) -> TransportError:
     """The server is up but not working yet; surely nothing was done."""
-    return TransportError(f"the server is not ready: {error}")
+    return TransportError(f"the server is not ready: {told(error)}")
 
 
 # -- the first words on a connection

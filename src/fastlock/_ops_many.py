@@ -22,6 +22,7 @@ from ._commands import (
     lacks_command,
     not_ready,
     out_of_step,
+    told,
     wants_spelling_out,
 )
 from ._ops import (
@@ -189,7 +190,7 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
                         raise not_ready(reply)
                     if wants_spelling_out(reply) and not spelled_out:
                         spelled_out = True
-                        raise TransportError(f"in other words: {reply}")
+                        raise TransportError(f"in other words: {told(reply)}")
                     checked(reply, "of several" if len(pairs) > 1 else pairs[0][0])
             return
         except TransportError:
