@@ -93,6 +93,12 @@ class Commands:
         """The same verbs for a server that lost its scripts, or refuses native commands."""
         return SpelledOut(self.packing)
 
+    def without(self, verb: str) -> Commands:
+        """The same for a user who may not use the native command of ``verb``, if it has one."""
+        if verb == "acquire_all" and self._msetex:
+            return type(self)(self.packing)
+        return self
+
     def _eval(self, script: Script, *args: bytes | int) -> bytes:
         return self.pack(b"EVALSHA", script.sha, *args)
 
@@ -209,6 +215,11 @@ class SetCommands(Commands):
 
 class _Native(SetCommands):
     """Servers with a compare-and-delete of their own."""
+
+    def without(self, verb: str) -> Commands:
+        if verb in ("release", "release_many", "give_back"):
+            return SetCommands(self.packing, self._msetex)
+        return super().without(verb)
 
     def give_back(self, pairs: list[Pair]) -> bytes:
         return self.release_many(pairs)

@@ -8,7 +8,7 @@ an effect and is sent what came of it; sync.py and aio.py carry effects out:
     Backoff(n, until)       -> now, after the n-th failure's pause, at most ``until``
     WaitFor(key, until)     -> now, when the key may have become free, at most ``until``
     Now()                   -> now
-    Downgrade()             -> now; this connection speaks scripts from here on
+    Downgrade(verb)         -> now; this connection runs a script for it from here on
     Distrust()              -> now; this connection has ended
 
 Times are seconds on fastlock's clock, ttls on the wire are milliseconds.
@@ -106,9 +106,12 @@ class Now:
 
 
 class Downgrade:
-    """This user may not use the server's own commands, but scripts."""
+    """This user may not use the server's own command for the verb, but a script."""
 
-    __slots__ = ()
+    __slots__ = ("verb",)
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
 
 
 class Distrust:
@@ -221,7 +224,7 @@ def mended(call: Call, sent_at: float, unusual: Any) -> Op[tuple[float, Any]]:
         yield from sensible(call, sent_at, reply)
         if lacks_command(unusual):
             if not isinstance(reply, ServerError):
-                yield Downgrade()
+                yield Downgrade(call.verb)
             elif lacks_command(reply):
                 reply = unusual  # it names the command that the user should have
     if is_transient(reply):

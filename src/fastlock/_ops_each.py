@@ -123,7 +123,7 @@ def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError
             failure = error
             sent_at, replies = error.sent_at, error.replies
         if lacking and replies and not isinstance(replies[0], ServerError):
-            yield Downgrade()
+            yield Downgrade(work.verb)
         spelled_out = lacking = False
         if failure is None and work.usual(places, replies, sent_at):
             break

@@ -112,7 +112,7 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
         if len(leases) < end and (failure is None or failure.sent):
             first, verb = sent_at if first is None else first, "ask_many"
         if lacking and call.spelled_out:
-            yield Downgrade()
+            yield Downgrade(verb)
             lacking = False
         if failure is not None:
             failures += 1

@@ -295,7 +295,7 @@ class Client:
                     if kind is Call:
                         answer = self._call(effect)
                     elif kind is Downgrade:
-                        answer = self._downgrade()
+                        answer = self._downgrade(effect.verb)
                     elif kind is Distrust:
                         answer = self._distrust()
                     else:
@@ -386,10 +386,10 @@ class Client:
                 raise closed_error()
         return clock()
 
-    def _downgrade(self) -> float:
+    def _downgrade(self, verb: str) -> float:
         link = self._server.ready()
         if link is not None:
-            link.downgrade()
+            link.downgrade(verb)
         return clock()
 
     def _distrust(self) -> float:
