@@ -26,8 +26,8 @@ def test_the_makefile_explains_its_targets() -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        "tools/find-python", "tools/get-server", "tools/make-venv", "tools/make-wheels",
-        "tools/test-matrix", ".ci/run",
+        "tools/find-python", "tools/fuzz", "tools/get-server", "tools/make-sanitized",
+        "tools/make-venv", "tools/make-wheels", "tools/sanitized", "tools/test-matrix", ".ci/run",
     ],
 )  # fmt: skip
 def test_scripts_are_valid(script: str) -> None:
