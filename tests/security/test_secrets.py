@@ -118,7 +118,7 @@ async def settings_that_contradict(scene: Scene) -> None:
         lambda: Config(f"redis://:{PASSWORD}@localhost", password=OTHER_PASSWORD),
         lambda: Config(password=PASSWORD.encode()),
         lambda: Config(host=f"redis://:{PASSWORD}@localhost"),
-        lambda: Config(pasword=PASSWORD),
+        lambda: Config(passphrase=PASSWORD),
         lambda: Config.from_env({"FASTLOCK_PASWORD": PASSWORD}),
         lambda: Config.from_env({"FASTLOCK_URL": f"redis//{PASSWORD}@h"}),
         lambda: Config.from_mapping({"credential": {"password": PASSWORD, "store_key": "x"}}),
