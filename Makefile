@@ -1,6 +1,7 @@
 # Every common task, each from a bare clone. `make` alone lists them.
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
-#            BENCH_ARGS=...  FUZZ_SECONDS=30  FUZZ_ARGS="codec pack pipe"  LEAK_OPERATIONS=1000000
+#            BENCH_ARGS=...  PYTHON_FT=/path/to/python3.14t  HAMMER=60  FUZZ_SECONDS=30
+#            FUZZ_ARGS="codec pack pipe"  LEAK_OPERATIONS=1000000
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,6 +9,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Newer than the list of them, once the bench's rivals are installed.
 RIVALS := $(VENV)/.rivals
+# A CPython without the GIL, and an environment of it without the package hiredis.
+PYTHON_FT ?= .python-ft/bin/python3
+VENV_FT := $(VENV)-ft
+READY_FT := $(VENV_FT)/.ready
+HAMMER ?= 60
+# hiredis lies apart, for the doctor; trustme needs cffi, which CPython 3.13 has only with the GIL.
+TEST_FT := $(VENV_FT)/bin/python -m pytest --trustme $(BIN)/python --hiredis $(VENV_FT)/hiredis
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 PACKAGE := $(shell find src/fastlock -name '*.py' -o -name '*.lua') $(CORE)
 # The same of two environments with sanitizers in the core.
@@ -17,7 +25,7 @@ FUZZ_SECONDS ?= 30
 LEAK_OPERATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix asan fuzz leaks lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix test-ft py-ft asan fuzz leaks lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +45,21 @@ test: $(READY) ## run every test (both cores, sync and asyncio, real servers)
 
 test-matrix: $(READY) ## locks on Valkey 9 and 8.1, Redis 7 and 8.6, 5 minutes
 	@tools/test-matrix $(BIN)/python $(PYTEST_ARGS)
+
+test-ft: $(READY) $(READY_FT) ## locks without the GIL, then 16 threads for 60 s on each core
+	@$(TEST_FT) -n auto tests/contract tests/live tests/cli/test_doctor.py $(PYTEST_ARGS)
+	@$(TEST_FT) tests/live/test_hammer.py --hammer $(HAMMER) --timeout $$(($(HAMMER) + 60)) $(PYTEST_ARGS)
+
+py-ft: $(PYTHON_FT) ## CPython without the GIL from Debian's source, once, 3 minutes
+
+.python-ft/bin/python3: always # stays as it is, and as old, if it is good
+	@tools/get-free-threaded .python-ft
+always:
+
+$(READY_FT): $(PYTHON_FT) pyproject.toml setup.py tools/make-venv tools/find-python $(CORE)
+	@FASTLOCK_PYTHON=$(PYTHON_FT) PIP_PREFER_BINARY=1 tools/make-venv $(VENV_FT) live
+	@$(VENV_FT)/bin/python -m pip install -qq --upgrade --target $(VENV_FT)/hiredis hiredis
+	@touch $@
 
 asan: $(ASAN) ## contract tests and the fuzzer's corpus under ASan and UBSan, 1 minute
 	@tools/sanitized asan $(VENV)-asan/bin/python -m pytest -q -n auto -m "not memory" \

@@ -11,6 +11,7 @@ NO_HIREDIS = {"BENCH_HIREDIS": "0"}
 _ALL = [
     # the limits
     Spec("c-sockets", "C, RESP by hand", program="w1_sockets"),
+    Spec("c-deferred", "C, by hand, release not waited for", program="w1_deferred"),
     Spec("c-hiredis", "C on libhiredis, redisCommandArgv", program="w1_hiredis"),
     Spec("c-hiredis-format", "C on libhiredis, redisCommand", program="w1_format_hiredis"),
     Spec("c-threads", "C, a thread and a connection each", program="w2_threads"),

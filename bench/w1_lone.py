@@ -10,9 +10,9 @@ from .runner import Plan, Spec, compete
 from .servers import Server
 from .specs import COMPILED, named
 
-QUICK = "c-hiredis fastlock fastlock-deferred fastlock-pure redis-py+hiredis redis-py"
+QUICK = "c-hiredis c-deferred fastlock fastlock-deferred fastlock-pure redis-py+hiredis redis-py"
 SHORT = (
-    "c-sockets c-hiredis c-hiredis-format fastlock fastlock-with fastlock-deferred"
+    "c-sockets c-deferred c-hiredis c-hiredis-format fastlock fastlock-with fastlock-deferred"
     " fastlock-pure fastlock-deferred-pure fastlock-aio fastlock-aio-pure"
     " redis-py+hiredis redis-py redis-py-raw python-redis-lock pottery valkey-glide-sync"
     " redis-aio coredis valkey-glide"

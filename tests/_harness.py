@@ -18,6 +18,7 @@ import gc
 import inspect
 import os
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -38,6 +39,8 @@ from fastlock._clock import clock
 CORES = ("python",) if os.environ.get("FASTLOCK_CORE") == "python" else ("cython", "python")
 APIS = ("sync", "async")
 SERVERS = ("given",) if _servers.GIVEN_URL else tuple(_servers.NAMED) or ("valkey", "redis")
+#: Whether this CPython runs without the GIL, unless something switches it on.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 #: For tests that are about one API, or for which the session's server makes no difference.
 sync_only = pytest.mark.parametrize("api", ["sync"], indirect=True)
@@ -50,9 +53,17 @@ one_server = pytest.mark.parametrize(
 native_server = pytest.mark.parametrize("server", _servers.NATIVE or SERVERS[:1], indirect=True)
 
 __all__ = [
-    "APIS", "CORES", "SERVERS", "Sync", "Ways", "async_only", "client_class", "clock", "drive",
-    "native_server", "one_server", "remaining_at_most", "sync_only",
+    "APIS", "CORES", "FREE_THREADED", "SERVERS", "Sync", "Ways", "async_only", "client_class",
+    "clock", "drive", "gil", "leftovers", "native_server", "one_server", "remaining_at_most",
+    "sync_only",
 ]  # fmt: skip
+
+
+def gil() -> str:
+    """How the GIL is now: "built in"; without it "off", or "on" where something wanted it."""
+    if not FREE_THREADED:
+        return "built in"
+    return "on" if sys._is_gil_enabled() else "off"
 
 
 # ------------------------------------------------------------------ classes on a given core
@@ -315,7 +326,7 @@ class Ways:
 
     def _check(self, before: tuple[int, list[str]]) -> None:
         self.admin.connection_pool.disconnect()  # it has grown with the threads that used it
-        end = time.monotonic() + 2
+        end = time.monotonic() + 5
         while True:
             sockets, threads = leftovers()
             fine = sockets <= before[0] and not set(threads) - set(before[1])

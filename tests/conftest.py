@@ -1,6 +1,7 @@
 """What every test session has: servers, cores, both APIs, and an honest sum at its end.
 
-Law: a skip that tests/expected_skips.txt does not explain fails the session.
+Law: a skip that tests/expected_skips.txt does not explain fails the session; so does a GIL
+that is on at its end, in a CPython that has none unless a package wants it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import _servers
 import pytest
-from _harness import APIS, CORES, SERVERS, Ways
+from _harness import APIS, CORES, FREE_THREADED, SERVERS, Ways, gil
 from _proxy import INJECTED
 
 WORKERS_PER_CPU = 2
@@ -26,7 +27,16 @@ _expected = Path(__file__).with_name("expected_skips.txt")
 _met: dict[str, str] = {}  # server kind -> name and version
 _ways: Counter[str] = Counter()  # "sync cython" -> tests run
 _skips: dict[tuple[str, str], str | None] = {}  # node id and reason -> why that is fine
+_gils: Counter[str] = Counter()  # how the GIL was at the end -> processes
 _silent: list[str] = []  # workers that ended without a word: what they counted is lost
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add = parser.addoption
+    add("--hammer", type=float, default=2.0, help="seconds of many threads at once (2)")
+    add("--trustme", help="a Python that has trustme, where this one cannot have it")
+    add("--hiredis", help="a folder with the package hiredis, where it is not installed")
+    add("--leak-operations", type=int, default=10_000, help="of tests/leaks, each way (10000)")
 
 
 # ------------------------------------------------------------------ fixtures
@@ -189,11 +199,12 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    _gils[gil()] += 1
     if output is not None:  # one of pytest -n's workers: the controller does the sum
         skips = [list(key) for key in _skips]
-        output["fastlock"] = [_met, dict(_ways), dict(INJECTED), skips]
+        output["fastlock"] = [_met, dict(_ways), dict(INJECTED), skips, dict(_gils)]
         return
-    if None in _skips.values() and exitstatus in (
+    if (None in _skips.values() or "on" in _gils) and exitstatus in (
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,
     ):
@@ -206,22 +217,17 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     if "fastlock" not in getattr(node, "workeroutput", {}):
         _silent.append(f"{node.gateway.id}: {error}")
         return
-    met, ways, faults, skips = node.workeroutput["fastlock"]
+    met, ways, faults, skips, gils = node.workeroutput["fastlock"]
     _met.update(met)
     _ways.update(ways)
     INJECTED.update(faults)
+    _gils.update(gils)
     for nodeid, reason in skips:
         _note_skip(nodeid, reason)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--leak-operations", type=int, default=10_000, metavar="N",
-        help="how many operations tests/leaks does, each way (default: 10000)",
-    )  # fmt: skip
-
-
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    _servers.TRUSTME = config.getoption("--trustme") or _servers.TRUSTME
     wrong = _servers.unusable()
     if wrong is not None:
         raise pytest.UsageError(wrong)
@@ -244,6 +250,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     out = terminalreporter
     out.section("fastlock")
     out.line(f"python   {platform.python_version()} on {platform.platform(terse=True)}")
+    if FREE_THREADED:
+        out.line(f"gil      {_counted(_gils)} at the end", red="on" in _gils)
     out.line(f"servers  {', '.join(sorted(_met.values())) or 'none was needed'}")
     out.line(f"ways     {_counted(_ways) or 'none was taken'}")
     out.line(f"faults   {_counted(INJECTED) or 'none was injected'}")

@@ -22,11 +22,12 @@ from .errors import (
     OutcomeUnknown,
     ProtocolError,
     ServerError,
+    StaleFence,
     TransportError,
 )
 
 if TYPE_CHECKING:
-    from . import aio
+    from . import aio, fencing
     from .config import Config
     from .sync import Client, Lease, Lock
 
@@ -45,10 +46,12 @@ __all__ = [
     "OutcomeUnknown",
     "ProtocolError",
     "ServerError",
+    "StaleFence",
     "TransportError",
     "__version__",
     "aio",
     "core",
+    "fencing",
 ]
 
 _HOME = {"Client": "sync", "Config": "config", "Lease": "sync", "Lock": "sync"}
@@ -60,8 +63,8 @@ def __getattr__(name: str) -> Any:
     value: Any
     if name in _HOME:
         value = getattr(import_module(f"fastlock.{_HOME[name]}"), name)
-    elif name == "aio":
-        value = import_module("fastlock.aio")
+    elif name in ("aio", "fencing"):
+        value = import_module(f"fastlock.{name}")
     elif name == "core":
         value = import_module("fastlock._impl").core.name
     else:

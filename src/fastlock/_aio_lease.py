@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._clock import clock
 from ._ops import Claim, Op
+from ._ops_fenced import fenced
 from .errors import FastlockError, TransportError
 from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
 
@@ -23,23 +24,39 @@ if TYPE_CHECKING:
     from .aio import Client
 
 
-async def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+async def try_acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, *, fence: bool = False
+) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too.
+    Raises OutcomeUnknown when the answer was lost and the retries too. ``fence`` as of
+    ``acquire``.
     """
+    if fence is not False:
+        return await client._acquire(_ops.try_acquire, fenced(client._claim([key], ttl), fence))
     lease: Lease | None = await _take(client, key, ttl, _ops.try_acquire, None)
     return lease
 
 
 async def acquire(
-    client: Client, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+    client: Client,
+    key: str | bytes,
+    ttl: float = 30.0,
+    timeout: float | None = None,
+    *,
+    fence: bool = False,
 ) -> Lease:
     """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
     The last try is sent when the timeout ends; its answer may take a second more.
     Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+
+    With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
+    higher than that of every earlier lease of the key. See ``fastlock.fencing``.
     """
+    if fence is not False:
+        claim = fenced(client._claim([key], ttl, until_of(timeout)), fence)
+        return await client._acquire(_ops.acquire, claim)
     lease: Lease = await _take(client, key, ttl, _ops.acquire, until_of(timeout))
     return lease
 

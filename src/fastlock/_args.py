@@ -52,6 +52,22 @@ def wait(timeout: float | None) -> float | None:
     return timeout
 
 
+def flag(name: str, value: object) -> bool:
+    """A switch, on or off."""
+    if value is not True and value is not False:
+        raise ConfigError(name, f"{value!r} is neither True nor False")
+    return value
+
+
+def fencing_number(fence: object) -> int:
+    """A fencing number, as a lease has it."""
+    if isinstance(fence, bool) or not isinstance(fence, int) or not 0 < fence < 2**63:
+        raise ConfigError(
+            "fence", f"{fence!r} is not a fencing number; that of a lease made with fence=True is"
+        )
+    return fence
+
+
 def wire_key(key: str | bytes, prefix: bytes) -> bytes:
     """The key as the server sees it, prefix included."""
     if type(key) is str and 0 < len(key) <= SURELY_SHORT and key.isascii():  # the usual one

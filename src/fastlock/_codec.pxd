@@ -61,10 +61,12 @@ cdef class Prepared:
 
 @cython.final
 cdef class Numbered:
+    # No lock: the counter is atomic, and the rest never changes.
     cdef bytes prefix
-    cdef bytearray text     # the latest
-    cdef Py_ssize_t last    # where its last digit is
+    cdef bytes suffix
+    cdef unsigned long long following   # fl_take's alone
 
     cdef bytes one(self)
+    cdef bytes numbered(self, unsigned long long number)
 
 cdef bytes wire_of(object key, bytes prefix)

@@ -7,7 +7,6 @@ bytes and no sockets. What is marked nogil touches no Python object.
 """
 
 cimport cython
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -40,6 +39,15 @@ __all__ = ["Decoder", "Numbered", "Prepared", "pack", "prepare"]
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
+
+cdef extern from *:
+    """
+    /* The first of so many numbers, which nobody else ever gets. */
+    static unsigned long long fl_take(unsigned long long *next, unsigned long long count) {
+        return __atomic_fetch_add(next, count, __ATOMIC_RELAXED);
+    }
+    """
+    unsigned long long fl_take(unsigned long long *next, unsigned long long count) noexcept
 
 cdef Py_ssize_t c_surely_short = SURELY_SHORT
 cdef size_t c_element_cost = ELEMENT_COST
@@ -314,6 +322,9 @@ cdef bytes joined(bytes prefix, const char *text, Py_ssize_t size):
     return whole
 
 
+cdef const char *hexadecimal = b"0123456789abcdef"
+
+
 @cython.final
 cdef class Numbered:
     """Prefix, a number in hex, suffix: ``next()`` counts from 1.
@@ -322,38 +333,57 @@ cdef class Numbered:
     """
     def __cinit__(self, bytes prefix not None, bytes suffix not None):
         self.prefix = prefix
-        self.last = PyBytes_GET_SIZE(prefix)
-        self.text = bytearray(prefix + b"0" + suffix)
+        self.suffix = suffix
+        self.following = 1
 
-    @cython.critical_section
     def next(self):
         """One more."""
         return self.one()
 
     cdef bytes one(self):
-        """``next``; the caller is in a critical section."""
-        cdef char *text = PyByteArray_AS_STRING(self.text)
-        cdef Py_ssize_t place = self.last
-        while place >= PyBytes_GET_SIZE(self.prefix):
-            if text[place] != b"f":
-                text[place] = b"a" if text[place] == b"9" else text[place] + 1
-                break
-            text[place] = b"0"
-            place -= 1
-        else:
-            self.last += 1
-            self.text.insert(PyBytes_GET_SIZE(self.prefix), b"1"[0])
-            text = PyByteArray_AS_STRING(self.text)
-        return PyBytes_FromStringAndSize(text, PyByteArray_GET_SIZE(self.text))
+        return self.numbered(fl_take(&self.following, 1))
+
+    cdef bytes numbered(self, unsigned long long number):
+        cdef Py_ssize_t before = PyBytes_GET_SIZE(self.prefix)
+        cdef Py_ssize_t behind = PyBytes_GET_SIZE(self.suffix)
+        cdef Py_ssize_t digits = 1
+        cdef unsigned long long rest = number >> 4
+        while rest:
+            digits += 1
+            rest >>= 4
+        cdef bytes whole = PyBytes_FromStringAndSize(NULL, before + digits + behind)
+        cdef char *at = PyBytes_AS_STRING(whole)
+        memcpy(at, PyBytes_AS_STRING(self.prefix), before)
+        at += before + digits
+        memcpy(at, PyBytes_AS_STRING(self.suffix), behind)
+        while digits:
+            at -= 1
+            at[0] = hexadecimal[number & 15]
+            number >>= 4
+            digits -= 1
+        return whole
 
     def pairs(self, list keys not None, bytes prefix not None):
         """(wire key, one more) for each key, in order; ConfigError for what is no key."""
         cdef list pairs = []
-        cdef bytes wire, token
+        cdef bytes wire
+        cdef bytes token = None
+        cdef unsigned long long number = fl_take(&self.following, len(keys))
+        cdef unsigned long long end = number + len(keys)
+        cdef char *at
         for key in keys:
             wire = wire_of(key, prefix)
-            with cython.critical_section(self):
-                token = self.one()
+            if number == end:  # the list has grown
+                number = fl_take(&self.following, 1)
+                end = number + 1
+                token = None
+            if token is not None and number & 15:  # as the one before, but for its last digit
+                token = PyBytes_FromStringAndSize(PyBytes_AS_STRING(token), PyBytes_GET_SIZE(token))
+                at = PyBytes_AS_STRING(token) + PyBytes_GET_SIZE(token)
+                at[-PyBytes_GET_SIZE(self.suffix) - 1] = hexadecimal[number & 15]
+            else:
+                token = self.numbered(number)
+            number += 1
             pairs.append((wire, token))
         return pairs
 

@@ -21,6 +21,7 @@ from importlib import resources
 from typing import Any, Protocol
 
 from ._args import NO_EXPIRY
+from ._slots import companion
 from ._tokens import label_of
 from .errors import ServerError, TransportError
 
@@ -40,11 +41,11 @@ class Packing(Protocol):
 
 
 class Script:
-    """One Lua script: its text, and the hash the server knows it by."""
+    """One Lua script of one file or more: its text, and the hash the server knows it by."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, *names: str) -> None:
         scripts = resources.files("fastlock").joinpath("_scripts")
-        text = scripts.joinpath(f"{name}.lua").read_bytes()
+        text = b"".join(scripts.joinpath(f"{name}.lua").read_bytes() for name in names)
         # The comments are for readers of the file, not for every server's script cache.
         lines = [line for line in text.splitlines() if not line.startswith(b"--")]
         self.text = b"\n".join(lines)
@@ -56,6 +57,8 @@ _EXTEND = Script("extend")
 _EXTEND_BY = Script("extend_by")
 _ASK = Script("ask")
 _ASK_ALL = Script("ask_all")
+_ACQUIRE_FENCED = Script("fencing", "acquire_fenced")
+_ACQUIRE_FENCED_ALL = Script("fencing", "acquire_fenced_all")
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,23 @@ class Commands:
         keys = [key for key, _ in pairs]
         return self._eval(_ASK_ALL, len(keys), *keys, ttl, *[token for _, token in pairs])
 
+    # -- with fencing numbers: a script in every dialect, for a first try and a later one
+
+    def acquire_fenced(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        """Take it with a number, or tell who has it. Answered by ``asked``, ``number_of``."""
+        return self._eval(_ACQUIRE_FENCED, 2, key, companion(key), token, ttl)
+
+    def acquire_fenced_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
+        """``acquire_fenced`` of each."""
+        return b"".join([self.acquire_fenced(key, token, ttl) for key, token in pairs])
+
+    def acquire_fenced_all(self, pairs: Sequence[Pair], ttl: int) -> bytes:
+        """``ask_all`` with numbers: those of all if all are ours, 0 if not."""
+        keys = [key for key, _ in pairs]
+        companions = [companion(key) for key in keys]
+        tokens = [token for _, token in pairs]
+        return self._eval(_ACQUIRE_FENCED_ALL, 2 * len(keys), *keys, *companions, ttl, *tokens)
+
 
 class SpelledOut(Commands):
     """Scripts by their text: works on any server and loads them for the next time."""
@@ -248,6 +268,8 @@ class RedisCommands(_Native):
 
 #: How DELEX begins what every other command calls WRONGTYPE.
 _ANOTHER_TYPE = "ERR Key should be of string type"
+#: What fencing.lua says of a lock or its companion.
+_NUMBERED_KEY = re.compile(r"WRONGTYPE (lock|companion) (\d+) ")
 
 #: What an answer to "acquire" or "ask" says; anything else is the holder's label.
 TAKEN = "taken now"
@@ -260,10 +282,18 @@ def acquired(reply: Any) -> str:
 
 
 def asked(reply: Any, token: bytes) -> str:
-    """TAKEN, OURS or the holder's label."""
-    if reply is None:
+    """TAKEN, OURS or the holder's label; numbers say the former two as well."""
+    if reply is None or type(reply) is int:
         return TAKEN
-    return OURS if reply == token else label_of(reply) if type(reply) is bytes else ""
+    if reply == token or type(reply) is list:
+        return OURS
+    return label_of(reply) if type(reply) is bytes else ""
+
+
+def number_of(reply: Any) -> int:
+    """The fencing number of a lock that is TAKEN or OURS."""
+    number: int = reply if type(reply) is int else reply[0]
+    return number
 
 
 def extended(reply: Any) -> bool:
@@ -290,6 +320,20 @@ def checked(reply: Any, key: str | bytes) -> Any:
     return reply
 
 
+def with_companion(
+    error: ServerError, keys: Sequence[str | bytes], pairs: Sequence[Pair]
+) -> ServerError:
+    """The error, with the key named that it is about; with both of the first lock if any is."""
+    said = told(error)
+    if "executing the script" in said:  # Redis 7, which does not say what it is about
+        said += "; a lock with a fencing number takes GET, SET and TIME"
+    which = _NUMBERED_KEY.match(said)
+    place = int(which[2]) - 1 if which else 0
+    lock, beside = f"key {keys[place]!r}", f"companion key {companion(pairs[place][0])!r}"
+    about = f"{lock}, {beside}" if not which else lock if which[1] == "lock" else beside
+    return ServerError(f"{said} ({about})")
+
+
 def wants_spelling_out(reply: Any) -> bool:
     """Whether the server has no such script, or no such command for this user."""
     return isinstance(reply, ServerError) and (reply.code == "NOSCRIPT" or lacks_command(reply))
@@ -301,6 +345,11 @@ def lacks_command(error: ServerError) -> bool:
     return text.startswith("ERR unknown command") or (
         error.code == "NOPERM" and "permissions to run" in text
     )
+
+
+def lacks_native(error: ServerError) -> bool:
+    """Whether it is one of the server's own commands, for which a script can stand."""
+    return lacks_command(error) and "evalsha" not in str(error).lower()
 
 
 def _taken_or_not(reply: Any) -> bool:
@@ -323,6 +372,22 @@ def _number(reply: Any) -> bool:
     return type(reply) is int
 
 
+def _fenced_or_not(reply: Any) -> bool:
+    return type(reply) is bytes or _is_fence(reply) or (_fences(reply) and len(reply) == 1)
+
+
+def _all_fenced_or_not(reply: Any) -> bool:
+    return reply == 0 or _fences(reply)
+
+
+def _is_fence(reply: Any) -> bool:
+    return type(reply) is int and reply > 0
+
+
+def _fences(reply: Any) -> bool:
+    return type(reply) is list and all(map(_is_fence, reply))
+
+
 def _ttl_and_token(replies: Any) -> bool:
     left, token = replies
     return (_number(left) or isinstance(left, ServerError)) and (
@@ -336,6 +401,8 @@ _ANSWERS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("ask", "ask_many", "holder"), _text_or_not),
     **dict.fromkeys(("release", "release_many", "give_back"), _yes_or_no),
     **dict.fromkeys(("acquire_all", "ask_all", "locked", "force_release"), _yes_or_no),
+    **dict.fromkeys(("acquire_fenced", "acquire_fenced_many"), _fenced_or_not),
+    "acquire_fenced_all": _all_fenced_or_not,
     **dict.fromkeys(("extend", "extend_many"), _extended_or_not),
     "extend_by": _number,
     "adopt": _ttl_and_token,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
+from . import _fork
 from ._sockets import Held
 from ._version import __version__
 from .config import Config
@@ -290,7 +291,8 @@ class _SyncTCP(_Sync):
     port: int
 
     def _addresses(self) -> list[tuple[int, Any]]:
-        found = socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM)
+        with _fork.resolving:
+            found = socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM)
         return [(family, address) for family, _, _, _, address in found]
 
 

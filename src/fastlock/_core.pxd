@@ -65,7 +65,7 @@ cdef class Pipe:
     cdef Buffer wire        # taken, being written; the writer's
     cdef long long queued   # stream offsets, in bytes
     cdef long long written
-    cdef bint ended
+    cdef int ended          # a flag: set by fl_raise_flag alone
     cdef bint reset_on_close
     cdef int error          # errno of what ended it, 0 if none
     cdef const char *reason  # static text

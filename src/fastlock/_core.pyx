@@ -58,6 +58,8 @@ cdef extern from "_posix.h":
     int fl_poll(int, int, long long) nogil
     void fl_receive_slice(int, long) nogil
     void fl_reset_on_close(int) nogil
+    void fl_raise_flag(int *) nogil
+    int fl_flag(const int *) nogil
     void errno_set(int) nogil
     ssize_t send(int, const void *, size_t, int) nogil
     ssize_t recv(int, void *, size_t, int) nogil
@@ -148,17 +150,27 @@ cdef class Pipe:
     @property
     def broken(self):
         """Whether the Pipe has ended; it never works again."""
-        return bool(self.ended)
+        return bool(fl_flag(&self.ended))
 
     @property
     def owed(self):
         """How many calls have not been answered yet, abandoned ones included."""
-        return self.unanswered
+        cdef int unanswered
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            unanswered = self.unanswered
+            pthread_mutex_unlock(&self.mutex)
+        return unanswered
 
     @property
     def settled(self):
         """The number of the latest deferred command that is answered; 0 if none is."""
-        return self.done
+        cdef long long done
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            done = self.done
+            pthread_mutex_unlock(&self.mutex)
+        return done
 
     def call(self, bytes data not None, int count, double timeout):
         """Send ``data`` (whole commands) and return their ``count`` replies, in order.
@@ -267,7 +279,7 @@ cdef class Pipe:
         # Another thread may have been in the middle of anything: what it worked on is
         # left alone, never walked or freed.
         pthread_mutex_init(&self.mutex, NULL)
-        self.ended = True
+        fl_raise_flag(&self.ended)
         self.told = "the connection belongs to the parent process"
         self.leading = self.reading = self.writing = False
         self.users = self.unanswered = self.waiting = 0
@@ -412,7 +424,7 @@ cdef class Pipe:
             self.error = error
         if reset:
             self.reset_on_close = True
-        self.ended = True
+        fl_raise_flag(&self.ended)
         self.head = self.tail = NULL
         self.unanswered = 0
         while place != NULL:

@@ -88,6 +88,9 @@ class Deferred:
                 break
             self._read(pipe, left)
             self._collect()
+        # Somebody may be giving the last of them to the background, which is closed next.
+        if self._collecting.acquire(timeout=max(0.0, end - time.monotonic())):
+            self._collecting.release()
         self._over.set()
 
     def _read(self, pipe: Any, timeout: float) -> None:
@@ -169,6 +172,10 @@ _all: WeakSet[Deferred] = WeakSet()
 
 @atexit.register
 def _at_exit() -> None:
-    for deferred in list(_all):
+    living: list[Deferred] | None = None
+    while living is None:
+        with suppress(RuntimeError):  # a daemon thread was making one at this very moment
+            living = list(_all)
+    for deferred in living:
         with suppress(Exception):
             deferred.close(1.0)

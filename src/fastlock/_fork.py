@@ -8,6 +8,7 @@ only drop its share: no shutdown, no TLS goodbye, nothing the parent would feel.
 from __future__ import annotations
 
 import os
+import threading
 from typing import Protocol
 from weakref import WeakSet
 
@@ -48,5 +49,14 @@ def _in_child() -> None:
         raise trouble  # CPython shows it (sys.unraisablehook) and goes on
 
 
+#: Held while a name is looked up, and during every fork: the C library's resolver has locks
+#: of its own, which a child forked meanwhile would find taken for ever.
+resolving = threading.RLock()
+
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=resolving.acquire,
+        after_in_parent=resolving.release,
+        after_in_child=resolving.release,
+    )
     os.register_at_fork(after_in_child=_in_child)

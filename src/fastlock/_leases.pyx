@@ -7,8 +7,8 @@ instructions. The fields of a lease are slots of a Python class, which is what r
 fastest from Python; here they are reached where the slots' descriptors say that they are.
 
 Without the GIL: ``key``, ``pair``, ``_client`` and ``_generation`` are written once, when a
-lease is made; of the other fields only bools are read or written here, which are immortal
-or belong to nobody (they are never freed).
+lease is made; of the other fields only bools are read or written here, atomically, as CPython
+does it. They are never freed, so that it does not matter who gives back which reference.
 """
 
 cimport cython
@@ -19,6 +19,16 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from types import MemberDescriptorType
 
 __all__ = ["Leases"]
+
+cdef extern from *:
+    """
+    static PyObject *fl_get(PyObject **slot) { return __atomic_load_n(slot, __ATOMIC_ACQUIRE); }
+    static void fl_put(PyObject **slot, PyObject *value) {
+        __atomic_store_n(slot, value, __ATOMIC_RELEASE);
+    }
+    """
+    PyObject *fl_get(PyObject **slot) noexcept
+    void fl_put(PyObject **slot, PyObject *value) noexcept
 
 cdef extern from "structmember.h":  # of Python.h only from CPython 3.12 on
     ctypedef struct PyMemberDef:
@@ -45,9 +55,9 @@ cdef inline PyObject **field(PyObject *lease, Py_ssize_t offset) noexcept:
 
 
 cdef inline void put(PyObject *lease, Py_ssize_t offset, object value) noexcept:
-    cdef PyObject *before = field(lease, offset)[0]
+    cdef PyObject *before = fl_get(field(lease, offset))
     Py_INCREF(value)
-    field(lease, offset)[0] = <PyObject *>value
+    fl_put(field(lease, offset), <PyObject *>value)
     Py_XDECREF(before)
 
 
@@ -204,7 +214,7 @@ cdef class Leases:
             for i in range(at.count):
                 lease = leases[place_of(&at, i)]
                 self.check(lease)
-                if field(<PyObject *>lease, self.doubt)[0] == Py_True:
+                if fl_get(field(<PyObject *>lease, self.doubt)) == Py_True:
                     doubtful.add(place_of(&at, i))
             for i in range(at.count):
                 lease = leases[place_of(&at, i)]
@@ -248,7 +258,7 @@ cdef class Leases:
 
     cdef bint is_over(self, object lease) except -1:
         self.check(lease)
-        return field(<PyObject *>lease, self.over)[0] == Py_True
+        return fl_get(field(<PyObject *>lease, self.over)) == Py_True
 
     cdef int check(self, object lease) except -1:
         if type(lease) is not self.kind:

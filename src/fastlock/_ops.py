@@ -35,6 +35,7 @@ from ._commands import (
     is_transient,
     is_unusual,
     lacks_command,
+    lacks_native,
     not_ready,
     out_of_step,
     wants_spelling_out,
@@ -127,6 +128,7 @@ class HeldLease(Protocol):
     ttl: float
     deadline: float
     pair: Pair
+    number: int
     doubt: bool
     over: bool
     freed: bool
@@ -147,6 +149,9 @@ class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
     __slots__ = ("generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until")
+
+    plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
+    asking = "ask"  #: the verb that recognises an earlier try
 
     def __init__(
         self,
@@ -178,10 +183,18 @@ class Claim(Generic[L]):
         keys, pairs = self.keys[start:end], self.pairs[start:end]
         return self.make(keys, pairs, replies, self.ttl, deadline(sent_at, self.ttl))
 
-    def lease(self, index: int, sent_at: float) -> L:
-        """This one was taken by what was sent then."""
+    def lease(self, index: int, sent_at: float, reply: Any = None) -> L:
+        """This one was taken by what was sent then; the reply said so."""
         (lease,) = self.leases(index, _OK, sent_at)
         return lease  # type: ignore[return-value]
+
+    def all_leases(self, sent_at: float, reply: Any) -> list[L]:
+        """All were taken by what was sent then; the reply said so."""
+        return self.leases(0, _OK * len(self.pairs), sent_at)  # type: ignore[return-value]
+
+    def checked(self, reply: Any, index: int = 0) -> Any:
+        """The reply, unless it is a server error: raised, with the key named."""
+        return checked(reply, self.keys[index])
 
     def last_trace(self, now: float) -> float:
         """Until when the server may still hold what was sent by ``now``."""
@@ -222,11 +235,11 @@ def mended(call: Call, sent_at: float, unusual: Any) -> Op[tuple[float, Any]]:
         call.spelled_out = True
         sent_at, (reply,) = yield call
         yield from sensible(call, sent_at, reply)
-        if lacks_command(unusual):
-            if not isinstance(reply, ServerError):
+        if not isinstance(reply, ServerError):
+            if lacks_native(unusual):
                 yield Downgrade(call.verb)
-            elif lacks_command(reply):
-                reply = unusual  # it names the command that the user should have
+        elif lacks_command(unusual) and lacks_command(reply):
+            reply = unusual  # it names the command that the user should have
     if is_transient(reply):
         raise not_ready(reply)
     return sent_at, reply
@@ -234,7 +247,11 @@ def mended(call: Call, sent_at: float, unusual: Any) -> Op[tuple[float, Any]]:
 
 def sensible(call: Call, sent_at: float, reply: Any) -> Op[None]:
     """Nothing, if this may be the call's answer; else it is none, and the connection ends."""
-    if is_nonsense(call.verb, reply):
+    if is_nonsense(call.verb, reply) or (
+        call.verb == "acquire_fenced_all"
+        and type(reply) is list
+        and len(reply) != len(call.args[0])
+    ):
         yield Distrust()
         raise out_of_step(sent_at)
 
@@ -279,13 +296,13 @@ def force_release(wire: bytes, key: str | bytes, retries: int) -> Op[bool]:
 
 def try_acquire(claim: Claim[L]) -> Op[L | None]:
     """One try: the lease, or None when somebody else has the lock."""
-    lease, _, _ = yield from _try(claim, _PLAIN[claim.ttl == NO_EXPIRY])
+    lease, _, _ = yield from _try(claim, claim.plain[claim.ttl == NO_EXPIRY])
     return lease
 
 
 def acquire(claim: Claim[L]) -> Op[L]:
     """Tries until the lock is ours or the claim's deadline has passed."""
-    verb = _PLAIN[claim.ttl == NO_EXPIRY]
+    verb = claim.plain[claim.ttl == NO_EXPIRY]
     until = claim.until
     while True:
         lease, refused_at, holder = yield from _try(claim, verb)
@@ -297,7 +314,7 @@ def acquire(claim: Claim[L]) -> Op[L]:
                 claim.keys[0],
             )
         yield WaitFor(claim.pairs[0][0], until)
-        verb = "ask"  # which also finds out that the key holds something else than a lock
+        verb = claim.asking  # which also finds out that the key holds something else than a lock
 
 
 def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
@@ -320,7 +337,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
-                verb = "ask"
+                verb = claim.asking
                 first = error.sent_at if first is None else first
             if first is None:
                 claim.possible = 0
@@ -329,18 +346,18 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
             failures += 1
             yield from back_off(claim, failures, until, error, first is not None)
             continue
-        found = asked(reply, token) if verb == "ask" else acquired(reply)
+        found = acquired(reply) if verb in _PLAIN else asked(reply, token)
         if found is TAKEN:
-            return claim.lease(0, sent_at), sent_at, ""
+            return claim.lease(0, sent_at, reply), sent_at, ""
         if found is OURS:
-            lease = yield from recognised(claim, 0, first, until)
+            lease = yield from recognised(claim, 0, reply, first, until)
             if lease is not None:
                 return lease, sent_at, ""
             first, failures = None, 0
             continue
         if first is None or not isinstance(reply, ServerError):
             claim.possible = 0
-        checked(reply, claim.keys[0])
+        claim.checked(reply)
         return None, sent_at, found
 
 
@@ -367,7 +384,7 @@ def acquire_unknown(claim: Claim[L], error: FastlockError) -> OutcomeUnknown:
 
 
 def recognised(
-    claim: Claim[L], index: int, first: float | None, until: float | None = None
+    claim: Claim[L], index: int, reply: Any, first: float | None, until: float | None = None
 ) -> Op[L | None]:
     """An earlier try had taken the lock: count from its sending, or extend if that is over.
 
@@ -376,7 +393,7 @@ def recognised(
     what it leaves in doubt is no lease: OutcomeUnknown, and the claim says it may be ours.
     """
     now = yield Now()
-    lease = claim.lease(index, now if first is None else first)
+    lease = claim.lease(index, now if first is None else first, reply)
     if now < lease.deadline and (first is not None or claim.ttl == NO_EXPIRY):
         return lease
     try:

@@ -29,7 +29,7 @@ from ._ops import (
     release_unknown,
     released,
 )
-from ._ops_many import BATCH, up_to_nonsense
+from ._ops_many import portions, up_to_nonsense
 from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 
 
@@ -97,8 +97,8 @@ class _Work(Protocol):
 
 def _all(work: _Work, places: Sequence[int], retries: int) -> Op[None]:
     trouble: FastlockError | None = None
-    for start in range(0, len(places), BATCH):
-        error = yield from _chunk(work, places[start : start + BATCH], retries)
+    for portion in portions(places):
+        error = yield from _chunk(work, portion, retries)
         trouble = trouble or error
     if trouble is not None:
         raise trouble

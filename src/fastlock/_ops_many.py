@@ -6,8 +6,8 @@ connection midway keeps what was answered and asks again about the rest only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from ._commands import (
     OURS,
@@ -19,7 +19,7 @@ from ._commands import (
     is_nonsense,
     is_transient,
     is_unusual,
-    lacks_command,
+    lacks_native,
     not_ready,
     out_of_step,
     told,
@@ -47,9 +47,21 @@ from .errors import (
     TransportError,
 )
 
-#: Commands one Call sends at once, with one deadline for all. Other callers' commands come in
-#: between, so that it is also how long these wait: a few milliseconds.
-BATCH = 1_000
+T = TypeVar("T")
+
+#: Up to so many commands are sent by one Call, with one deadline for all.
+AT_ONCE = 1_000
+#: A larger batch is sent by so many. Other callers' commands come in between, so that it is also
+#: how long these wait, again and again: about a millisecond.
+PORTION = 250
+
+
+def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """What goes out together: one Call's after the other's."""
+    size = len(items)
+    step = AT_ONCE if size <= AT_ONCE else PORTION
+    for start in range(0, size, step):
+        yield items[start : start + step]
 
 
 def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
@@ -58,14 +70,16 @@ def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
     A server error about any key gives all back and is raised.
     """
     leases: list[L | None] = []
-    for end in range(BATCH, len(claim.pairs) + BATCH, BATCH):
-        yield from _try_up_to(min(end, len(claim.pairs)), claim, leases)
+    end = 0
+    for portion in portions(claim.pairs):
+        end += len(portion)
+        yield from _try_up_to(end, claim, leases)
     return leases
 
 
 def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
     """``leases`` grows by one entry for each key, until there are ``end``."""
-    verb = "acquire_many"
+    verb = f"{claim.plain[0]}_many"
     first: float | None = None
     failures = 0
     spelled_out = lacking = False
@@ -85,32 +99,32 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
             sent_at, replies = error.sent_at, error.replies
         if replies.count(b"OK") < len(replies):
             replies, failure = yield from up_to_nonsense(verb, sent_at, replies, failure)
-        asking = verb == "ask_many"
+        asking = verb != "acquire_many"
         if not asking:
             leases += claim.leases(begin, replies, sent_at)
         for place in range(len(leases) - begin, len(replies)):
             reply, index = replies[place], len(leases)
             if asking and not spelled_out and wants_spelling_out(reply):
-                spelled_out, lacking = True, lacks_command(reply)
+                spelled_out, lacking = True, lacks_native(reply)
             elif is_transient(reply):
                 failure = failure or not_ready(reply)
             else:
-                checked(reply, claim.keys[index])
+                claim.checked(reply, index)
                 found = asked(reply, claim.pairs[index][1]) if asking else acquired(reply)
                 lease: L | None = None
                 if found is TAKEN:
-                    lease = claim.lease(index, sent_at)
+                    lease = claim.lease(index, sent_at, reply)
                 elif found is OURS:
-                    lease = yield from recognised(claim, index, first)
+                    lease = yield from recognised(claim, index, reply, first)
                 if found is not OURS or lease is not None:
                     leases.append(lease)
                     continue
             # Not decided yet; what was answered behind it may have been taken.
             if place + 1 < len(replies):
-                first, verb = sent_at if first is None else first, "ask_many"
+                first, verb = sent_at if first is None else first, f"{claim.asking}_many"
             break
         if len(leases) < end and (failure is None or failure.sent):
-            first, verb = sent_at if first is None else first, "ask_many"
+            first, verb = sent_at if first is None else first, f"{claim.asking}_many"
         if lacking and call.spelled_out:
             yield Downgrade(verb)
             lacking = False
@@ -133,7 +147,7 @@ def up_to_nonsense(
 
 def acquire_all(claim: Claim[L]) -> Op[list[L]]:
     """All locks or none, tried until they are ours or the claim's deadline has passed."""
-    verb = "acquire_all"
+    verb = f"{claim.plain[0]}_all"
     failures = 0
     until = None if claim.until is None else claim.until + GRACE
     doubt = False  # an earlier try may have taken them
@@ -142,11 +156,11 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
         call = Call(verb, (claim.pairs, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
-            if is_unusual(verb, reply):
+            if is_unusual(verb, reply) or type(reply) is list:
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
-                verb, doubt = "ask_all", True
+                verb, doubt = f"{claim.asking}_all", True
             if not doubt:
                 claim.possible = 0
             if not isinstance(error, TransportError):
@@ -155,11 +169,11 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
             yield from back_off(claim, failures, until, error, doubt)
             continue
         failures = 0
-        if reply == 1:
-            return claim.leases(0, [b"OK"] * len(claim.pairs), sent_at)  # type: ignore[return-value]
+        if reply == 1 or type(reply) is list:
+            return claim.all_leases(sent_at, reply)
         if not doubt or not isinstance(reply, ServerError):
             claim.possible, doubt = 0, False
-        checked(reply, claim.keys[0])
+        claim.checked(reply)
         if claim.until is not None and sent_at >= claim.until:
             raise AcquireTimeout(
                 f"some of {len(claim.keys)} locks were still held by somebody else when the "
@@ -167,7 +181,8 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
                 claim.keys[0],
             )
         yield WaitFor(claim.pairs[0][0], claim.until)
-        verb = "ask_all"  # which also finds out that a key holds something else than a lock
+        # It also finds out that a key holds something else than a lock.
+        verb = f"{claim.asking}_all"
 
 
 def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
@@ -179,8 +194,8 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
     spelled_out = False
     while True:
         try:
-            for start in range(0, len(pairs), BATCH):
-                call = give_back(pairs[start : start + BATCH])
+            for portion in portions(pairs):
+                call = give_back(portion)
                 if spelled_out:
                     call.verb, call.spelled_out = "release_many", True
                 sent_at, replies = yield call

@@ -118,6 +118,9 @@ static void fl_receive_slice(int fd, long us) {
     struct timeval tv = {0, us};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 }
+/* A flag that is set once and for all, and looked at without the mutex. */
+static void fl_raise_flag(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELEASE); }
+static int fl_flag(const int *flag) { return __atomic_load_n(flag, __ATOMIC_ACQUIRE); }
 static void errno_set(int value) { errno = value; }
 static void fl_reset_on_close(int fd) {
     struct linger on = {1, 0};

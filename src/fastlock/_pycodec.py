@@ -167,8 +167,8 @@ class Numbered:
     def __init__(self, prefix: bytes, suffix: bytes) -> None:
         self._form = b"%b%%x%b" % (prefix.replace(b"%", b"%%"), suffix.replace(b"%", b"%%"))
         self._numbers = count(1)
-        # itertools.count is atomic under the GIL only.
-        self._mutex = threading.Lock() if _FREE_THREADED else None
+        # itertools.count is atomic under the GIL only. A signal handler may come in between.
+        self._mutex = threading.RLock() if _FREE_THREADED else None
 
     def next(self) -> bytes:
         """One more."""

@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -105,6 +106,8 @@ class Pipe:
         self._writer = 0  # ident of the only thread that writes
         self._inside: set[_Place] = set()  # calls under way but for a lone one, which leads
         self._places: deque[_Place] = deque()  # unanswered, oldest first
+        self._answered: deque[_Place] = deque()  # answered, and not yet woken
+        self._one_by_one = getattr(sys, "_is_gil_enabled", lambda: True)()
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire: bytes | memoryview = b""  # taken, being written
         self._read_first = False  # TLS writes nothing more before it has read something
@@ -151,9 +154,10 @@ class Pipe:
                 and self._plain
                 and self._go_alone(place, data)
             ):
+                if place.gone:
+                    return place.replies
                 timeout -= SLICE
-            if not place.gone:
-                deadline = monotonic() + timeout
+            deadline = monotonic() + timeout
             if place.state == _NEW:
                 self._enter(place, data)
             while place.state == _WAITING:
@@ -202,8 +206,9 @@ class Pipe:
     def odd(self) -> list[tuple[int, Any]]:
         """Take the unusual answers to deferred commands: (number, reply) each, oldest first."""
         found = []
-        while self._odd:
-            found.append(self._odd.popleft())
+        with suppress(IndexError):
+            while True:
+                found.append(self._odd.popleft())
         return found
 
     def abort(self, reason: str) -> None:
@@ -285,7 +290,21 @@ class Pipe:
                         other.wake()
                         break
             self._inside.discard(place)
+            self._wake_next()
             self._close_if_unused(reset=True)
+
+    def _wake_next(self) -> None:
+        """Mutex held. Wake one whose answer is in, who will wake the next on leaving.
+
+        All at once would queue for the GIL, and each of them look every 5 ms whether it is
+        free. Without a GIL all are woken.
+        """
+        while self._answered:
+            place = self._answered.popleft()
+            if place in self._inside:
+                place.wake()
+                if self._one_by_one:
+                    return
 
     def _may_be_out(self, place: _Place) -> bool:
         """Whether a byte of the command may have left; one that is being written may."""
@@ -298,13 +317,22 @@ class Pipe:
         self._busy = 0
         if self._reason is None:
             self._reason = reason
-        # One may have left _places and not been told yet; a lone one is nowhere else.
-        for place in (*self._inside, *self._places):
+        for place in self._everybody():
             if place.state == _WAITING:
                 place.state = _FAILED
                 place.wake()
+        self._one_by_one = False
+        self._wake_next()
         self._places.clear()
         self._out.clear()
+
+    def _everybody(self) -> tuple[_Place, ...]:
+        """Mutex held. One may have left ``_places`` and not been told; a lone one is only there."""
+        while True:
+            try:
+                return (*self._inside, *self._places)
+            except RuntimeError:  # without the GIL a lone caller may leave at this very moment
+                continue
 
     def _close_if_unused(self, reset: bool) -> None:
         """Mutex held."""
@@ -529,7 +557,7 @@ class Pipe:
                                 self._odd.append((place.number, reply))
                     if place.state == _WAITING:
                         place.state = _DONE
-                        place.wake()
+                        self._answered.append(place)
             if not places or places[0] is not oldest:
                 self._held = 0
             else:
@@ -537,6 +565,7 @@ class Pipe:
                 if self._held > MAX_ANSWER:
                     self._fail(TOO_MUCH)
             self._busy = 0
+            self._wake_next()
 
 
 def _patched() -> bool:

@@ -82,8 +82,7 @@ cdef class Straight:
         cdef bint sent = False
         cdef double sent_at
         cdef Outcome outcome
-        with cython.critical_section(self.tokens):
-            token = self.tokens.one()
+        token = self.tokens.one()
         pair = (wire, token)
         self.acquire.weigh(&filling, 0, wire)
         self.acquire.weigh(&filling, 1, token)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
-from ._ops import Claim, Op
+from ._ops import Op
+from ._ops_fenced import fenced
 from .errors import FastlockError
 from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
 
@@ -27,65 +28,90 @@ if TYPE_CHECKING:
     from .sync import Client
 
 
-def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+def try_acquire(
+    client: Client, key: str | bytes, ttl: float = 30.0, *, fence: bool = False
+) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too.
+    Raises OutcomeUnknown when the answer was lost and the retries too. ``fence`` as of
+    ``acquire``.
     """
-    lease: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
-    return lease
+    if fence is not False:
+        return client._acquire(_ops.try_acquire, fenced(client._claim([key], ttl), fence))
+    server = client._server
+    link = server._link
+    if link is None or server.strays:
+        return client._acquire(_ops.try_acquire, client._claim([key], ttl))
+    usual = client._usual
+    if usual[0] is not ttl:
+        usual = usual_of(client, ttl)
+    generation = _fork.generation
+    trace: list[Pair] = []
+    try:
+        way = link.way or _way(client, link)
+        taken = way.take(key, usual[1], usual[2], generation, client._patience, trace)
+        if taken is None or type(taken) is Lease:
+            return taken
+    except BaseException:
+        _give_back(client, trace, usual[1], generation)
+        raise
+    claim = client._claim_of([key], [taken[0]], usual[1], None, generation)
+    outcome = client._outcome(link, taken, client._patience, generation)
+    return client._acquire(_ops.try_acquire, claim, *outcome)
 
 
 def acquire(
-    client: Client, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+    client: Client,
+    key: str | bytes,
+    ttl: float = 30.0,
+    timeout: float | None = None,
+    *,
+    fence: bool = False,
 ) -> Lease:
     """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
     The last try is sent when the timeout ends; its answer may take a second more.
     Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+
+    With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
+    higher than that of every earlier lease of the key. See ``fastlock.fencing``.
     """
-    lease: Lease = _take(client, key, ttl, _ops.acquire, until_of(timeout))
-    return lease
-
-
-def _take(
-    client: Client,
-    key: str | bytes,
-    ttl: float,
-    operation: Callable[[Claim[Lease]], Op[Any]],
-    until: float | None,
-) -> Any:
-    """The operation's first try; all the rest of it only if that gets an unusual answer."""
+    until = until_of(timeout)
+    if fence is not False:
+        return client._acquire(_ops.acquire, fenced(client._claim([key], ttl, until), fence))
     server = client._server
     link = server._link
     if link is None or server.strays:
-        return client._acquire(operation, client._claim([key], ttl, until))
+        return client._acquire(_ops.acquire, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
         usual = usual_of(client, ttl)
     generation = _fork.generation
-    patience = client._patience
-    begun_at = 0.0
+    patience, begun_at = client._patience, 0.0
     if until is not None:
         begun_at = clock()
         patience = min(patience, until + _ops.GRACE - begun_at)
-    way = link.way or _way(client, link)
     trace: list[Pair] = []
     try:
+        way = link.way or _way(client, link)
         taken = way.take(key, usual[1], usual[2], generation, patience, trace)
-        if type(taken) is Lease or (taken is None and operation is _ops.try_acquire):
+        if type(taken) is Lease:
             return taken
     except BaseException:
-        if trace and generation == _fork.generation:
-            client._give_back_pairs(trace, clock() + usual[1] / 1000)
+        _give_back(client, trace, usual[1], generation)
         raise
     if taken is None:
         claim = client._claim([key], ttl, until)
-        return client._acquire(operation, claim, True, None, (begun_at, [None]))
-    pair, sent_at, said = taken
-    claim = client._claim_of([key], [pair], usual[1], until, generation)
-    outcome = client._outcome(link, said, sent_at, patience, generation)
-    return client._acquire(operation, claim, *outcome)
+        return client._acquire(_ops.acquire, claim, True, None, (begun_at, [None]))
+    claim = client._claim_of([key], [taken[0]], usual[1], until, generation)
+    outcome = client._outcome(link, taken, patience, generation)
+    return client._acquire(_ops.acquire, claim, *outcome)
+
+
+def _give_back(client: Client, trace: list[Pair], ttl: int, generation: int) -> None:
+    """A try was interrupted, perhaps with its lease on the way."""
+    if trace and generation == _fork.generation:
+        client._give_back_pairs(trace, clock() + ttl / 1000)
 
 
 def _way(client: Client, link: Link) -> StraightLike:
@@ -145,8 +171,7 @@ class Lease(BaseLease):
         op = _ops.release(self, client._retries)
         if freed is None or link is None:
             return client._drive(op)
-        sent_at, said = freed
-        begun, failure, answer = client._outcome(link, said, sent_at, client._patience, generation)
+        begun, failure, answer = client._outcome(link, freed, client._patience, generation)
         self.doubt = False
         if begun:
             op.send(None)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from . import _args, _ops_many
+from ._ops_fenced import fenced
 from .errors import AcquireTimeout, FastlockError
 from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit, until_of
 
@@ -39,7 +40,7 @@ class Lock(BaseLock):
         self._entries.check(who)
         lease = entry = None
         try:
-            lease = self._client.acquire(self.key, self.ttl, self.timeout)
+            lease = self._client.acquire(self.key, self.ttl, self.timeout, fence=self.fence)
             entry = self._entries.add(who, (lease,))
             return lease
         except BaseException:
@@ -83,9 +84,11 @@ class Lock(BaseLock):
         patience = self._wait_of(blocking, timeout)
         try:
             if blocking:
-                lease: Lease | None = self._client.acquire(self.key, self.ttl, patience)
+                lease: Lease | None = self._client.acquire(
+                    self.key, self.ttl, patience, fence=self.fence
+                )
             else:
-                lease = self._client.try_acquire(self.key, self.ttl)
+                lease = self._client.try_acquire(self.key, self.ttl, fence=self.fence)
         except AcquireTimeout:
             return False
         if lease is not None:
@@ -119,11 +122,13 @@ class LockAll:
         keys: Iterable[str | bytes],
         ttl: float,
         timeout: float | None,
+        fence: bool,
     ) -> None:
         self._client = client
         self._keys = _args.distinct(_args.key_list(keys))
         self._ttl = ttl
         self._timeout = timeout
+        self._fence = _args.flag("fence", fence)
         self._entries = Entries(self._keys[0])
         _args.milliseconds(ttl)
         _args.wait(timeout)
@@ -132,6 +137,8 @@ class LockAll:
         who = threading.current_thread()
         self._entries.check(who)
         claim = self._client._claim(self._keys, self._ttl, until_of(self._timeout))
+        if self._fence:
+            claim = fenced(claim, True)
         entry = None
         try:
             leases = self._client._drive(_ops_many.acquire_all(claim))

@@ -21,6 +21,7 @@ from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import told_too_late
 from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
+from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
 from ._tokens import TokenSource, label_of
 from ._topology import Link, closed_error
@@ -82,6 +83,8 @@ class Client:
         ttl: float = 30.0,
         timeout: float | None = None,
         release: Literal["wait", "deferred"] = "wait",
+        *,
+        fence: bool = False,
     ) -> Lock:
         """A spec of one lock: async context manager, decorator, ``asyncio.Lock``'s methods.
 
@@ -91,20 +94,23 @@ class Client:
             timeout: seconds to wait for it; None for ever.
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
+            fence: whether each lease gets a fencing number; see ``acquire``.
         """
-        return Lock(self, key, ttl, timeout, release)
+        return Lock(self, key, ttl, timeout, release, fence)
 
     try_acquire = try_acquire
     acquire = acquire
 
     async def try_acquire_many(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0
+        self, keys: Iterable[str | bytes], ttl: float = 30.0, *, fence: bool = False
     ) -> list[Lease | None]:
         """Try each key once, in one write: a Lease or None for each, in order.
 
-        An error about any of them gives all back.
+        An error about any of them gives all back. ``fence`` as of ``acquire``.
         """
         claim = self._claim(_args.key_list(keys), ttl)
+        if fence is not False:
+            claim = fenced(claim, fence)
         return await self._acquire(_ops_many.try_acquire_many, claim)
 
     async def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
@@ -132,21 +138,33 @@ class Client:
             )
 
     def lock_all(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        *,
+        fence: bool = False,
     ) -> LockAll:
         """All locks or none, as an async context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released.
+        waited for. On leaving, all are released. ``fence`` as of ``acquire``.
         """
-        return LockAll(self, keys, ttl, timeout)
+        return LockAll(self, keys, ttl, timeout, fence)
 
-    async def adopt(self, key: str | bytes, token: str) -> Lease:
-        """Take over a lease handed on by another process; LockLost if it holds no longer."""
+    async def adopt(self, key: str | bytes, token: str, fence: int | None = None) -> Lease:
+        """Take over a lease handed on by another process; LockLost if it holds no longer.
+
+        ``fence`` is its fencing number, if it has one, for ``lease.fence`` here; not checked.
+        """
         if not isinstance(token, str) or not token:
             raise ConfigError("token", "it is not a token; pass the other lease's token")
         pair = (_args.wire_key(key, self._prefix), token.encode("utf-8", "surrogateescape"))
-        return await self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+        number = None if fence is None else _args.fencing_number(fence)
+        lease = await self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+        if number is not None:
+            lease.number = number
+        return lease
 
     # -- questions
 
@@ -432,8 +450,8 @@ class Client:
         link = self._server.alive()
         if link is not None:
             with contextlib.suppress(TransportError):  # the background connects anew
-                for start in range(0, len(pairs), _ops_many.BATCH):
-                    call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
+                for portion in _ops_many.portions(pairs):
+                    call = _ops_many.give_back(portion)
                     link.pipe.post(link.encode(call), call.count)
         try:
             loop = asyncio.get_running_loop()

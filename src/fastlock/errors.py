@@ -7,6 +7,7 @@ The tree says whose fault it was and what is true now:
     |- LockError               .key       the lock itself
     |  |- AcquireTimeout(TimeoutError)    somebody else kept it until the timeout
     |  |- LockLost                        it was ours and is no longer
+    |  |  `- StaleFence  .fence .seen     and a later holder has been at the resource
     |  `- OutcomeUnknown                  the server may or may not have done it
     |- ServerError             .code      the server refused a command
     |- TransportError(ConnectionError)  .sent   the connection failed
@@ -30,6 +31,7 @@ __all__ = [
     "OutcomeUnknown",
     "ProtocolError",
     "ServerError",
+    "StaleFence",
     "TransportError",
 ]
 
@@ -70,6 +72,16 @@ class AcquireTimeout(LockError, TimeoutError):
 
 class LockLost(LockError):
     """The lock was ours and is no longer: expired, deleted or taken over."""
+
+
+class StaleFence(LockLost):
+    """A fencing number below one that the resource has seen: a later holder was there.
+
+    ``key`` is the resource, ``fence`` the number refused, ``seen`` the highest one seen.
+    """
+
+    fence = 0
+    seen = 0
 
 
 class OutcomeUnknown(LockError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -30,6 +31,7 @@ class BaseLease:
         ttl: the time to live last asked for, in seconds.
         deadline: until when the lock surely holds, in seconds on fastlock's clock
             (CLOCK_BOOTTIME, which runs on during suspend); see ``remaining()``.
+        fence: the fencing number, if it was acquired with ``fence=True``; see ``fastlock.fencing``.
     """
 
     __slots__ = (
@@ -41,6 +43,7 @@ class BaseLease:
         "doubt",
         "freed",
         "key",
+        "number",
         "over",
         "pair",
         "ttl",
@@ -53,6 +56,7 @@ class BaseLease:
     pair: Pair  # wire key, token
     ttl: float
     deadline: float
+    number: int  # for fencing; not set where none was asked for
     doubt: bool  # a release may have been carried out without our knowing
     over: bool  # the server has said that it is not ours (any more)
     freed: bool  # by a release of ours
@@ -64,6 +68,11 @@ class BaseLease:
     def token(self) -> str:
         """The secret that proves possession; hand it to ``adopt`` elsewhere, never log it."""
         return self.pair[1].decode("utf-8", "surrogateescape")
+
+    @property
+    def fence(self) -> int | None:
+        """Higher than that of every earlier lease of this key; None without ``fence=True``."""
+        return getattr(self, "number", None)
 
     def remaining(self) -> float:
         """Seconds until the deadline; 0.0 when the lease is over."""
@@ -154,8 +163,9 @@ class Entries:
         return inside[0]
 
     def drop(self, entry: Entry | None) -> None:
-        if entry is not None and entry in self._inside:
-            self._inside.remove(entry)
+        if entry is not None:
+            with suppress(ValueError):  # whoever left for it was faster
+                self._inside.remove(entry)
 
 
 class BaseLock:
@@ -164,10 +174,17 @@ class BaseLock:
     Attributes:
         key: as the caller wrote it; ttl: seconds; timeout: seconds, None for ever.
         deferred: whether a release of its leases is sent and not waited for.
+        fence: whether its leases get fencing numbers.
     """
 
     def __init__(
-        self, client: Any, key: str | bytes, ttl: float, timeout: float | None, release: str
+        self,
+        client: Any,
+        key: str | bytes,
+        ttl: float,
+        timeout: float | None,
+        release: str,
+        fence: bool,
     ) -> None:
         _args.milliseconds(ttl)
         _args.wait(timeout)
@@ -175,6 +192,7 @@ class BaseLock:
         if release not in ("wait", "deferred"):
             raise ConfigError("release", f'{release!r} is neither "wait" nor "deferred"')
         self.deferred = release == "deferred"
+        self.fence = fence is not False and _args.flag("fence", fence)
         self.key = key
         self.ttl = ttl
         self.timeout = timeout
@@ -188,7 +206,8 @@ class BaseLock:
     def __reduce__(self) -> Any:
         public = self._client.config.public()
         release = "deferred" if self.deferred else "wait"
-        return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout, release)
+        spec = (self.key, self.ttl, self.timeout, release, self.fence)
+        return _unpickle, (type(self._client), public, *spec)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:
         """threading.Lock's two arguments as one timeout."""
@@ -292,6 +311,7 @@ def _unpickle(
     ttl: float,
     timeout: float | None,
     release: str,
+    fence: bool,
 ) -> Any:
     """Bind to a client of the same server: one that lives here, or the environment's, or new."""
     config = Config(**public)
@@ -301,4 +321,4 @@ def _unpickle(
         environment = Config.from_env()
         client = kind(environment if _where(kind, environment) == where else config)
         _clients[where] = client
-    return client.lock(key, ttl=ttl, timeout=timeout, release=release)
+    return client.lock(key, ttl=ttl, timeout=timeout, release=release, fence=fence)

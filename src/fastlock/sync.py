@@ -15,6 +15,7 @@ from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
 from ._event import Event
 from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
+from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
 from ._sync_lease import Lease, acquire, try_acquire, turns
@@ -77,6 +78,8 @@ class Client:
         ttl: float = 30.0,
         timeout: float | None = None,
         release: Literal["wait", "deferred"] = "wait",
+        *,
+        fence: bool = False,
     ) -> Lock:
         """A spec of one lock: context manager, decorator, ``threading.Lock``'s methods.
 
@@ -86,20 +89,23 @@ class Client:
             timeout: seconds to wait for it; None for ever.
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
+            fence: whether each lease gets a fencing number; see ``acquire``.
         """
-        return Lock(self, key, ttl, timeout, release)
+        return Lock(self, key, ttl, timeout, release, fence)
 
     try_acquire = try_acquire
     acquire = acquire
 
     def try_acquire_many(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0
+        self, keys: Iterable[str | bytes], ttl: float = 30.0, *, fence: bool = False
     ) -> list[Lease | None]:
         """Try each key once, in one write: a Lease or None for each, in order.
 
-        An error about any of them gives all back.
+        An error about any of them gives all back. ``fence`` as of ``acquire``.
         """
         claim = self._claim(_args.key_list(keys), ttl)
+        if fence is not False:
+            claim = fenced(claim, fence)
         return self._acquire(_ops_many.try_acquire_many, claim)
 
     def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
@@ -125,21 +131,33 @@ class Client:
             )
 
     def lock_all(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        *,
+        fence: bool = False,
     ) -> LockAll:
         """All locks or none, as a context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released.
+        waited for. On leaving, all are released. ``fence`` as of ``acquire``.
         """
-        return LockAll(self, keys, ttl, timeout)
+        return LockAll(self, keys, ttl, timeout, fence)
 
-    def adopt(self, key: str | bytes, token: str) -> Lease:
-        """Take over a lease handed on by another process; LockLost if it holds no longer."""
+    def adopt(self, key: str | bytes, token: str, fence: int | None = None) -> Lease:
+        """Take over a lease handed on by another process; LockLost if it holds no longer.
+
+        ``fence`` is its fencing number, if it has one, for ``lease.fence`` here; not checked.
+        """
         if not isinstance(token, str) or not token:
             raise ConfigError("token", "it is not a token; pass the other lease's token")
         pair = (_args.wire_key(key, self._prefix), token.encode("utf-8", "surrogateescape"))
-        return self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+        number = None if fence is None else _args.fencing_number(fence)
+        lease = self._drive(_ops.adopt(key, pair, self._retries, self._lease))
+        if number is not None:
+            lease.number = number
+        return lease
 
     # -- questions
 
@@ -337,15 +355,16 @@ class Client:
             raise
 
     def _outcome(
-        self, link: Link, said: Any, sent_at: float, timeout: float, generation: int
+        self, link: Link, said: tuple[Any, ...], timeout: float, generation: int
     ) -> tuple[bool, TransportError | None, Any]:
         """Of a command that went straight: whether it left at all, and what came of it."""
-        if isinstance(said, TransportError):
+        *_, sent_at, reply = said
+        if isinstance(reply, TransportError):
             _fork.check(generation)
-            if said.sent or said.timed_out:
-                return True, self._failed(said, link, sent_at, timeout), None
-        elif not isinstance(said, Reentered):
-            return True, None, (sent_at, [said])
+            if reply.sent or reply.timed_out:
+                return True, self._failed(reply, link, sent_at, timeout), None
+        elif not isinstance(reply, Reentered):
+            return True, None, (sent_at, [reply])
         return False, None, None
 
     def _failed(
@@ -413,8 +432,8 @@ class Client:
         link = self._server.ready()
         if link is not None:
             try:
-                for start in range(0, len(pairs), _ops_many.BATCH):
-                    call = _ops_many.give_back(pairs[start : start + _ops_many.BATCH])
+                for portion in _ops_many.portions(pairs):
+                    call = _ops_many.give_back(portion)
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew

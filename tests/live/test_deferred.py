@@ -9,10 +9,11 @@ import logging
 import pickle
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
-from _harness import Ways
+from _harness import Ways, sync_only
 from test_faults import DONE, NOT_DONE, plan, ready
 
 import fastlock
@@ -101,6 +102,29 @@ async def test_closing_waits_for_all_of_them(fl: Ways) -> None:
     await fl.together([work(key) for key in keys])
     await client.close()
     assert fl.admin.exists(*keys) == 0
+
+
+@sync_only
+async def test_closing_waits_for_what_another_thread_has_just_found_lost(
+    fl: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, proxy, key = await ready(fl)
+    background = fl.raw(client)._background
+    add, found = background.add, threading.Event()
+
+    def slowly(*debt: Any) -> None:
+        found.set()
+        threading.Event().wait(0.3)
+        add(*debt)
+
+    monkeypatch.setattr(background, "add", slowly)
+    lease = await client.try_acquire(key)
+    planned = plan(proxy, "cut_before")
+    await lease.release(wait=False)
+    await fl.happened(planned)
+    assert found.wait(5)
+    await client.close()
+    assert fl.admin.exists(key) == 0
 
 
 async def test_more_than_anybody_reads(fl: Ways) -> None:

@@ -74,6 +74,11 @@ def extended(server: Server, times: int = 1) -> dict[str, int]:
     return {"evalsha": times, "get": times, "pexpire": times}
 
 
+def numbered(times: int = 1, scripts: int | None = None) -> dict[str, int]:
+    """The commands of so many locks taken with numbers, by as many scripts; the same anywhere."""
+    return {"evalsha": scripts or times, "get": 2 * times, "time": times, "set": 2 * times}
+
+
 def spelled_out(command: dict[str, int], first: int = 1) -> dict[str, int]:
     """The same after the server forgot the scripts: ``first`` refused, one by its text."""
     if "evalsha" not in command:
@@ -180,6 +185,30 @@ async def test_a_release_that_nobody_waits_for(fl: Ways, own_server: Server) -> 
     assert lease.lost is False
 
 
+async def test_locks_with_numbers(fl: Ways, own_server: Server) -> None:
+    client, key = await fl.warm(fl.client(own_server.uri)), fl.key()
+    keys = [fl.key() for _ in range(MANY)]
+    assert await (await client.acquire(key, ttl=5, fence=True)).release() is True
+    async with client.lock_all(keys, ttl=5, fence=True):
+        pass  # the server has learnt both scripts
+    count = Count(own_server)
+    lease = await client.try_acquire(key, ttl=5, fence=True)
+    assert count() == (numbered(), 1)
+    count.again()
+    assert await client.try_acquire(key, ttl=5, fence=True) is None
+    assert count() == ({"evalsha": 1, "get": 1}, 1)
+    count.again()
+    assert await lease.release() is True
+    assert count() == (released(own_server), 1)
+    count.again()
+    leases = await client.try_acquire_many(keys, ttl=5, fence=True)
+    assert count() == (numbered(MANY), 1)
+    assert await client.release_many(leases) == [True] * MANY
+    count.again()
+    async with client.lock_all(keys, ttl=5, fence=True):
+        assert count() == (numbered(MANY, scripts=1), 1)
+
+
 # ------------------------------------------------------------------ forgotten scripts
 
 
@@ -235,6 +264,21 @@ async def test_many_locks_and_a_forgotten_script(fl: Ways, own_server: Server) -
     count.again()
     assert await client.release_many(leases) == [True] * MANY
     assert count() == (spelled_out(released(own_server, MANY), MANY), 1 + scripts)
+
+
+async def test_locks_with_numbers_and_a_forgotten_script(fl: Ways, own_server: Server) -> None:
+    client, keys = await fl.warm(fl.client(own_server.uri)), [fl.key() for _ in range(MANY)]
+    await client.acquire(keys[0], ttl=5, fence=True)
+    own_server.admin.script_flush()
+    count = Count(own_server)
+    await client.acquire(fl.key(), ttl=5, fence=True)
+    assert count() == ({**numbered(), "eval": 1, "evalsha failed": 1}, 2)
+    own_server.admin.script_flush()
+    count.again()
+    leases = await client.try_acquire_many(keys[1:], ttl=5, fence=True)
+    others = {**numbered(MANY - 1), "eval": MANY - 1, "evalsha failed": MANY - 1}
+    assert count() == (others, 2)
+    assert [lease.key for lease in leases] == keys[1:]
 
 
 async def test_a_release_that_nobody_waits_for_and_a_forgotten_script(

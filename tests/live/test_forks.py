@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import resource_tracker
@@ -253,6 +254,31 @@ def child_reaches(port: int, number: int = 0) -> None:
         assert reaching(port) == number
 
     in_child(child)
+
+
+@sync_only
+@one_server
+async def test_a_fork_waits_until_a_name_is_looked_up(
+    fl: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that began in the middle would find the resolver's own locks taken for ever."""
+    looking, after = threading.Event(), []
+    plain = socket.getaddrinfo
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        looking.set()
+        time.sleep(0.3)
+        after.append("looked up")
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    connecting = fl.spawn(fl.client().ping())
+    assert looking.wait(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if after else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert await connecting > 0
 
 
 @sync_only

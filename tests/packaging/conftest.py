@@ -25,8 +25,8 @@ from _builds import ROOT, Builder, Built, Run, execute
 
 #: Never part of a source tree, wherever it lies.
 REFUSE = shutil.ignore_patterns(
-    ".git", ".venv*", "build", "dist", ".servers", "results", "*.egg-info", "*.so", "__pycache__",
-    ".*_cache", ".hypothesis", ".benchmarks", "_build.json",
+    ".git", ".venv*", ".python-ft", "build", "dist", ".servers", "results", "*.egg-info", "*.so",
+    "__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "_build.json",
 )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def rows() -> list[tuple[str, list[str], list[str]]]:
         call, where, takes = re.split(r" (?<!\\)\| ", line.strip("| "))
         permissions = takes.strip("`").replace("\\|", "|").split()
         found.append((call if call != "the same" else found[0][0], where.split(", "), permissions))
-    assert len(found) == 13
+    assert len(found) == 14
     return found
 
 
@@ -102,6 +102,17 @@ async def lock_all(fl: Ways, client: Any) -> None:
             pass
 
 
+async def fence(fl: Ways, client: Any) -> None:
+    fl.admin.set("locks:taken", "another's")
+    first = await client.acquire("fence", timeout=1, fence=True)
+    assert await first.release() is True
+    second = await client.try_acquire("fence", fence=True)
+    assert second.fence > first.fence
+    with pytest.raises(fastlock.AcquireTimeout):
+        await client.acquire("taken", timeout=0.1, fence=True)
+    assert await client.try_acquire_many(["taken"], fence=True) == [None]
+
+
 async def locked(fl: Ways, client: Any) -> None:
     assert await client.locked("nothing") is False
 
@@ -129,6 +140,7 @@ LOCKS = "`acquire`, `release`, `extend`, with `_many` or not"
 CALLS: dict[str, Call] = {
     LOCKS: locks,
     "`lock_all` besides": lock_all,
+    "`fence=True` besides": fence,
     "`locked`": locked,
     "`holder`": holder,
     "`adopt`": adopt,
@@ -197,7 +209,7 @@ async def test_each_call_takes_what_the_page_says(fl: Ways, own_server: Server, 
     """It works with that, and with any one of it missing it does not."""
     version = own_server.version
     takes = wanted(version)
-    permissions = sorted({*takes[name], *(takes[LOCKS] if name == "`lock_all` besides" else [])})
+    permissions = sorted({*takes[name], *(takes[LOCKS] if name.endswith("besides") else [])})
     users = Users(fl, own_server)
     await CALLS[name](fl, users.client(permissions))
     spared = set()
@@ -210,8 +222,11 @@ async def test_each_call_takes_what_the_page_says(fl: Ways, own_server: Server, 
         spared.add(permission)
     # One of the two will do where only one lock is freed at a time; DEL is for what an earlier
     # try of ours took of which the rest is another's by now.
-    fine = {"+msetex", "+del", "+evalsha"} if name == "`lock_all` besides" else set()
-    assert spared <= fine, spared
+    fine = {
+        "`lock_all` besides": {"+msetex", "+del", "+evalsha"},
+        "`fence=True` besides": {"+evalsha"},
+    }
+    assert spared <= fine.get(name, set()), spared
     assert has_msetex(version) is ("+msetex" in takes["`lock_all` besides"])
 
 

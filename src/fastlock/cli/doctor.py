@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import sysconfig
+import warnings
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module, metadata, resources
 from typing import Any
 
@@ -33,6 +36,8 @@ _OPTIONAL = {
     "rich": "optional: colour and progress bar for fastlock demo; extra 'cli'",
 }
 _OLDEST_REDIS_PY = (5, 0, 1)
+#: What CPython warns of when an extension module switches the GIL on.
+_SWITCHED_ON = re.compile(r"global interpreter lock .* has been enabled to load module '([\w.]+)'")
 
 
 class Report:
@@ -69,13 +74,20 @@ def run(options: Namespace) -> int:
     """
     named = None if options.url is None else Config.from_url(options.url)
     report = Report()
+    with _heard() as modules:
+        _look(report, named)
+        _gil(report, modules)
+    return report.end()
+
+
+def _look(report: Report, named: Config | None) -> None:
     _installed(report)
     core = _core(report)
     config = _settings(report, named)
     report.title("server")
     if core is None or config is None:
         report.fact("not looked at: mend what stands below first")
-        return report.end()
+        return
     if named is not None:
         report.fact(f"{config.address} (from --url)")
         if config.password is not None:
@@ -88,8 +100,6 @@ def run(options: Namespace) -> int:
     from ._doctor_server import look_at_server
 
     look_at_server(config, core, report)
-    _gil(report)
-    return report.end()
 
 
 # ------------------------------------------------------------------ what is here
@@ -173,26 +183,55 @@ def _build() -> dict[str, Any]:
     return record
 
 
-def _gil(report: Report) -> None:
-    """On free-threaded Pythons: whether something has switched the GIL on again.
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The modules that CPython says have switched the GIL on, instead of its own warning."""
+    modules: list[str] = []
+    show = warnings.showwarning
 
-    Comes last: redis-py, and hiredis with it, has been imported by then.
-    """
-    enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-    if not sysconfig.get_config_var("Py_GIL_DISABLED") or not enabled():
+    def hear(message: Warning | str, *rest: Any, **more: Any) -> None:
+        found = _SWITCHED_ON.search(str(message))
+        if found is None:
+            show(message, *rest, **more)
+        else:
+            modules.append(found[1])
+
+    warnings.showwarning = hear
+    try:
+        yield modules
+    finally:
+        warnings.showwarning = show
+
+
+def _gil(report: Report, modules: list[str]) -> None:
+    """On a free-threaded Python: whether the GIL stays off, and if not, what switches it on."""
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return
-    if os.environ.get("PYTHON_GIL") == "1":
-        report.problem("PYTHON_GIL=1 keeps the GIL on in a free-threaded Python", "unset it")
-    elif "hiredis" in sys.modules:
+    with suppress(ImportError):
+        import_module("redis")  # and what it imports: as the first connection does
+    report.title("gil")
+    is_on: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    told: int | None = getattr(sys.flags, "gil", None)  # by PYTHON_GIL or -X gil
+    if not is_on():
+        report.fact("off" if told is None else "off: Python was told so (PYTHON_GIL or -X gil)")
+        return
+    report.fact("on")
+    the_gil_is_on = "the GIL is on in a free-threaded Python"
+    if told == 1:
         report.problem(
-            "the GIL is on in a free-threaded Python: redis-py imports hiredis, which switches "
-            "it on",
-            "pip uninstall hiredis (the compiled core has a parser of its own), or PYTHON_GIL=0",
+            f"{the_gil_is_on}, which was told so", "unset PYTHON_GIL, and leave out -X gil"
+        )
+    elif sys.modules.get("hiredis") is not None:
+        report.problem(
+            f"{the_gil_is_on}: redis-py imports hiredis, which switches it on",
+            "pip uninstall hiredis (the compiled core has a parser of its own), or start Python "
+            "with PYTHON_GIL=0",
         )
     else:
         report.problem(
-            "the GIL is on in a free-threaded Python: some extension module needs it",
-            "start Python with -W default to learn which one, or set PYTHON_GIL=0",
+            f"{the_gil_is_on}: {', '.join(modules) or 'some extension module'} switches it on",
+            "look for a release that is declared to do without it, or start Python with "
+            "PYTHON_GIL=0",
         )
 
 
