@@ -381,7 +381,7 @@ def _all_fenced_or_not(reply: Any) -> bool:
 
 
 def _is_fence(reply: Any) -> bool:
-    return type(reply) is int and reply > 0
+    return type(reply) is int and 0 < reply < 2**53  # beyond that Lua cannot count
 
 
 def _fences(reply: Any) -> bool:

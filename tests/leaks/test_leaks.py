@@ -92,6 +92,17 @@ async def all_or_none(fl: Ways, client: Any, turn: int) -> None:
             pass
 
 
+@work(15)
+async def numbered(fl: Ways, client: Any, turn: int) -> None:
+    async with client.lock("numbered", ttl=5, fence=True) as lease:
+        assert lease.fence
+    assert await client.try_acquire("taken", fence=True) is None
+    leases = await client.try_acquire_many(["n1", "n2", "taken", "n3"], fence=True)
+    assert (await client.release_many(leases)).count(True) == 3
+    async with client.lock_all(["n1", "n2"], ttl=5, fence=True):
+        pass
+
+
 @work(4)
 async def questions(fl: Ways, client: Any, turn: int) -> None:
     assert await client.holder("taken")

@@ -19,6 +19,7 @@ from _streams import BAD
 
 import fastlock
 from fastlock._resp import MAX_ANSWER, MAX_REPLY
+from fastlock._slots import companion
 from fastlock.errors import FastlockError
 
 pytestmark = one_server
@@ -71,6 +72,42 @@ async def test_nonsense_is_no_answer(fl: Ways, said: bytes) -> None:
     nonsense = proxy.fault("replace_reply", nth=2, data=said)
     assert await client.release_many(leases) == [True] * 5
     nonsense.wait()
+    assert not fl.admin.exists(*keys)
+
+
+#: Whatever text or number comes as the answer to a try with ``fence=True`` may be one.
+BELIEVED = (b":7\r\n", b"+PONG\r\n", b"=7\r\ntxt:abc\r\n", b">1\r\n+unasked\r\n:9\r\n")
+
+
+@pytest.mark.parametrize(
+    "said", [said for said in NONSENSE if said not in BELIEVED], ids=lambda said: repr(said)[:30]
+)
+async def test_nonsense_is_no_number(fl: Ways, said: bytes) -> None:
+    """The repetition tells the number that was drawn by the try whose answer was nonsense."""
+    proxy = fl.proxy()
+    client = await fl.warm(fl.client(proxy.uri, retries=1))
+    key = fl.key()
+    drawn = 0
+    for _ in range(2):
+        nonsense = proxy.fault("replace_reply", data=said)
+        lease = await client.try_acquire(key, fence=True)
+        nonsense.wait()
+        assert lease.fence > drawn
+        drawn = lease.fence
+        assert fl.admin.get(companion(key.encode())).startswith(b"%d " % drawn)
+        assert await lease.release() is True
+
+    keys = [fl.key() for _ in range(3)]
+    for nth in (1, 3):
+        nonsense = proxy.fault("replace_reply", nth=nth, data=said)
+        leases = await client.try_acquire_many(keys, fence=True)
+        nonsense.wait()
+        assert all(lease.valid() and lease.fence for lease in leases)
+        assert await client.release_many(leases) == [True] * 3
+    nonsense = proxy.fault("replace_reply", data=said)
+    async with client.lock_all(keys, fence=True) as leases:
+        nonsense.wait()
+        assert all(lease.valid() and lease.fence for lease in leases)
     assert not fl.admin.exists(*keys)
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import fastlock
 from fastlock import _impl
+from fastlock._slots import companion
 from fastlock.errors import ConfigError
 
 FRAGMENTS = [
@@ -155,6 +156,54 @@ def test_keys_of_any_bytes_in_asyncio(
 
     begin(own)
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("api", ["sync", "async"])
+@many
+@everything
+@hostile
+def test_companions_of_keys_of_any_bytes(
+    api: str, core: str, own: Server, some: list[Any], prefix: str, label: str
+) -> None:
+    """With fencing numbers each lock has a second key, and nothing else has been made of it."""
+
+    async def body() -> None:
+        client: Any = Calls(client_class(api, core)(**options(own, prefix, label)))
+        leases = [await client.try_acquire(key, fence=True) for key in some]
+        wires = [wire(key, prefix) for key in some]
+        assert [lease.pair[0] for lease in leases] == wires
+        companions = {companion(key) for key in wires}
+        assert set(own.admin.keys()) == companions.union(wires)
+        assert [own.admin.get(lease.pair[0]) for lease in leases] == [
+            lease.pair[1] for lease in leases
+        ]
+        assert await client.try_acquire(some[0], fence=True) is None
+        assert all(await client.release_many(leases))
+        again = await client.try_acquire_many(some, fence=True)
+        assert all(b.fence > a.fence for a, b in zip(leases, again, strict=True))
+        assert all(await client.release_many(again))
+        assert set(own.admin.keys()) == companions
+        await client.close()
+        heard = {name.removeprefix("cmdstat_") for name in own.admin.info("commandstats")}
+        assert heard <= OURS | {"time"}
+
+    begin(own)
+    asyncio.run(body())
+
+
+class Calls:
+    """A client of either API, whose every call is awaited."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **options: Any) -> Any:
+            answer = getattr(self._client, name)(*args, **options)
+            return await answer if asyncio.iscoroutine(answer) else answer
+
+        return call
 
 
 @pytest.mark.parametrize("core", CORES)

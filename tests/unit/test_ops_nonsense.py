@@ -21,14 +21,16 @@ from fastlock._pyleases import Leases
 from fastlock.errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 
 VALUES: list[Any] = [
-    None, b"", b"OK", b"xyz", b"t0", b"t1", 0, 1, 2, -1, -2, -3, 2**63 - 1, -(2**63), 10**30,
-    True, False, 1.5, 0.0, 1.0, math.nan, math.inf, -math.inf, [], [None], [b"OK"], [[1], 2],
+    None, b"", b"OK", b"xyz", b"t0", b"t1", 0, 1, 2, -1, -2, -3, 10**30,
+    2**53 - 1, 2**53, 2**63 - 1, -(2**63), True, False, 1.5, 0.0, 1.0, math.nan, math.inf, -math.inf, [], [None],
+    [b"OK"], [[1], 2],
     ServerError("ERR x"), ServerError(""), ServerError("NOSCRIPT x"), ServerError("BUSY x"),
     ServerError("ERR unknown command"), ServerError("NOPERM no permissions to run"),
 ]  # fmt: skip
 NUMBERS = [value for value in VALUES if type(value) is int]
 TEXTS = [value for value in VALUES if type(value) is bytes]
 YES_OR_NO = [0, 1, True, False, 0.0, 1.0]  # a proxy's may be of another type
+FENCES = [number for number in NUMBERS if 0 < number < 2**53]
 ERRORS = [value for value in VALUES if isinstance(value, ServerError)]
 ANSWERS: dict[str, list[Any]] = {
     "acquire": [None, b"OK"],
@@ -42,8 +44,8 @@ ANSWERS: dict[str, list[Any]] = {
     "give_back": YES_OR_NO,
     "acquire_all": YES_OR_NO,
     "ask_all": YES_OR_NO,
-    "acquire_fenced": [*TEXTS, *[number for number in NUMBERS if number > 0]],
-    "acquire_fenced_many": [*TEXTS, *[number for number in NUMBERS if number > 0]],
+    "acquire_fenced": TEXTS + FENCES,
+    "acquire_fenced_many": TEXTS + FENCES,
     "acquire_fenced_all": [0, False, 0.0, []],
     "locked": YES_OR_NO,
     "force_release": YES_OR_NO,
