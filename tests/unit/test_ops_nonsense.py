@@ -22,8 +22,8 @@ from fastlock.errors import FastlockError, OutcomeUnknown, ServerError, Transpor
 
 VALUES: list[Any] = [
     None, b"", b"OK", b"xyz", b"t0", b"t1", 0, 1, 2, -1, -2, -3, 10**30,
-    2**53 - 1, 2**53, 2**63 - 1, -(2**63), True, False, 1.5, 0.0, 1.0, math.nan, math.inf, -math.inf, [], [None],
-    [b"OK"], [[1], 2],
+    2**53 - 1, 2**53, 2**63 - 1, -(2**63), True, False, 1.5, 0.0, 1.0, math.nan, math.inf,
+    -math.inf, [], [None], [b"OK"], [[1], 2],
     ServerError("ERR x"), ServerError(""), ServerError("NOSCRIPT x"), ServerError("BUSY x"),
     ServerError("ERR unknown command"), ServerError("NOPERM no permissions to run"),
 ]  # fmt: skip
