@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--no-gil", action="store_true", help="refuse a Python that is built with the GIL")
     add("--trustme", help="a Python that has trustme, where this one cannot have it")
     add("--hiredis", help="a folder with the package hiredis, where it is not installed")
+    add("--leak-operations", type=int, default=10_000, help="of tests/leaks, each way (10000)")
 
 
 # ------------------------------------------------------------------ fixtures

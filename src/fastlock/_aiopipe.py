@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from ._impl import DecoderLike
-from ._resp import Push
+from ._resp import MAX_ANSWER, TOO_MUCH, Push
 from ._sockets import point_at_nothing, reset_on_close
 from .errors import ProtocolError, TransportError
 
@@ -38,7 +38,8 @@ class AsyncPipe(asyncio.Protocol):
     def __init__(self, decoder: DecoderLike, socket_timeout: float) -> None:
         self.loop = asyncio.get_running_loop()
         self._future = self.loop.create_future
-        self._feed = decoder.feed
+        self._decoder = decoder
+        self._held = 0  # what the replies to the oldest place have cost so far
         self._patience = socket_timeout
         self._transport: Any = None
         self._places: deque[_Place] = deque()  # unanswered, oldest first
@@ -154,7 +155,8 @@ class AsyncPipe(asyncio.Protocol):
         """Each answer belongs to the oldest unanswered command."""
         places = self._places
         answered = 0
-        for reply in self._feed(data if type(data) is bytes else bytes(data)):
+        spent = self._decoder.spent
+        for reply in self._decoder.feed(data if type(data) is bytes else bytes(data)):
             kind = type(reply)
             if kind is Push:
                 continue
@@ -179,6 +181,12 @@ class AsyncPipe(asyncio.Protocol):
         self._answered += answered
         while self._flights and self._flights[0][0] <= self._answered:
             self._flights.popleft()
+        if answered:
+            self._held = 0
+        else:
+            self._held += self._decoder.spent - spent
+            if self._held > MAX_ANSWER:
+                self.abort(TOO_MUCH)
 
     def eof_received(self) -> None:
         self.abort("the server closed the connection")

@@ -26,6 +26,8 @@ _STRAIGHT = {"cython": "fastlock._straight", "python": "fastlock._pystraight"}
 class DecoderLike(Protocol):
     """Bytes in, replies out."""
 
+    @property
+    def spent(self) -> int: ...
     def feed(self, data: bytes, /) -> list[Any]: ...
 
 

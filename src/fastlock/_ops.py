@@ -8,7 +8,8 @@ an effect and is sent what came of it; sync.py and aio.py carry effects out:
     Backoff(n, until)       -> now, after the n-th failure's pause, at most ``until``
     WaitFor(key, until)     -> now, when the key may have become free, at most ``until``
     Now()                   -> now
-    Downgrade()             -> now; this connection speaks scripts from here on
+    Downgrade(verb)         -> now; this connection runs a script for it from here on
+    Distrust()              -> now; this connection has ended
 
 Times are seconds on fastlock's clock, ttls on the wire are milliseconds.
 
@@ -30,10 +31,13 @@ from ._commands import (
     asked,
     checked,
     extended,
+    is_nonsense,
     is_transient,
+    is_unusual,
     lacks_command,
     lacks_native,
     not_ready,
+    out_of_step,
     wants_spelling_out,
 )
 from .errors import (
@@ -104,7 +108,16 @@ class Now:
 
 
 class Downgrade:
-    """This user may not use the server's own commands, but scripts."""
+    """This user may not use the server's own command for the verb, but a script."""
+
+    __slots__ = ("verb",)
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+
+
+class Distrust:
+    """The connection gave an answer that the command cannot have."""
 
     __slots__ = ()
 
@@ -214,23 +227,37 @@ def margin(ttl: float) -> float:
 # ------------------------------------------------------------------ one exchange
 
 
-def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, Any]]:
-    """What to make of a server error: the answer after spelling the verb out, or itself.
+def mended(call: Call, sent_at: float, unusual: Any) -> Op[tuple[float, Any]]:
+    """What to make of an unusual reply: the answer after spelling the verb out, or itself.
 
-    A refusal that will pass is a failure to reach a working server: TransportError.
+    A refusal that will pass is a failure to reach a working server, and so is an answer that
+    the command cannot have: TransportError.
     """
-    reply: Any = error
-    if wants_spelling_out(error) and call.verb not in _PLAIN:
+    yield from sensible(call, sent_at, unusual)
+    reply = unusual
+    if wants_spelling_out(unusual) and call.verb not in _PLAIN:
         call.spelled_out = True
         sent_at, (reply,) = yield call
+        yield from sensible(call, sent_at, reply)
         if not isinstance(reply, ServerError):
-            if lacks_native(error):
-                yield Downgrade()
-        elif lacks_command(error) and lacks_command(reply):
-            reply = error  # it names the command that the user should have
+            if lacks_native(unusual):
+                yield Downgrade(call.verb)
+        elif lacks_command(unusual) and lacks_command(reply):
+            reply = unusual  # it names the command that the user should have
     if is_transient(reply):
         raise not_ready(reply)
     return sent_at, reply
+
+
+def sensible(call: Call, sent_at: float, reply: Any) -> Op[None]:
+    """Nothing, if this may be the call's answer; else it is none, and the connection ends."""
+    if is_nonsense(call.verb, reply) or (
+        call.verb == "acquire_fenced_all"
+        and type(reply) is list
+        and len(reply) != len(call.args[0])
+    ):
+        yield Distrust()
+        raise out_of_step(sent_at)
 
 
 def ask(
@@ -240,9 +267,12 @@ def ask(
     failures = 0
     while True:
         try:
-            _, (reply,) = yield Call(verb, args)
-            if is_transient(reply):
-                raise not_ready(reply)
+            call = Call(verb, args)
+            sent_at, (reply,) = yield call
+            if is_unusual(verb, reply):
+                yield from sensible(call, sent_at, reply)
+                if is_transient(reply):
+                    raise not_ready(reply)
             return checked(reply, key)
         except TransportError as error:
             failures += 1
@@ -309,7 +339,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
         call = Call(verb, (key, token, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
@@ -323,7 +353,7 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
             yield from back_off(claim, failures, until, error, doubt)
             continue
         except BaseException:
-            if first is None and not call.left:
+            if not doubt and not call.left:
                 claim.possible = 0
             raise
         found = acquired(reply) if verb in _PLAIN else asked(reply, token)
@@ -404,10 +434,11 @@ def release(lease: HeldLease, retries: int, doubt: bool | None = None) -> Op[boo
         call = Call("release", lease.pair)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
-                lease.doubt = before
-                checked(reply, lease.key)
+                if isinstance(reply, ServerError):
+                    lease.doubt = before
+                    checked(reply, lease.key)
             now = (yield Now()) if before else sent_at
             return released(lease, reply, before, now)
         except OutcomeUnknown:
@@ -473,7 +504,7 @@ def extend(
         call = Call("extend", (*lease.pair, ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             doubt = doubt or (isinstance(error, TransportError) and error.sent)
@@ -512,7 +543,9 @@ def adopt(
     failures = 0
     while True:
         try:
-            sent_at, replies = yield Call("adopt", (pair[0],), 2)
+            call = Call("adopt", (pair[0],), 2)
+            sent_at, replies = yield call
+            yield from sensible(call, sent_at, replies)
             if is_transient(replies[0]) or is_transient(replies[1]):
                 raise not_ready(replies[0] if is_transient(replies[0]) else replies[1])
         except TransportError:

@@ -21,7 +21,7 @@ from typing import Any
 from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
 from ._pytime import clock
-from ._resp import Push, Reentered
+from ._resp import MAX_ANSWER, MAX_LINE, NO_ANSWER, TOO_MUCH, Push, Reentered
 from ._sockets import close_descriptor, patched_by, reset_on_close
 from .errors import ProtocolError, TransportError
 
@@ -117,6 +117,7 @@ class Pipe:
         self._deferred = 0  # numbers given out
         self._settled = 0  # the highest one that is answered
         self._odd: deque[tuple[int, Any]] = deque()  # unusual answers to deferred commands
+        self._held = 0  # the leader's: what the replies to the oldest place have cost so far
         self._reason: str | None = None  # why the Pipe ended; None while it works
 
     # -- for callers
@@ -403,7 +404,7 @@ class Pipe:
                     self._leader = 0
                     place.gone = not places and self._reason is None
                     return True
-                self._deliver(replies)
+                self._deliver(replies, self._decoder.spent)
         except BlockingIOError:
             if self._writer == me:
                 self._wire = data
@@ -453,7 +454,8 @@ class Pipe:
                 if not chunk:
                     self.abort("the server closed the connection")
                     return
-                self._deliver(self._decoder.feed(chunk))
+                spent = self._decoder.spent
+                self._deliver(self._decoder.feed(chunk), spent)
         except OSError as error:
             self.abort(f"the connection failed: {error}")
         except BaseException:
@@ -533,11 +535,15 @@ class Pipe:
             self._polling = False
         return any(mask & selectors.EVENT_READ for _, mask in found)
 
-    def _deliver(self, replies: list[Any]) -> None:
-        """Leader only. Each answer belongs to the oldest unanswered command."""
+    def _deliver(self, replies: list[Any], spent: int) -> None:
+        """Leader only. Each answer belongs to the oldest unanswered command.
+
+        ``spent`` is what the decoder had spent before them.
+        """
         places = self._places
         with self._mutex:
             self._busy = threading.get_ident()
+            oldest = places[0] if places else None
             for reply in replies:
                 if type(reply) is Push:
                     continue
@@ -551,11 +557,22 @@ class Pipe:
                 while places and len(places[0].replies) == places[0].want:
                     place = places.popleft()
                     if place.number:
-                        if type(reply) is not int or reply != place.usual:
-                            self._odd.append((place.number, reply))
                         self._settled = place.number
+                        if type(reply) is not int or reply != place.usual:
+                            if type(reply) is list or (
+                                type(reply) is bytes and len(reply) > MAX_LINE
+                            ):
+                                self._fail(NO_ANSWER)
+                            else:
+                                self._odd.append((place.number, reply))
                     if place.state == _WAITING:
                         place.state = _DONE
                         self._answered.append(place)
+            if not places or places[0] is not oldest:
+                self._held = 0
+            else:
+                self._held += self._decoder.spent - spent
+                if self._held > MAX_ANSWER:
+                    self._fail(TOO_MUCH)
             self._busy = 0
             self._wake_next()

@@ -44,9 +44,9 @@ class Link:
         data: bytes = getattr(commands, call.verb)(*call.args)
         return data
 
-    def downgrade(self) -> None:
-        """Scripts from now on, instead of the server's own commands."""
-        self.commands = Commands(self.commands.packing)
+    def downgrade(self, verb: str) -> None:
+        """A script from now on, instead of the server's own command for this verb."""
+        self.commands = self.commands.without(verb)
         self.way = None
         self.info = replace(self.info, release_command=self.commands.release_command)
 

@@ -14,7 +14,7 @@ from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
 from ._event import Event
-from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
+from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
 from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
@@ -317,7 +317,9 @@ class Client:
                     if kind is Call:
                         answer = self._call(effect)
                     elif kind is Downgrade:
-                        answer = self._downgrade()
+                        answer = self._downgrade(effect.verb)
+                    elif kind is Distrust:
+                        answer = self._distrust()
                     else:
                         answer = self._pause(effect)
                     _fork.check(generation)  # a signal handler's, meanwhile
@@ -410,10 +412,16 @@ class Client:
                 raise closed_error()
         return clock()
 
-    def _downgrade(self) -> float:
+    def _downgrade(self, verb: str) -> float:
         link = self._server.ready()
         if link is not None:
-            link.downgrade()
+            link.downgrade(verb)
+        return clock()
+
+    def _distrust(self) -> float:
+        link = self._server.ready()
+        if link is not None:
+            link.pipe.abort("an answer came that its command cannot have")
         return clock()
 
     # -- giving back

@@ -96,6 +96,14 @@ def test_settings_come_from_the_environment(shop: Any) -> None:
     assert "  FASTLOCK_RETRIES=5" in ran.lines
 
 
+def test_a_password_in_the_url_is_seen_by_others(shop: Any) -> None:
+    told = "  the list of processes shows the password in --url; FASTLOCK_URL hides it"
+    url = user(shop, "seen", "~*", "+@all")
+    assert told in cli("doctor", "--url", url).lines
+    assert told not in cli("doctor", FASTLOCK_URL=url).lines
+    assert told not in cli("doctor", "--url", shop.uri).lines
+
+
 def test_url_goes_before_the_environment(shop: Any, nobody: str) -> None:
     ran = cli("doctor", "--url", shop.uri, FASTLOCK_URL=nobody, FASTLOCK_PASSWORD=SECRET)
     assert problems(ran) == []

@@ -28,6 +28,8 @@ from fastlock._version import __version__
 from fastlock.config import Config
 from fastlock.errors import ConfigError, FastlockError
 
+from . import one_line
+
 _OPTIONAL = {
     "hiredis": "optional: faster parsing for the Python core",
     "uvloop": "optional: a faster event loop for asyncio",
@@ -52,11 +54,11 @@ class Report:
 
     def fact(self, text: str) -> None:
         """One line of a section."""
-        print(f"  {_line(text)}", flush=True)
+        print(f"  {one_line(text)}", flush=True)
 
     def problem(self, what: str, do: str) -> None:
         """Something that is wrong, and what to do about it."""
-        self.problems.append((_line(what), _line(do)))
+        self.problems.append((one_line(what), one_line(do)))
 
     def end(self) -> int:
         """Print the problems; the exit code."""
@@ -65,10 +67,6 @@ class Report:
         if not self.problems:
             print("\nno problem found")
         return 1 if self.problems else 0
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def run(options: Namespace) -> int:
@@ -94,6 +92,8 @@ def _look(report: Report, named: Config | None) -> None:
         return
     if named is not None:
         report.fact(f"{config.address} (from --url)")
+        if config.password is not None:
+            report.fact("the list of processes shows the password in --url; FASTLOCK_URL hides it")
     elif config == Config():
         report.fact(f"{config.address} (the default: neither --url nor FASTLOCK_URL is given)")
     else:
