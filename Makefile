@@ -1,6 +1,6 @@
 # Every common task, each from a bare clone. `make` alone lists them.
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
-#            BENCH_ARGS=...  PYTHON_FT=/path/to/python3.14t  HAMMER=60
+#            BENCH_ARGS=...  CHAOS_SECONDS=600  CHAOS_SEED=N  PYTHON_FT=/path/to/python3.14t  HAMMER=60
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,7 @@ TEST_FT := $(VENV_FT)/bin/python -m pytest --trustme $(BIN)/python --hiredis $(V
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix test-ft py-ft lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix test-ft chaos py-ft lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,9 @@ test-matrix: $(READY) ## locks on Valkey 9 and 8.1, Redis 7 and 8.6, 5 minutes
 test-ft: $(READY) $(READY_FT) ## locks without the GIL, then 16 threads for 60 s on each core
 	@$(TEST_FT) -n auto tests/contract tests/live tests/cli/test_doctor.py $(PYTEST_ARGS)
 	@$(TEST_FT) tests/live/test_hammer.py --hammer $(HAMMER) --timeout $$(($(HAMMER) + 60)) $(PYTEST_ARGS)
+
+chaos: $(READY) ## break servers and processes for 10 minutes, and judge what locks said
+	@cd tests && $(abspath $(BIN))/python -m chaos $(CHAOS_ARGS)
 
 py-ft: $(PYTHON_FT) ## CPython without the GIL from Debian's source, once, 3 minutes
 

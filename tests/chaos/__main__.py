@@ -17,18 +17,8 @@ from pathlib import Path
 
 import _servers
 from chaos import _broken
-from chaos._checker import Verdict, check
-from chaos._conductor import CALM, Conductor, Run
-from chaos._history import History, history_of
-from chaos._log import read
+from chaos._conductor import CALM, Run, play
 from chaos._report import report
-
-
-def play(run: Run) -> tuple[History, Verdict]:
-    """Carry the run out and judge it."""
-    Conductor(run).play()
-    history = history_of(read(run.folder))
-    return history, check(history)
 
 
 def main() -> int:

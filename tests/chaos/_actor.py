@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -33,6 +34,9 @@ REFUSALS = ("OOM", "READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED
 #: Seconds between two looks at a lease, and between two lines about it.
 LOOK = 0.01
 LINE = 0.04
+#: Seconds after which a key that nobody wants is looked for, and between two such looks.
+LATER = 3.0
+AGAIN = 0.5
 
 
 def said(error: BaseException) -> str:
@@ -93,12 +97,15 @@ class Actor:
         self.main = way.sync and number == 0
         self.steps = steps
         self.random = random  # for what has no influence on the steps
+        # Keys of its own that were let go of: when to look for them, name, key, since when.
+        self.dropped: deque[tuple[float, str, str, float]] = deque()
 
     async def run(self) -> None:
         """Carry steps out until the process is told to stop."""
         for step in self.steps:
             if self.way.stopping:
                 return
+            await self._look_for_dropped()
             if self.way.sync:
                 with suppress(KeyboardInterrupt):
                     await self.step(step)
@@ -108,7 +115,11 @@ class Actor:
     async def _cuttable(self, step: Step) -> None:
         task = asyncio.ensure_future(self.step(step))
         if step.cut is not None:
-            await asyncio.wait({task}, timeout=step.cut)
+            if step.cut:
+                await asyncio.wait({task}, timeout=step.cut)
+            else:
+                for _ in range(self.random.randint(1, 4)):  # turns of the loop
+                    await asyncio.sleep(0)
             if task.cancel():
                 self.log("cut")
         with suppress(asyncio.CancelledError):
@@ -147,8 +158,11 @@ class Actor:
         try:
             leases, manager = await self._take(step, list(names), options)
         except BaseException as error:
-            for name in names.values():
-                self.log("not", id=name, why=said(error))
+            why = said(error)
+            for key, name in names.items():
+                self.log("not", id=name, why=why)
+                if not step.keys and why != "unknown":
+                    self._drop(key, name)
             if isinstance(error, CUTS):
                 raise
             await self.call(self.way.sleep, self.random.uniform(0, 0.1))
@@ -320,6 +334,8 @@ class Actor:
             given = [a for a, lease in zip(answers, leases, strict=True) if lease is not None]
             for one, freed in zip(held, given, strict=True):
                 self.log("released", id=one.name, answer=freed)
+                if not step.keys:
+                    self._drop(one.lease.key, one.name)
             if step.look:
                 await self._see_them_gone(held, given)
             return
@@ -345,6 +361,21 @@ class Actor:
     def _log_all(self, event: str, held: list[Held]) -> None:
         for one in held:
             self.log(event, id=one.name)
+
+    def _drop(self, key: str, name: str) -> None:
+        t = now()
+        self.dropped.append((t + LATER, name, key, t))
+
+    async def _look_for_dropped(self) -> None:
+        """A key that nobody but this actor ever wanted, and no more: is it gone by now?"""
+        while self.dropped and self.dropped[0][0] < now():
+            _, name, key, since = self.dropped.popleft()
+            t = now()
+            answer = await self.way.truth(key)
+            if answer is not None:
+                self.log("later", t, id=name, since=since, there=answer[0] is not None)
+            if answer is None or answer[0] is not None:
+                self.dropped.append((t + AGAIN, name, key, since))
 
     async def _see_them_gone(self, held: list[Held], answers: list[str]) -> None:
         """After an answer that is certain the server must have the lease no more."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from _harness import Sync
 from chaos._actor import Actor
 from chaos._log import now
+from chaos._plan import LOSSES
 
 import fastlock.aio
 import fastlock.sync
@@ -130,20 +131,27 @@ def cut_and_forgotten(server: redis.Redis) -> None:
         kind._give_back_pairs = lambda self, pairs, until: None  # type: ignore[method-assign]
 
 
-#: name -> the mistake, and the rules one of which must find it.
-MISTAKES: dict[str, tuple[Callable[[redis.Redis], None], tuple[str, ...]]] = {
-    "release_without_compare": (release_without_compare, ("exclusion", "server", "loss")),
-    "release_by_guess": (release_by_guess, ("release",)),
-    "valid_without_clock": (valid_without_clock, ("exclusion",)),
-    "deadline_after_reply": (deadline_after_reply, ("server", "exclusion")),
-    "fence_by_counter": (fence_by_counter, ("fencing",)),
-    "loss_untold": (loss_untold, ("told",)),
-    "forks_share": (forks_share, ("fork",)),
-    "cut_and_forgotten": (cut_and_forgotten, ("leak",)),
+class Mistake(NamedTuple):
+    make: Callable[[redis.Redis], None]
+    rule: str  #: that must find it
+    kinds: tuple[str, ...] = ("scripts",)  #: the faults of the server that it takes
+
+
+MISTAKES = {
+    mistake.make.__name__: mistake
+    for mistake in (
+        Mistake(release_without_compare, "exclusion"),
+        Mistake(release_by_guess, "release"),
+        Mistake(valid_without_clock, "exclusion"),
+        Mistake(deadline_after_reply, "server"),
+        Mistake(fence_by_counter, "fencing", LOSSES),
+        Mistake(forks_share, "fork"),
+        Mistake(cut_and_forgotten, "leak"),
+    )
 }
 
 
 def apply(name: str, uri: str) -> None:
     """Make the mistake in this process; none for ""."""
     if name:
-        MISTAKES[name][0](redis.Redis.from_url(uri, socket_timeout=1.0))
+        MISTAKES[name].make(redis.Redis.from_url(uri, socket_timeout=1.0))

@@ -32,6 +32,8 @@ ROUNDING = 0.002
 TELL = 1.0
 #: Seconds for a connection to be made again after it was cut, with the pauses before that.
 RECONNECT = 0.5
+#: Seconds until what was left early, or released without waiting, is given back.
+GIVE_BACK = 2.5
 #: Faults that cut connections, or may, since clients give silent ones up.
 CUTTING = ("wipe", "restart", "crash", "clients", "pause", "stall")
 
@@ -73,7 +75,7 @@ def check(history: History) -> Verdict:
     for lease in history.leases.values():
         _server(history, verdict, lease)
         _loss(history, verdict, lease)
-        _one_lease(verdict, lease)
+        _one_lease(history, verdict, lease)
         if lease.renew:
             _told(history, verdict, lease)
     _process(history, verdict)
@@ -224,13 +226,26 @@ def _loss(history: History, verdict: Verdict, lease: Lease) -> None:
             )
 
 
-def _one_lease(verdict: Verdict, lease: Lease) -> None:
+def _one_lease(history: History, verdict: Verdict, lease: Lease) -> None:
     for t in lease.still:
         verdict.wrong(
             "release", f"{lease.key}: the server had {lease.id} at {t:.6f}, after its release"
         )
     for t in lease.back:
         verdict.wrong("back", f"{lease.key}: {lease.id} was valid again at {t:.6f}")
+    for t in lease.ahead:
+        verdict.wrong(
+            "server",
+            f"{lease.key}: {lease.id} counted its ttl at {t:.6f} from later than its answer",
+        )
+    if lease.later is not None:
+        t, since = lease.later
+        late = t - since - _hindered(history, lease.process, since, t)
+        if late > GIVE_BACK:
+            verdict.wrong(
+                "leak",
+                f"{lease.key}: the server had {lease.id} {t - since:.3f} s after it was let go of",
+            )
     if lease.told_twice:
         verdict.wrong("told", f"{lease.key}: {lease.id} was told more than once that it was lost")
     if lease.key.startswith("chaos:long:") and lease.refused == "taken":

@@ -24,7 +24,9 @@ from typing import Any, NamedTuple
 import redis
 from _servers import Server, free_port
 from chaos import _plan
-from chaos._log import Log, now
+from chaos._checker import Verdict, check
+from chaos._history import History, history_of
+from chaos._log import Log, now, read
 from chaos._plan import Fault
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -44,6 +46,15 @@ class Run(NamedTuple):
     kind: str  #: of server: "valkey", "redis", or a name given by FASTLOCK_TEST_SERVERS
     folder: Path  #: for the logs
     broken: str = ""  #: a mistake to make, of _broken
+    calm: float = CALM  #: of them, the last ones without faults
+    kinds: tuple[str, ...] = _plan.SERVER_FAULTS
+
+
+def play(run: Run) -> tuple[History, Verdict]:
+    """Carry the run out, and judge it by its logs."""
+    Conductor(run).play()
+    history = history_of(read(run.folder))
+    return history, check(history)
 
 
 class Worker:
@@ -80,9 +91,20 @@ class Worker:
                 start_new_session=True,  # with its forks
             )
 
-    def signal(self, which: int) -> None:
+    def works(self) -> bool:
+        """Whether it has begun; fails if it never will."""
+        if self.process.poll() is not None:
+            raise RuntimeError((self.conductor.run.folder / f"{self.name}.err").read_text())
+        log = self.conductor.run.folder / f"{self.name}.log"
+        return log.exists() and log.stat().st_size > 0
+
+    def interrupt(self) -> bool:
+        """As Ctrl-C does; not while Python starts, which that would end."""
         with self.mutex:
-            self.process.send_signal(which)
+            ready = self.works()
+            if ready:
+                self.process.send_signal(signal.SIGINT)
+            return ready
 
     def kill(self) -> None:
         with self.mutex:
@@ -163,8 +185,10 @@ class Conductor:
         run = self.run
         self.log("run", seed=run.seed, seconds=run.seconds, server=self.server.version)
         self.workers = [Worker(self, slot) for slot in range(len(_plan.WAYS))]
+        while not all(worker.works() for worker in self.workers):
+            time.sleep(0.01)
         self.begun = now()
-        lanes = _plan.faults(run.seed, run.seconds - CALM)
+        lanes = _plan.faults(run.seed, run.seconds - run.calm, run.kinds)
         clock = threading.Event()
         threads = [
             *(threading.Thread(target=self._lane, args=(lane,)) for lane in lanes),
@@ -212,7 +236,7 @@ class Conductor:
     def _calm(self) -> None:
         """No more faults; then all leave, and what they leave behind is written down."""
         self.log("calm")
-        time.sleep(CALM)
+        time.sleep(self.run.calm)
         self.log("stop")
         for worker in self.workers:
             worker._close()
@@ -221,11 +245,9 @@ class Conductor:
             trouble = worker.end(until)
             if trouble:
                 self.log("complaint", what=trouble)
-        admin = self.server.admin
         self.log("left", at="once", keys=self._keys(), connections=self._connections())
-        time.sleep(_plan.LONGEST + 0.5)
+        time.sleep(CALM)  # the longest ttl
         self.log("left", at="last", keys=self._keys(), connections=[])
-        admin.close()
 
     def _keys(self) -> list[str]:
         return sorted(
@@ -257,8 +279,8 @@ class Conductor:
         name, t = worker.name, now()
         if fault.kind == "kill":
             worker.kill()
-        else:
-            worker.signal(signal.SIGINT)
+        elif not worker.interrupt():
+            return
         self.log("fault", t, kind=fault.kind, until=now(), target=name)
 
     # ------------------------------------------------------------------ the server

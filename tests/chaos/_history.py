@@ -92,6 +92,8 @@ class Lease:
     asked: list[Asked] = field(default_factory=list)
     still: list[float] = field(default_factory=list)  #: the server had it after all
     back: list[float] = field(default_factory=list)  #: valid again, and nothing had been done
+    ahead: list[float] = field(default_factory=list)  #: counted on more than any answer can grant
+    later: tuple[float, float] | None = None  #: seen on the server at, let go of at; if it stayed
     # while reading
     _start: float | None = None
     _seen: float = 0.0
@@ -109,6 +111,8 @@ class Lease:
         self._seen, self._horizon = t, max(t, deadline)
         self.deadline, self.ttl = deadline, ttl
         self.proof = deadline - span_of(ttl)
+        if self.proof > t and not self.renew:
+            self.ahead.append(t)
 
     def _close(self, end: float) -> None:
         if self._start is not None and end > self._start:
@@ -171,6 +175,9 @@ class Lease:
     def on_looked(self, event: Event) -> None:
         if event["still"]:
             self.still.append(event["t"])
+
+    def on_later(self, event: Event) -> None:
+        self.later = (event["t"], event["since"]) if event["there"] else None
 
     def on_asked(self, event: Event) -> None:
         deadline, valid = event["deadline"], event["valid"]

@@ -20,6 +20,8 @@ KEYS = tuple(f"chaos:{number}" for number in range(6))
 LONG = 3600.0
 PLAIN_TTLS = (0.3, 0.5, 1.0, 2.0)
 RENEWED_TTLS = (1.0, 1.5, 3.0)
+#: Of all leases, how many are renewed.
+RENEWED = 0.0  # until clients renew
 #: No lease of KEYS lives longer, in seconds, without being extended.
 LONGEST = 3.0
 
@@ -46,10 +48,13 @@ class Fault(NamedTuple):
     slot: int  #: the process; -1: the server
 
 
-def faults(seed: int, seconds: float) -> tuple[list[Fault], list[Fault]]:
-    """Those of the server and those of processes, each in order, within ``seconds``."""
-    return _server_faults(Random(f"{seed}/server"), seconds), _process_faults(
-        Random(f"{seed}/processes"), seconds
+def faults(
+    seed: int, seconds: float, kinds: tuple[str, ...] = SERVER_FAULTS
+) -> tuple[list[Fault], list[Fault]]:
+    """Those of the server, of these kinds, and those of processes, in order, within ``seconds``."""
+    return (
+        _server_faults(Random(f"{seed}/server"), seconds, kinds),
+        _process_faults(Random(f"{seed}/processes"), seconds),
     )
 
 
@@ -59,10 +64,10 @@ def _bags(random: Random, kinds: tuple[str, ...]) -> Iterator[str]:
         yield from random.sample(kinds, len(kinds))
 
 
-def _server_faults(random: Random, seconds: float) -> list[Fault]:
+def _server_faults(random: Random, seconds: float, kinds: tuple[str, ...]) -> list[Fault]:
     planned: list[Fault] = []
     at = 0.5
-    for kind in _bags(random, SERVER_FAULTS):
+    for kind in _bags(random, kinds):
         lasts = random.choice((random.uniform(0.05, 0.4), random.uniform(0.4, 1.5)))
         if kind not in ("demote", "pause", "stall", "memory"):
             lasts = 0.0
@@ -102,7 +107,7 @@ class Step(NamedTuple):
     hold: float  #: seconds
     extend: float | None  #: to so many seconds, in the middle of holding
     ending: str  #: "release", "deferred", "expire"
-    cut: float | None  #: asyncio: cancelled after so many seconds
+    cut: float | None  #: asyncio: cancelled after so many seconds; 0: as soon as it has asked
     fork: bool  #: while holding
     look: bool  #: ask the server what it has, while holding and after
 
@@ -113,16 +118,16 @@ def steps(seed: int, slot: int, life: int, actor: int) -> Iterator[Step]:
     api = WAYS[slot][0]
     interrupted = api == "sync" and actor == 0
     while True:
-        if not interrupted and random.random() < 0.12:
+        if not interrupted and random.random() < 0.15:
             yield _alone(random, api)
         else:
             yield _together(random, api)
 
 
-def _cut(random: Random, api: str, hold: float) -> float | None:
-    if api == "sync" or random.random() < 0.75:
+def _cut(random: Random, api: str, hold: float, often: float) -> float | None:
+    if api == "sync" or random.random() > often:
         return None
-    return random.choice((random.uniform(0, 0.002), random.uniform(0, 0.05 + hold)))
+    return random.choice((0.0, random.uniform(0, 0.002), random.uniform(0, 0.05 + hold)))
 
 
 def _alone(random: Random, api: str) -> Step:
@@ -137,7 +142,7 @@ def _alone(random: Random, api: str) -> Step:
         hold=hold,
         extend=None,
         ending=random.choice(("release", "release", "deferred")),
-        cut=_cut(random, api, hold) if random.random() < 0.5 else None,
+        cut=_cut(random, api, hold, 0.6),
         fork=False,
         look=random.random() < 0.5,
     )
@@ -148,7 +153,7 @@ def _together(random: Random, api: str) -> Step:
     fence = random.random() < 0.5
     candidates = KEYS[::2] if fence else KEYS[1::2]
     keys = tuple(random.sample(candidates, 2 if how in ("many", "all") else 1))
-    renew = random.random() < 0.4
+    renew = random.random() < RENEWED
     ttl = random.choice(RENEWED_TTLS if renew else PLAIN_TTLS)
     kind = random.random()
     if kind < 0.6:
@@ -173,7 +178,7 @@ def _together(random: Random, api: str) -> Step:
         hold=hold,
         extend=extend,
         ending=ending,
-        cut=_cut(random, api, hold),
+        cut=_cut(random, api, hold, 0.25),
         fork=random.random() < 0.02,
         look=random.random() < 0.3,
     )

@@ -348,6 +348,13 @@ def test_a_lease_that_the_server_does_not_grant_is_found(
     assert story.rules() == ["server"]
 
 
+def test_a_ttl_counted_from_the_answer_is_found(story: Story) -> None:
+    story.got(10.0, "a1", deadline=10.0 + span_of(1.0))
+    assert story.rules() == []
+    story.events[1]["deadline"] += 0.001
+    assert story.rules() == ["server"]
+
+
 def test_unless_the_server_has_lost_it(story: Story) -> None:
     asked(story, mine=False)
     story.lost(10.2, 10.21)
@@ -483,6 +490,25 @@ def test_an_acquire_that_was_left_leaves_nothing(story: Story, why: str, rules: 
     story.tell(10.1, "not", id="a1", why=why)
     left(story, key)
     assert story.rules() == rules
+
+
+@pytest.mark.parametrize(("t", "rules"), [(12.4, []), (12.6, ["leak"])])
+def test_what_is_not_given_back_in_time_is_found(story: Story, t: float, rules: list[str]) -> None:
+    key = "chaos:long:a1"
+    story.tell(9.9, "try", id="a1", key=key, ttl=3600.0, how="try", fence=False, renew=False)
+    story.tell(10.0, "not", id="a1", why="cut")
+    story.tell(t, "later", id="a1", since=10.0, there=True)
+    assert story.rules() == rules
+    story.tell(t + 0.5, "later", id="a1", since=10.0, there=False)
+    assert story.rules() == []
+
+
+def test_unless_the_server_could_not_be_reached(story: Story) -> None:
+    story.got(9.9, "a1", "chaos:long:a1")
+    story.released(10.0, "a1", "sent")
+    story.tell(11.0, "fault", "conductor", kind="demote", target="server", until=12.0)
+    story.tell(13.4, "later", id="a1", since=10.0, there=True)
+    assert story.rules() == []
 
 
 def test_a_connection_that_is_left_is_found(story: Story) -> None:
