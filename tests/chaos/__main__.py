@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import _servers
+
 from chaos import _broken
 from chaos._conductor import CALM, Run, play
 from chaos._report import report

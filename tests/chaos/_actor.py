@@ -18,7 +18,6 @@ from typing import Any
 
 from chaos._log import Log, now
 from chaos._plan import Step
-
 from fastlock import (
     AcquireTimeout,
     LockLost,
@@ -274,9 +273,7 @@ class Actor:
                 continue
             t = now()
             valid, deadline = one.lease.valid(), one.lease.deadline
-            self.log(
-                "extended", t, id=one.name, valid=valid, deadline=deadline, ttl=one.lease.ttl
-            )
+            self.log("extended", t, id=one.name, valid=valid, deadline=deadline, ttl=one.lease.ttl)
             one.gone = not valid
 
     async def _ask(self, step: Step, held: list[Held]) -> None:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import redis
 from _harness import Sync
-from chaos._actor import Actor
-from chaos._log import now
-from chaos._plan import LOSSES
 
 import fastlock.aio
 import fastlock.sync
+from chaos._actor import Actor
+from chaos._log import now
+from chaos._plan import LOSSES
 from fastlock.errors import FastlockError
 from fastlock.lease import BaseLease
 

@@ -12,7 +12,8 @@
     complaint   nothing happens that no caller should meet
 
 Where the server lost its data, a lease from before may overlap another, or be lost early, up to
-its deadline: that is counted apart (``excused``). Fencing, releases and telling must hold there.
+its deadline; and a release of it whose answer was lost finds nothing there, as if it had freed the
+lock. That is counted apart (``excused``). Fencing and telling must hold there.
 
 Law: pure; whatever a rule cannot decide it does not excuse in silence, but counts.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from chaos._history import INFINITY, History, Lease, Loss, Span, span_of
@@ -110,8 +112,9 @@ def overlaps(leases: Iterable[Lease]) -> Iterator[tuple[Span, Span]]:
 
 def _exclusion(history: History, verdict: Verdict, leases: list[Lease]) -> None:
     verdict.checked["exclusion"] += sum(len(lease.spans) for lease in leases)
-    for a, b in overlaps(leases):
-        begin, end = b.start, min(a.end, b.end)
+    for pair in overlaps(leases):
+        a, b = sorted(pair, key=lambda span: span.proof)  # the older one is the one to be excused
+        begin, end = max(a.start, b.start), min(a.end, b.end)
         if excuse(history, a.proof, begin, end, a.ttl):
             verdict.excused["exclusion"] += 1
             continue
@@ -142,8 +145,11 @@ def _fencing(history: History, verdict: Verdict, leases: list[Lease]) -> None:
             _rising(verdict, highest, lease)
     # Who got a valid lease while another one was tried for came first, if nothing was lost.
     valid = [lease for lease in by_got if lease.valid_at_first]
-    for before, after in zip(valid, valid[1:], strict=False):
-        lost = any(loss.after >= before.sent for loss in history.losses if loss.before <= after.got)
+    for before, after in pairwise(valid):
+        assert before.got is not None
+        assert after.got is not None
+        losses = (loss for loss in history.losses if loss.before <= after.got)
+        lost = any(loss.after >= before.sent for loss in losses)
         if before.got > after.called and not lost:
             verdict.checked["fencing"] += 1
             _rising(verdict, before, after)
@@ -175,7 +181,7 @@ def _freed_what_was_gone(history: History, verdict: Verdict, leases: list[Lease]
                 )
                 if other is lease or not after or (other.got or INFINITY) > called:
                     continue
-                if excuse(history, lease.proof, lease.sent, answered):
+                if excuse(history, lease.proof, called, answered, lease.ttl):
                     verdict.excused["release"] += 1
                 else:
                     verdict.wrong(

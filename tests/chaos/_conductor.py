@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import redis
 from _servers import Server, free_port
+
 from chaos import _plan
 from chaos._checker import Verdict, check
 from chaos._history import History, history_of
@@ -261,7 +262,7 @@ class Conductor:
         end = now() + 2
         while True:
             clients = self.server.admin.client_list()
-            left = [str(one["addr"]) for one in clients if self.server.socket_path not in one["addr"]]
+            left = [one["addr"] for one in clients if self.server.socket_path not in one["addr"]]
             if not left or now() > end:
                 return left
             time.sleep(0.02)

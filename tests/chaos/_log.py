@@ -2,9 +2,9 @@
 
     {"e": "got", "t": 5021.123456, "id": "w0.1-3", "deadline": ...}
 
-Law: each is appended by one ``write``, without a mutex: a process that is killed has told all up to
-its last line, threads do not mix theirs, and a fork or an interrupt leaves nothing locked. ``t`` is seconds on CLOCK_BOOTTIME, which leases
-use too and which is the same for all processes of a machine.
+Law: each is appended by one ``write``, without a mutex: a process that is killed has told all up
+to its last line, threads do not mix theirs, and a fork or an interrupt leaves nothing locked.
+``t`` is seconds on CLOCK_BOOTTIME, which leases use too and all processes of a machine share.
 """
 
 from __future__ import annotations

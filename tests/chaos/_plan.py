@@ -59,9 +59,17 @@ def faults(
 
 
 def _bags(random: Random, kinds: tuple[str, ...]) -> Iterator[str]:
-    """Each kind once, then each again, in ever new order: a short run has all of them."""
+    """Each kind once, then again and again, in ever new order: a short run has all of them.
+
+    Losses come together, and less often: most of the time nothing is excused.
+    """
+    losses = [kind for kind in kinds if kind in LOSSES]
+    others = [kind for kind in kinds if kind not in LOSSES]
+    yield from random.sample(others, len(others))
     while True:
-        yield from random.sample(kinds, len(kinds))
+        yield from random.sample(losses, len(losses))
+        for _ in range(3):
+            yield from random.sample(others, len(others))
 
 
 def _server_faults(random: Random, seconds: float, kinds: tuple[str, ...]) -> list[Fault]:
@@ -113,7 +121,7 @@ class Step(NamedTuple):
 
 
 def steps(seed: int, slot: int, life: int, actor: int) -> Iterator[Step]:
-    """What the actor of the process that fills ``slot`` for the ``life``-th time does, endlessly."""
+    """What an actor does, endlessly; its process is the ``life``-th that fills the slot."""
     random = Random(f"{seed}/{slot}/{life}/{actor}")
     api = WAYS[slot][0]
     interrupted = api == "sync" and actor == 0

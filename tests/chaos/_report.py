@@ -18,26 +18,28 @@ def report(history: History, verdict: Verdict) -> str:
     """As text for people."""
     leases = history.leases.values()
     had = [lease for lease in leases if lease.got is not None]
-    refused = Counter((lease.refused or "unanswered").split()[0] for lease in leases if not lease.got)
+    others = [lease.refused or "unanswered" for lease in leases if lease.got is None]
+    refused = Counter(why.split()[0] for why in others)
     answers = Counter(what for lease in had for _, _, what in lease.released)
     excused, checked = verdict.excused, verdict.checked
     faults = history.faults + Counter(fork=history.forks)
     fenced = sum(lease.fence is not None for lease in had)
+    wrong = Counter(violation.rule for violation in verdict.violations)
+    spans = f"{checked['exclusion']} spans of validity, {wrong['exclusion']} overlaps"
+    asked = f"{checked['server']} times about a valid lease, {wrong['server']} differences"
+    lost = f"{checked['loss']} leases, {wrong['loss']} before their deadline"
     lines = [
         f"chaos     {history.seconds:.0f} s on {history.server}, seed {history.seed}",
-        f"processes {len(history.last) - 1}: {len(history.killed)} killed, "
-        f"{history.forks} forked",
+        f"processes {len(history.last) - 1}: {len(history.killed)} killed, {history.forks} forked",
         f"tries     {len(leases)}: {len(had)} acquired ({_counted(refused)})",
-        f"releases  {_counted(answers)}; {checked['release']} of them compared",
+        f"releases  {_counted(answers)}",
         f"faults    {sum(faults.values())}: {_counted(faults)}",
-        f"losses    {len(history.losses)} of the server's data",
-        f"exclusion {checked['exclusion']} spans of validity; overlaps outside windows of loss "
-        f"{_wrong(verdict, 'exclusion')}, inside {excused['exclusion']}",
-        f"server    asked {checked['server']} times about a valid lease; gone inside windows of "
-        f"loss {excused['server']}",
-        f"fencing   {fenced} numbers, {checked['fencing']} comparisons",
-        f"lost      {checked['loss']} times; before the deadline inside windows of loss "
-        f"{excused['loss']}",
+        f"losses    {len(history.losses)} of the server's data; what they excuse stands in ()",
+        f"exclusion {spans} ({excused['exclusion']})",
+        f"asked     {asked} ({excused['server']})",
+        f"freed     {checked['release']} times, {wrong['release']} untrue ({excused['release']})",
+        f"fencing   {fenced} numbers, {checked['fencing']} comparisons, {wrong['fencing']} wrong",
+        f"lost      {lost} ({excused['loss']})",
         f"told      {_told(verdict)}",
         f"left      {_left(history, verdict)}",
     ]
@@ -49,13 +51,9 @@ def report(history: History, verdict: Verdict) -> str:
         lines.append(f"VOID      {verdict.void}: keys ended at another time than leases")
     lines.append(
         f"result    {len(leases)} operations, {sum(faults.values())} faults, "
-        f"{len(verdict.violations)} violations, {_wrong(verdict, 'leak')} leaks"
+        f"{len(verdict.violations)} violations, {wrong['leak']} leaks"
     )
     return "\n".join(lines)
-
-
-def _wrong(verdict: Verdict, rule: str) -> int:
-    return sum(violation.rule == rule for violation in verdict.violations)
 
 
 def _told(verdict: Verdict) -> str:

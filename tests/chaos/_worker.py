@@ -23,15 +23,15 @@ from typing import Any
 
 import redis
 from _harness import Sync, drive
-from chaos import _broken
-from chaos._actor import Actor, Held, Way
-from chaos._log import Log
-from chaos._plan import ACTORS, KEYS, Step, steps
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import fastlock
 import fastlock.aio
+from chaos import _broken
+from chaos._actor import Actor, Held, Way
+from chaos._log import Log
+from chaos._plan import ACTORS, KEYS, Step, steps
 
 #: Seconds that the server has to tell the truth; in trouble it is not asked again.
 TRUTH = 0.5

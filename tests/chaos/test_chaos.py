@@ -13,6 +13,7 @@ from pathlib import Path
 import _servers
 import pytest
 from _harness import SERVERS
+
 from chaos import _broken, _plan
 from chaos._checker import Verdict
 from chaos._conductor import CALM, Run, play

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from chaos._checker import Verdict, check
 from chaos._history import history_of, span_of
 from chaos._log import Event
-
-FLUSH = {"e": "fault", "kind": "flush", "target": "server"}
 
 
 class Story:
@@ -170,6 +169,18 @@ def test_an_overlap_after_a_loss_is_counted_apart(story: Story) -> None:
     assert verdict.excused["exclusion"] == 1
 
 
+def test_so_it_is_where_the_old_lease_was_asked_about_meanwhile(story: Story) -> None:
+    story.got(10.0, "a1")
+    story.lost(10.2, 10.21)
+    story.got(10.3, "b1")
+    story.tell(10.4, "extend", id="a1", ttl=1.0)
+    story.tell(10.5, "unextended", id="a1", why="refused OOM")
+    story.held(10.6, "a1", 10.987)
+    verdict = story.verdict()
+    assert verdict.violations == []
+    assert verdict.excused["exclusion"] == 2
+
+
 def test_a_fault_that_loses_nothing_excuses_nothing(story: Story) -> None:
     story.got(10.0, "a1")
     story.lost(10.2, 10.21, kind="restart")
@@ -250,6 +261,19 @@ def test_freeing_what_somebody_else_has_got_is_found(story: Story) -> None:
     story.released(11.7, "b1", called=11.6)
     story.released(12.0, "a1")
     assert story.rules() == ["release"]
+
+
+@pytest.mark.parametrize(("loss", "rules"), [(10.2, []), (9.0, ["release"])])
+def test_unless_it_was_lost_before(story: Story, loss: float, rules: list[str]) -> None:
+    story.lost(loss, loss + 0.01)
+    story.got(10.0, "a1")
+    story.tell(10.1, "gone", id="a1", seen=10.1, deadline=10.987)
+    story.got(10.3, "b1")
+    story.released(10.4, "b1")
+    story.released(10.6, "a1", called=10.5)
+    verdict = story.verdict()
+    assert [violation.rule for violation in verdict.violations] == rules
+    assert verdict.excused["release"] == 1 - len(rules)
 
 
 def test_so_it_is_where_only_the_numbers_tell_who_was_first(story: Story) -> None:
@@ -483,7 +507,9 @@ def test_a_short_lease_is_never_left(story: Story) -> None:
     assert story.rules() == ["leak"]
 
 
-@pytest.mark.parametrize(("why", "rules"), [("cut", ["leak"]), ("timeout", ["leak"]), ("unknown", [])])
+@pytest.mark.parametrize(
+    ("why", "rules"), [("cut", ["leak"]), ("timeout", ["leak"]), ("unknown", [])]
+)
 def test_an_acquire_that_was_left_leaves_nothing(story: Story, why: str, rules: list[str]) -> None:
     key = "chaos:long:a1"
     story.tell(10.0, "try", id="a1", key=key, ttl=3600.0, how="try", fence=False, renew=False)

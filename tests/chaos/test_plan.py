@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
+
 from chaos import _plan
 
 
@@ -21,7 +22,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ends() -> None:
 
 def test_faults_come_one_after_the_other_and_of_all_kinds() -> None:
     server, processes = _plan.faults(7, 60)
-    for before, after in zip(server, server[1:], strict=False):
+    for before, after in pairwise(server):
         assert before.at + before.seconds < after.at
     assert {fault.kind for fault in server} == {*_plan.SERVER_FAULTS}
     assert {fault.kind for fault in processes} == {*_plan.PROCESS_FAULTS}
