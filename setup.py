@@ -43,7 +43,7 @@ from setuptools.errors import SetupError
 ROOT = Path(__file__).resolve().parent
 PACKAGE = Path("src/fastlock")
 #: The modules of the compiled core, and the one among them that hiredis is linked into.
-MODULES = ("fastlock._codec", "fastlock._leases", "fastlock._core")
+MODULES = ("fastlock._codec", "fastlock._leases", "fastlock._core", "fastlock._heartbeat")
 PARSES = "fastlock._codec"
 
 #: The hiredis package (PyPI) whose sdist carries the C sources, and its SHA-256.

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
 
 from . import _args, _ops
+from ._aio_renewal import AsyncLost, AsyncRenewal
 from ._clock import clock
 from ._ops import Op
 from .errors import FastlockError
-from .lease import BaseLease, add_note, in_order, lost_at_exit
+from .lease import BaseLease, add_note, in_order, left, lost_at_exit
 
 if TYPE_CHECKING:
     from .aio import Client
@@ -26,6 +27,11 @@ class Lease(BaseLease):
 
     __slots__ = ()
     _client: Client
+
+    @property
+    def lost(self) -> AsyncLost:
+        """Whether the lock was lost: true or false, and to wait for; see AsyncLost."""
+        return AsyncLost(self)
 
     @overload
     async def release(self, wait: Literal[True] = True) -> bool: ...
@@ -45,6 +51,7 @@ class Lease(BaseLease):
         was not reached; then it may be called again. LockError in a forked child.
         """
         self._check_process()
+        self._let_go()
         if self.over:
             return False
         if not wait:
@@ -63,10 +70,12 @@ class Lease(BaseLease):
 
     async def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
         async with _turn(self):
-            if self.over:
+            if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
             await client._drive(operation(self, milliseconds, client._retries, clock()))
+        if self._told():  # while the answer was under way
+            raise lost_at_exit(self)
 
     async def __aenter__(self) -> Lease:
         return self
@@ -83,29 +92,45 @@ class Lease(BaseLease):
             return
         await self._leave(error)
 
-    async def _leave(self, error: BaseException | None, deferred: bool = False) -> None:
+    async def _leave(
+        self, error: BaseException | None, deferred: bool = False, if_lost: str = "raise"
+    ) -> None:
+        cut_short = await self._cut_short(error)
         try:
-            freed = await self.release(self._waits(deferred)) or self.freed
-            if not freed and error is None:
-                raise lost_at_exit(self)
+            freed = await self.release(self._waits(deferred))
+            if error is None and not cut_short:
+                left(self, bool(freed), if_lost)
         except FastlockError as failure:
+            if cut_short:
+                raise lost_at_exit(self) from error
             if error is None:
                 raise
             add_note(error, failure)
         except BaseException:
             self._abandon()
             raise
+        if cut_short:
+            raise lost_at_exit(self) from error
+
+    async def _cut_short(self, error: BaseException | None) -> bool:
+        """Whether the block was cancelled because the lock was lost, and for no other reason."""
+        renewal = self._renewal
+        if renewal is None:
+            return False
+        self._let_go()
+        return isinstance(renewal, AsyncRenewal) and await renewal.take_back(error)
 
     def _abandon(self) -> None:
         """Nobody waits for its release: let the background see to it."""
+        self._let_go()
         if not self.over:
             self._client._give_back_pairs([self.pair], self.deadline)
 
 
-def _turn(lease: Lease) -> asyncio.Lock:
+def _turn(lease: Lease) -> asyncio.Lock | AsyncRenewal:
     if lease._turn is None:
         lease._turn = asyncio.Lock()
-    turn: asyncio.Lock = lease._turn
+    turn: asyncio.Lock | AsyncRenewal = lease._turn
     return turn
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import _args, _ops_many
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit
+from .lease import BaseLock, Entries, add_note, check_colour, left, lost_at_exit, policy
 
 if TYPE_CHECKING:
+    from ._renewal import Terms
     from .aio import Client, Lease
 
 P = ParamSpec("P")
@@ -37,7 +38,7 @@ class Lock(BaseLock):
     async def __aenter__(self) -> Lease:
         who = asyncio.current_task()
         self._entries.check(who)
-        lease = await self._client.acquire(self.key, self.ttl, self.timeout)
+        lease = await self._client.acquire(self.key, self.ttl, self.timeout, **self.renews)
         self._entries.add(who, (lease,))
         return lease
 
@@ -53,7 +54,7 @@ class Lock(BaseLock):
         if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
             lease._abandon()
         else:
-            await lease._leave(error, self.deferred)
+            await lease._leave(error, self.deferred, self.if_lost)
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during every call of the coroutine function ``function``."""
@@ -71,9 +72,11 @@ class Lock(BaseLock):
         patience = self._wait_of(blocking, timeout)
         try:
             if blocking:
-                lease: Lease | None = await self._client.acquire(self.key, self.ttl, patience)
+                lease: Lease | None = await self._client.acquire(
+                    self.key, self.ttl, patience, **self.renews
+                )
             else:
-                lease = await self._client.try_acquire(self.key, self.ttl)
+                lease = await self._client.try_acquire(self.key, self.ttl, **self.renews)
         except AcquireTimeout:
             return False
         if lease is not None:
@@ -107,8 +110,12 @@ class LockAll:
         keys: Iterable[str | bytes],
         ttl: float,
         timeout: float | None,
+        terms: Terms | None,
+        if_lost: str,
     ) -> None:
         self._client = client
+        self._terms = terms
+        self._if_lost = policy(if_lost)
         self._keys = _args.distinct(_args.key_list(keys))
         self._ttl = ttl
         self._timeout = timeout
@@ -122,6 +129,7 @@ class LockAll:
         claim = self._client._claim(self._keys, self._ttl, self._timeout, waits=True)
         try:
             leases = await self._client._drive(_ops_many.acquire_all(claim))
+            self._client._keep(leases, self._terms)
             self._entries.add(who, leases)
             return leases
         except BaseException:
@@ -140,18 +148,23 @@ class LockAll:
         if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
             self._abandon(leases)
             return
+        cut_short = [lease for lease in leases if await lease._cut_short(error)]
         try:
             results = await self._client.release_many(leases)
-            for lease, freed in zip(leases, results, strict=True):
-                if not (freed or lease.freed) and error is None:
-                    raise lost_at_exit(lease)
+            if error is None and not cut_short:
+                for lease, freed in zip(leases, results, strict=True):
+                    left(lease, freed, self._if_lost)
         except FastlockError as failure:
+            if cut_short:
+                raise lost_at_exit(cut_short[0]) from error
             if error is None:
                 raise
             add_note(error, failure)
         except BaseException:
             self._abandon(leases)
             raise
+        if cut_short:
+            raise lost_at_exit(cut_short[0]) from error
 
     def _abandon(self, leases: Sequence[Lease]) -> None:
         """Nobody waits for their release: let the background see to it."""

@@ -46,7 +46,7 @@ class Leases:
                 lease.key = key
                 lease.pair = pair
                 lease.ttl = ttl
-                lease.deadline = deadline
+                lease._deadline = deadline
                 lease.doubt = lease.over = lease.freed = False
                 leases.append(lease)
             elif reply is None:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._clock import clock
+from ._lost import Lost
 from ._ops import Op
+from ._renewal import MAX_HOLD, terms_of
 from ._resp import Reentered
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, make
+from .lease import BaseLease, add_note, in_order, left, lost_at_exit, make
 
 if TYPE_CHECKING:
     from .sync import Client
@@ -33,11 +35,23 @@ def prepare(client: Client, ttl: float) -> tuple[float, int, float]:
     return usual
 
 
-def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+def try_acquire(
+    client: Client,
+    key: str | bytes,
+    ttl: float = 30.0,
+    *,
+    auto_renew: bool = False,
+    max_hold: float | None = MAX_HOLD,
+    on_lost: Callable[[Lease], object] | None = None,
+) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too.
+    ``auto_renew``, ``max_hold`` and ``on_lost`` as in ``Client.lock``. Raises
+    OutcomeUnknown when the answer was lost and the retries too.
     """
+    if auto_renew or on_lost is not None or max_hold is not MAX_HOLD:
+        terms = terms_of(auto_renew, max_hold, on_lost)
+        return client._try_claim(client._claim([key], ttl, None), terms=terms)
     server = client._server
     link = server._link
     if link is None or server.strays:
@@ -84,6 +98,11 @@ class Lease(BaseLease):
     __slots__ = ()
     _client: Client
 
+    @property
+    def lost(self) -> Lost:
+        """Whether the lock was lost: true or false, and to wait for; see Lost."""
+        return Lost(self)
+
     @overload
     def release(self, wait: Literal[True] = True) -> bool: ...
 
@@ -104,6 +123,8 @@ class Lease(BaseLease):
         generation = _fork.generation
         if self._generation != generation:
             self._check_process()
+        if self._turn is not None:
+            self._let_go()
         if self.over:
             return False
         client = self._client
@@ -148,10 +169,12 @@ class Lease(BaseLease):
 
     def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
         with self._turn or _first_turn(self):
-            if self.over:
+            if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
             client._drive(operation(self, milliseconds, client._retries, clock()))
+        if self._told():  # while the answer was under way
+            raise lost_at_exit(self)
 
     def __enter__(self) -> Lease:
         return self
@@ -165,11 +188,13 @@ class Lease(BaseLease):
         """Release. LockLost if it was lost before; the body's own exception goes first."""
         self._leave(error)
 
-    def _leave(self, error: BaseException | None, deferred: bool = False) -> None:
+    def _leave(
+        self, error: BaseException | None, deferred: bool = False, if_lost: str = "raise"
+    ) -> None:
         try:
-            freed = self.release(self._waits(deferred)) or self.freed
-            if not freed and error is None:
-                raise lost_at_exit(self)
+            freed = self.release(self._waits(deferred))
+            if error is None:
+                left(self, bool(freed), if_lost)
         except FastlockError as failure:
             if error is None:
                 raise
@@ -180,6 +205,7 @@ class Lease(BaseLease):
 
     def _abandon(self) -> None:
         """Interrupted while releasing: let the background see to it."""
+        self._let_go()
         if not self.over and self._generation == _fork.generation:
             self._client._give_back_pairs([self.pair], self.deadline)
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from . import _args, _ops_many
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit
+from .lease import BaseLock, Entries, add_note, check_colour, left, policy
 
 if TYPE_CHECKING:
+    from ._renewal import Terms
     from ._sync_lease import Lease
     from .sync import Client
 
@@ -39,7 +40,7 @@ class Lock(BaseLock):
         self._entries.check(who)
         lease = entry = None
         try:
-            lease = self._client.acquire(self.key, self.ttl, self.timeout)
+            lease = self._client.acquire(self.key, self.ttl, self.timeout, **self.renews)
             entry = self._entries.add(who, (lease,))
             return lease
         except BaseException:
@@ -57,7 +58,7 @@ class Lock(BaseLock):
         entry = None
         try:
             entry = self._entries.leaving(threading.current_thread())
-            entry[1][0]._leave(error, self.deferred)
+            entry[1][0]._leave(error, self.deferred, self.if_lost)
         except FastlockError:
             raise
         except BaseException:  # interrupted, perhaps before the release was sent
@@ -83,9 +84,11 @@ class Lock(BaseLock):
         patience = self._wait_of(blocking, timeout)
         try:
             if blocking:
-                lease: Lease | None = self._client.acquire(self.key, self.ttl, patience)
+                lease: Lease | None = self._client.acquire(
+                    self.key, self.ttl, patience, **self.renews
+                )
             else:
-                lease = self._client.try_acquire(self.key, self.ttl)
+                lease = self._client.try_acquire(self.key, self.ttl, **self.renews)
         except AcquireTimeout:
             return False
         if lease is not None:
@@ -119,8 +122,12 @@ class LockAll:
         keys: Iterable[str | bytes],
         ttl: float,
         timeout: float | None,
+        terms: Terms | None,
+        if_lost: str,
     ) -> None:
         self._client = client
+        self._terms = terms
+        self._if_lost = policy(if_lost)
         self._keys = _args.distinct(_args.key_list(keys))
         self._ttl = ttl
         self._timeout = timeout
@@ -135,6 +142,7 @@ class LockAll:
         entry = None
         try:
             leases = self._client._drive(_ops_many.acquire_all(claim))
+            self._client._keep(leases, self._terms)
             entry = self._entries.add(who, leases)
             return leases
         except BaseException:
@@ -151,9 +159,10 @@ class LockAll:
         entry = self._entries.leaving(threading.current_thread())
         leases = entry[1]
         try:
-            for lease, freed in zip(leases, self._client.release_many(leases), strict=True):
-                if not (freed or lease.freed) and error is None:
-                    raise lost_at_exit(lease)
+            results = self._client.release_many(leases)
+            if error is None:
+                for lease, freed in zip(leases, results, strict=True):
+                    left(lease, freed, self._if_lost)
         except FastlockError as failure:
             if error is None:
                 raise

@@ -9,24 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._aio_lease import Lease, turns
+from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock, LockAll
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._clock import clock
 from ._commands import Pair, ServerInfo
-from ._deferred import told_too_late
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
+from ._renewal import MAX_HOLD, Keeper, Terms, terms_of
 from ._tokens import TokenSource, label_of
-from ._topology import Link, closed_error
+from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import let_go, make, not_told, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -65,6 +66,9 @@ class Client:
         self._deferred: set[asyncio.Future[list[Any]]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
         self._closed = False
+        # Renewals have a connection of their own: this one's socket belongs to the loop.
+        self._renewing = SyncServer(self.config, self._core, _nothing)
+        self._keeper = Keeper(self._renewing, self._core, self.config)
         remember(self)
         _fork.register(self)
 
@@ -81,6 +85,12 @@ class Client:
         ttl: float = 30.0,
         timeout: float | None = None,
         release: Literal["wait", "deferred"] = "wait",
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> Lock:
         """A spec of one lock: async context manager, decorator, ``asyncio.Lock``'s methods.
 
@@ -90,46 +100,94 @@ class Client:
             timeout: seconds to wait for it; None for ever.
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
+            auto_renew: renew the lease every third of its ttl, until it is released, lost, or
+                its object is gone. A thread with a connection of its own does it for all
+                leases, so that a blocked loop does not stop it; with the compiled core over
+                TCP or a unix socket that needs no GIL either.
+            max_hold: seconds after which it is renewed no more; None for ever.
+            on_lost: called in the loop with the lease when it turns out that it is lost;
+                may be a coroutine function. Needs ``auto_renew``, as nobody else looks.
+            cancel_on_lost: then also cancel the task that acquired it. Where that ends the
+                block of the lock, LockLost leaves it, whatever ``if_lost`` says.
+            if_lost: what leaving the block does when the lock was lost: "raise" LockLost,
+                "warn" in the log, or "ignore"; the body's own exception goes first.
         """
-        return Lock(self, key, ttl, timeout, release)
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+        return Lock(self, key, ttl, timeout, release, terms, if_lost)
 
-    async def try_acquire(self, key: str | bytes, ttl: float = 30.0) -> Lease | None:
+    async def try_acquire(
+        self,
+        key: str | bytes,
+        ttl: float = 30.0,
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
+    ) -> Lease | None:
         """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-        Raises OutcomeUnknown when the answer was lost and the retries too.
+        The arguments about renewal as in ``lock``. Raises OutcomeUnknown when the answer
+        was lost and the retries too.
         """
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
         claim = self._claim([key], ttl, None)
         try:
-            return await self._drive(_ops.try_acquire(claim))
+            lease = await self._drive(_ops.try_acquire(claim))
+            self._keep((lease,), terms)
+            return lease
         except BaseException:
             self._give_back(claim)
             raise
 
     async def acquire(
-        self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None
+        self,
+        key: str | bytes,
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
     ) -> Lease:
         """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
         The last try is sent when the timeout ends; its answer may take a second more.
-        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+        The arguments about renewal as in ``lock``. Raises AcquireTimeout, or OutcomeUnknown
+        when an answer was lost for good.
         """
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
         claim = self._claim([key], ttl, timeout, waits=True)
         try:
-            return await self._drive(_ops.acquire(claim))
+            lease = await self._drive(_ops.acquire(claim))
+            self._keep((lease,), terms)
+            return lease
         except BaseException:
             self._give_back(claim)
             raise
 
     async def try_acquire_many(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
     ) -> list[Lease | None]:
         """Try each key once, in one write: a Lease or None for each, in order.
 
-        An error about any of them gives all back.
+        The arguments about renewal as in ``lock``. An error about any of them gives all
+        back.
         """
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
         claim = self._claim(_args.key_list(keys), ttl, None)
         try:
-            return await self._drive(_ops_many.try_acquire_many(claim))
+            leases = await self._drive(_ops_many.try_acquire_many(claim))
+            self._keep(leases, terms)
+            return leases
         except BaseException:
             self._give_back(claim)
             raise
@@ -140,6 +198,8 @@ class Client:
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
         listed = own_leases(self, leases)
+        if self._keeper.used:
+            let_go(listed)
         return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
 
     async def extend_many(
@@ -154,19 +214,35 @@ class Client:
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
         async with turns(listed):
-            return await self._drive(
-                _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
-            )
+            if self._keeper.used:
+                listed = not_told(listed)
+            op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            results = await self._drive(op)
+        if self._keeper.used:  # some may have been lost meanwhile
+            pairs = zip(not_told(listed), results, strict=True)
+            return [lease is not None and extended for lease, extended in pairs]
+        return results
 
     def lock_all(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> LockAll:
         """All locks or none, as an async context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released.
+        waited for. On leaving, all are released. The other arguments are those of ``lock``;
+        ``on_lost`` is called for each lease that is lost.
         """
-        return LockAll(self, keys, ttl, timeout)
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+        return LockAll(self, keys, ttl, timeout, terms, if_lost)
 
     async def adopt(self, key: str | bytes, token: str) -> Lease:
         """Take over a lease handed on by another process; LockLost if it holds no longer."""
@@ -226,9 +302,10 @@ class Client:
 
         Calls under way fail; what an acquire among them had already asked for is given
         back before, for which this takes at most a second. Deferred releases are waited
-        for, at most another.
+        for, at most another; nothing is renewed any more.
         """
         self._closed = True
+        self._keeper.stop()
         loop = asyncio.get_running_loop()
         deferred = [answer for answer in self._deferred if answer.get_loop() is loop]
         if deferred:
@@ -243,6 +320,10 @@ class Client:
         if settling:
             await asyncio.wait(settling, timeout=1.0)
         await self._server.close()
+        self._renewing.close()
+        end = loop.time() + 1.0
+        while not self._keeper.ended() and loop.time() < end:
+            await asyncio.sleep(0.001)
 
     async def __aenter__(self) -> Client:
         return self
@@ -291,6 +372,13 @@ class Client:
         pairs = self._tokens.pairs(keys, self._prefix)
         until = None if not waits or patience is None else clock() + patience
         return Claim(keys, pairs, milliseconds, until, self._retries, self._made, generation)
+
+    def _keep(self, leases: Iterable[Lease | None], terms: Terms | None) -> None:
+        """Renew them from now on, if the terms say so."""
+        if terms is not None:
+            for lease in leases:
+                if lease is not None:
+                    AsyncRenewal(self._keeper, lease, terms)
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
@@ -404,8 +492,7 @@ class Client:
         else:
             reply = answer.result()[0]
         if reply == 0:
-            lease.freed = False
-            told_too_late(lease.key)
+            lease._lost_before()
         elif reply != 1 and lease._generation == _fork.generation:
             self._give_back_pairs([lease.pair], lease.deadline)
 
@@ -440,6 +527,10 @@ class Client:
             await self._drive(_ops_many.settle(pairs, until))
         except FastlockError as error:
             could_not_give_back(len(pairs), error)
+
+
+def _nothing() -> None:
+    """For a connection that no tokens are drawn for."""
 
 
 def _expire(answer: asyncio.Future[list[Any]]) -> None:

@@ -5,7 +5,7 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
@@ -16,6 +16,7 @@ from ._deferred import Deferred
 from ._event import Event
 from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
 from ._pause import backoff_pause, retry_pause
+from ._renewal import MAX_HOLD, Keeper, Renewal, Terms, terms_of
 from ._resp import Reentered
 from ._sync_lease import Lease, try_acquire, turns
 from ._sync_spec import Lock, LockAll
@@ -23,7 +24,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import make, own_leases, remember
+from .lease import let_go, make, not_told, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -61,6 +62,7 @@ class Client:
         self._background = Background(self._settle)
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._closing = Event()
+        self._keeper = Keeper(self._server, self._core, self.config)
         remember(self)
         _fork.register(self)
 
@@ -77,6 +79,11 @@ class Client:
         ttl: float = 30.0,
         timeout: float | None = None,
         release: Literal["wait", "deferred"] = "wait",
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> Lock:
         """A spec of one lock: context manager, decorator, ``threading.Lock``'s methods.
 
@@ -86,34 +93,66 @@ class Client:
             timeout: seconds to wait for it; None for ever.
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
+            auto_renew: renew the lease every third of its ttl, until it is released, lost, or
+                its object is gone. With the compiled core over TCP or a unix socket that needs
+                no GIL.
+            max_hold: seconds after which it is renewed no more; None for ever.
+            on_lost: called with the lease, on a thread for that, when it turns out that it
+                is lost. Needs ``auto_renew``, as nobody else looks.
+            if_lost: what leaving the block does when the lock was lost: "raise" LockLost,
+                "warn" in the log, or "ignore"; the body's own exception goes first.
         """
-        return Lock(self, key, ttl, timeout, release)
+        terms = terms_of(auto_renew, max_hold, on_lost)
+        return Lock(self, key, ttl, timeout, release, terms, if_lost)
 
     try_acquire = try_acquire
 
-    def acquire(self, key: str | bytes, ttl: float = 30.0, timeout: float | None = None) -> Lease:
+    def acquire(
+        self,
+        key: str | bytes,
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+    ) -> Lease:
         """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
         The last try is sent when the timeout ends; its answer may take a second more.
-        Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
+        ``auto_renew``, ``max_hold`` and ``on_lost`` as in ``lock``. Raises AcquireTimeout,
+        or OutcomeUnknown when an answer was lost for good.
         """
+        terms = terms_of(auto_renew, max_hold, on_lost)
         claim = self._claim([key], ttl, timeout, waits=True)
         try:
-            return self._drive(_ops.acquire(claim))
+            lease = self._drive(_ops.acquire(claim))
+            self._keep((lease,), terms)
+            return lease
         except BaseException:
             self._give_back(claim)
             raise
 
     def try_acquire_many(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
     ) -> list[Lease | None]:
         """Try each key once, in one write: a Lease or None for each, in order.
 
-        An error about any of them gives all back.
+        ``auto_renew``, ``max_hold`` and ``on_lost`` as in ``lock``. An error about any of
+        them gives all back.
         """
+        terms = terms_of(auto_renew, max_hold, on_lost)
         claim = self._claim(_args.key_list(keys), ttl, None)
         try:
-            return self._drive(_ops_many.try_acquire_many(claim))
+            leases = self._drive(_ops_many.try_acquire_many(claim))
+            self._keep(leases, terms)
+            return leases
         except BaseException:
             self._give_back(claim)
             raise
@@ -124,6 +163,8 @@ class Client:
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
         listed = own_leases(self, leases)
+        if self._keeper.used:
+            let_go(listed)
         return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
@@ -136,19 +177,34 @@ class Client:
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
         with turns(listed):
-            return self._drive(
-                _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
-            )
+            if self._keeper.used:
+                listed = not_told(listed)
+            op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            results = self._drive(op)
+        if self._keeper.used:  # some may have been lost meanwhile
+            pairs = zip(not_told(listed), results, strict=True)
+            return [lease is not None and extended for lease, extended in pairs]
+        return results
 
     def lock_all(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0, timeout: float | None = None
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        *,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> LockAll:
         """All locks or none, as a context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released.
+        waited for. On leaving, all are released. The other arguments are those of ``lock``;
+        ``on_lost`` is called for each lease that is lost.
         """
-        return LockAll(self, keys, ttl, timeout)
+        terms = terms_of(auto_renew, max_hold, on_lost)
+        return LockAll(self, keys, ttl, timeout, terms, if_lost)
 
     def adopt(self, key: str | bytes, token: str) -> Lease:
         """Take over a lease handed on by another process; LockLost if it holds no longer."""
@@ -207,12 +263,14 @@ class Client:
     def close(self) -> None:
         """Close the connection. Locks still held stay until their ttl ends.
 
-        Deferred releases are waited for before, at most a second.
+        Deferred releases are waited for before, at most a second; nothing is renewed any more.
         """
+        self._keeper.stop()
         self._deferred.close(1.0)
         self._background.finish(1.0)
         self._closing.set()
         self._server.close()
+        self._keeper.join(1.0)
 
     def __enter__(self) -> Client:
         return self
@@ -280,16 +338,26 @@ class Client:
         begun: bool = False,
         failure: TransportError | None = None,
         answer: Any = None,
+        terms: Terms | None = None,
     ) -> Lease | None:
         """One try; ``begun``: its first Call has been carried out, with this outcome."""
         try:
             op = _ops.try_acquire(claim)
             if begun:
                 op.send(None)
-            return self._drive(op, failure, answer)
+            lease = self._drive(op, failure, answer)
+            self._keep((lease,), terms)
+            return lease
         except BaseException:
             self._give_back(claim)
             raise
+
+    def _keep(self, leases: Iterable[Lease | None], terms: Terms | None) -> None:
+        """Renew them from now on, if the terms say so."""
+        if terms is not None:
+            for lease in leases:
+                if lease is not None:
+                    Renewal(self._keeper, lease, terms)
 
     def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)

@@ -18,6 +18,7 @@ from _builds import Built, execute
 TWINS = {
     "_codec.pyi": "_pycodec.pyi",
     "_leases.pyi": "_pyleases.pyi",
+    "_heartbeat.pyi": "_pyheartbeat.pyi",
     "_core.pyi": "_pycore.pyi",
 }
 ON_PURPOSE = [
@@ -26,6 +27,10 @@ ON_PURPOSE = [
     (
         "def __new__(cls, kind: type) -> Leases: ...",
         "def __init__(self, kind: type) -> None: ...",
+    ),
+    (
+        "def __new__(cls, patience: float) -> Heartbeat: ...",
+        "def __init__(self, patience: float) -> None: ...",
     ),
     ('name: Final = "cython"', 'name: Final = "python"'),
     # There a partial, which costs one call less.
