@@ -69,7 +69,7 @@ class AsyncRenewal(Renewal):
         One by us that has not struck yet does so here, and no further.
         """
         task = self._task
-        if not self._cancelled or task is not asyncio.current_task():
+        if not self._cancelled or task is None or task is not asyncio.current_task():
             return False
         self._cancelled = False
         struck = isinstance(error, asyncio.CancelledError)

@@ -52,10 +52,10 @@ class Lost:
         if end is not None and now >= end:
             return None
         longest = RARELY if lease._watched() else LOOK
-        left = lease.deadline - now
+        left: float = lease.deadline - now
         if end is not None:
             left = min(left, end - now)
-        return max(min(left, longest), 0.001)
+        return max(0.001, min(left, longest))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the lease is lost (True) or released (False), ``timeout`` seconds at most."""

@@ -377,9 +377,7 @@ class Heartbeat:
                     self._asking = True
                     self._told.put(None)
 
-    def _land(
-        self, entry: _Entry, answered: bool, reply: Any, sent_at: float, now: float
-    ) -> None:
+    def _land(self, entry: _Entry, answered: bool, reply: Any, sent_at: float, now: float) -> None:
         """What the answer means."""
         entry.flying = False
         if entry.removed or entry.ended:
@@ -508,11 +506,7 @@ def _sleep(bell: SimpleQueue[None], seconds: float) -> bool:
 def _check(data: Any, usual: Any, period: float, span: float) -> None:
     if type(data) is not bytes:
         raise TypeError("a Heartbeat sends bytes")
-    if type(usual) is bytes:
-        fits = len(usual) <= MOST_USUAL
-    else:
-        fits = type(usual) is int
-    if not fits:
+    if not (len(usual) <= MOST_USUAL if type(usual) is bytes else type(usual) is int):
         raise TypeError("a usual reply is an integer or at most 16 bytes")
     if not (0 < period < _NEVER and 0 < span < _NEVER):
         raise ValueError("a period and a span are seconds above 0")

@@ -19,7 +19,7 @@ from weakref import WeakSet, WeakValueDictionary, ref
 
 from . import _args, _fork
 from ._clock import clock
-from ._commands import Commands, is_transient
+from ._commands import Commands, Pair, is_transient
 from ._errands import Errands
 from ._event import Event
 from ._ops import span
@@ -95,11 +95,13 @@ class Renewal:
     """
 
     __slots__ = (
-        "__weakref__", "_depth", "_gate", "_keeper", "_lease", "_ms", "_until", "beat", "done",
-        "ended", "left", "pair", "reason", "spelled_out", "terms",
+        "__weakref__", "_depth", "_gate", "_keeper", "_lease", "_ms", "beat", "done", "ended",
+        "left", "pair", "reason", "spelled_out", "terms", "until",
     )  # fmt: skip
 
     beat: BeatLike
+    pair: Pair
+    until: float  # when max_hold ends
 
     def __init__(self, keeper: Keeper, lease: Any, terms: Terms) -> None:
         self._keeper = keeper
@@ -115,7 +117,7 @@ class Renewal:
         self.reason: str | None = None  # why it was lost; None: it was not
         self.ended = Event()
         acquired_at = lease.deadline - span(self._ms)
-        self._until = acquired_at + (float("inf") if terms.max_hold is None else terms.max_hold)
+        self.until = acquired_at + (float("inf") if terms.max_hold is None else terms.max_hold)
         keeper.add(self, lease.deadline)
         lease._turn = self
 
@@ -124,11 +126,6 @@ class Renewal:
     def timing(self) -> tuple[float, float]:
         """Period and span, in seconds: every third of the ttl."""
         return self._ms / 3000, span(self._ms)
-
-    @property
-    def until(self) -> float:
-        """When max_hold ends."""
-        return self._until
 
     def words(self, commands: Commands) -> tuple[bytes, bytes | int]:
         """What to send, and the usual reply to it."""
@@ -141,7 +138,7 @@ class Renewal:
             return
         if reason is REFUSED:
             lease.over = True
-        elif clock() >= self._until:
+        elif clock() >= self.until:
             reason = (
                 f"it had been held for max_hold ({self.terms.max_hold} s), after which it is not "
                 "renewed"

@@ -322,7 +322,7 @@ class Client:
         await self._server.close()
         self._renewing.close()
         end = loop.time() + 1.0
-        while not self._keeper.ended() and loop.time() < end:
+        while not self._keeper.ended() and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
     async def __aenter__(self) -> Client:

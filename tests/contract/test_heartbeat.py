@@ -1,7 +1,7 @@
 """What both Heartbeats promise, on both, over real sockets.
 
 Law: the far end is a script of raw bytes where the bytes themselves are the point, and a real
-server where there are many entries. Times are far longer than what a busy machine adds.
+server where there are many entries. Deadlines are far away but where they are the point.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from fastlock import _impl
 from fastlock.errors import ServerError
 
 PERIOD = 0.2  # s
-SPAN = 4.0  # s
-#: For what stays unanswered for a while: its connection is given up after 5 seconds. Due at once.
-SLOW: Any = {"period": 5.0, "span": 50.0, "left": 2.0}
+SPAN = 60.0  # s
+#: For what stays unanswered for a while: its connection is given up after 20 seconds. Due soon.
+SLOW: Any = {"period": 20.0, "span": 200.0, "left": 2.0}
 FAR = 1e9  # s from now
 
 
 class Rhythm:
     """A Heartbeat over a Line, whose far end the test plays."""
 
-    def __init__(self, core: str, patience: float = 5.0) -> None:
+    def __init__(self, core: str, patience: float = 20.0) -> None:
         self.core = _impl.load(core)
         self.line = Line(core)
         self.heart = self.core.heartbeat(patience)
@@ -117,9 +117,8 @@ def test_it_is_said_every_period_and_each_answer_moves_the_deadline(rhythm: Rhyt
     times = [start]
     for _ in range(4):
         times.append(rhythm.hear(answer=b"+OK\r\n"))
-        until(lambda: beat.deadline > times[-1] + SPAN - PERIOD)
+        until(lambda: beat.deadline > times[-2] + SPAN)
         assert beat.deadline <= times[-1] + SPAN
-        assert not beat.unsure
     pauses = [late - early for early, late in zip(times, times[1:], strict=False)]
     assert all(pause > 0.75 * PERIOD for pause in pauses)
     assert rhythm.heart.wait(0) == []
@@ -136,37 +135,36 @@ def test_a_bulk_string_and_an_integer_may_be_usual_too(rhythm: Rhythm) -> None:
 
 def test_what_is_due_at_about_the_same_time_leaves_in_one_write(rhythm: Rhythm) -> None:
     rhythm.attach()
-    start = rhythm.clock() + 0.3
-    while rhythm.clock() % 0.25 > 0.05:  # not over the edge of a step
-        time.sleep(0.001)
-    beats = []
-    for _ in range(20):
-        beats.append(rhythm.add(period=2.0, span=6.0, left=3.0))
-        time.sleep(0.002)
-    until(lambda: rhythm.line.pipe.owed)
-    assert rhythm.clock() > start
-    assert len(rhythm.line.far.recv(100_000)) == 20 * len(PING)
-    rhythm.line.far.sendall(b"+OK\r\n" * 20)
-    until(lambda: all(beat.deadline > rhythm.clock() + 5 for beat in beats))
+    beats: list[Any] = []
+    sizes: list[int] = []
+    start = rhythm.clock()
+    for _ in range(100):
+        beats.append(rhythm.add(period=2.0))
+        time.sleep(0.01)
+    adding = rhythm.clock() - start
+    while sum(sizes) < 100 * len(PING):
+        sizes.append(len(rhythm.line.far.recv(100_000)))
+        rhythm.line.far.sendall(b"+OK\r\n" * (sizes[-1] // len(PING)))
+    assert len(sizes) <= 2 + adding / 0.25
 
 
 def test_nothing_is_said_after_the_end_that_was_set(rhythm: Rhythm) -> None:
     rhythm.attach()
-    beat = rhythm.add(until=1.5 * PERIOD)
+    over, going_on = rhythm.add(left=1.0, until=0.0), rhythm.add()
     rhythm.hear(answer=b"+OK\r\n")
-    until(lambda: beat.deadline > rhythm.clock() + SPAN - PERIOD)
-    rhythm.silent(2 * PERIOD)
-    assert rhythm.news() == [(beat.number, "expired", None)]
-    assert rhythm.clock() >= beat.deadline
+    rhythm.hear(answer=b"+OK\r\n")
+    assert rhythm.news() == [(over.number, "expired", None)]
+    assert rhythm.clock() >= over.deadline
+    assert going_on.deadline > rhythm.clock()
 
 
 def test_a_deadline_is_never_moved_back_by_saying_it(rhythm: Rhythm) -> None:
     """More is left than an answer would leave."""
     rhythm.attach()
-    beat = rhythm.add(left=3, span=1)
+    beat = rhythm.add(left=61.0)
     before = beat.deadline
     heard = rhythm.hear(answer=b"+OK\r\n")
-    assert heard > before - 1 - 0.05
+    assert heard > before - SPAN - 0.05
     until(lambda: beat.deadline != before)
     assert beat.deadline > before
 
@@ -188,19 +186,29 @@ def test_another_answer_ends_it(rhythm: Rhythm) -> None:
 
 def test_an_error_is_told_and_tried_again_until_the_deadline(rhythm: Rhythm) -> None:
     rhythm.attach()
-    beat = rhythm.add(**SLOW)
+    beat = rhythm.add(left=6.0)
     before = beat.deadline
     for text in ("LOADING not yet", "ERR no"):
-        heard = rhythm.hear(answer=b"-%s\r\n" % text.encode())
+        rhythm.hear(answer=b"-%s\r\n" % text.encode())
         ((number, what, said),) = rhythm.news()
         assert (number, what, type(said), str(said)) == (beat.number, "trouble", ServerError, text)
         assert beat.unsure
         assert beat.deadline == before
-    assert rhythm.hear() - heard < 2
-    assert rhythm.news() == [(beat.number, "expired", None)]
+    refusing = threading.Event()
+
+    def refuse() -> None:
+        rhythm.line.far.settimeout(0.05)
+        while not refusing.is_set():
+            with suppress(TimeoutError):
+                rhythm.line.hear(PING)
+                rhythm.line.far.sendall(b"-ERR no\r\n")
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    assert rhythm.news("trouble") == [(beat.number, "expired", None)]
     assert rhythm.clock() >= before
-    rhythm.line.far.sendall(b"+OK\r\n")  # too late: what has ended does not come back
-    until(lambda: rhythm.line.pipe.owed == 0)
+    refusing.set()
+    thread.join()
     rhythm.silent(2 * PERIOD)
     assert beat.deadline == before
 
@@ -219,7 +227,7 @@ def test_a_run_of_answers_is_shared_out_with_an_error_in_between(rhythm: Rhythm)
 
 def test_an_answer_after_the_deadline_does_not_count(rhythm: Rhythm) -> None:
     rhythm.attach()
-    beat = rhythm.add(left=1.0, period=5.0)
+    beat = rhythm.add(**{**SLOW, "left": 3.0})
     before = beat.deadline
     rhythm.hear()
     until(lambda: rhythm.clock() > before)
@@ -253,7 +261,7 @@ def test_without_a_connection_one_is_asked_for_once(rhythm: Rhythm) -> None:
 
 def test_after_a_lost_connection_it_is_said_anew_at_once(rhythm: Rhythm) -> None:
     rhythm.attach()
-    beat = rhythm.add(period=1.0, span=30.0, left=0.5)
+    beat = rhythm.add(**{**SLOW, "left": 30.0})
     rhythm.hear()
     rhythm.line.far.close()
     assert rhythm.news() == [(0, "broken", None)]
@@ -264,7 +272,7 @@ def test_after_a_lost_connection_it_is_said_anew_at_once(rhythm: Rhythm) -> None
     rhythm.attach()
     rhythm.hear(answer=b"+OK\r\n")
     until(lambda: not beat.unsure)
-    assert beat.deadline > rhythm.clock() + 25
+    assert beat.deadline > rhythm.clock() + 100
 
 
 def test_some_were_answered_before_the_connection_was_lost(rhythm: Rhythm) -> None:
@@ -282,7 +290,7 @@ def test_a_connection_that_keeps_silent_is_given_up(core: str) -> None:
     rhythm = Rhythm(core, patience=0.3)
     try:
         rhythm.attach()
-        beat = rhythm.add(period=2.0, span=6.0, left=0.3)
+        beat = rhythm.add(**SLOW)
         heard = rhythm.hear()
         assert rhythm.news("expired") == [(0, "broken", None)]
         assert rhythm.clock() - heard >= 0.25
@@ -294,10 +302,10 @@ def test_a_connection_that_keeps_silent_is_given_up(core: str) -> None:
 
 def test_a_short_period_shortens_the_patience_to_a_second_at_least(rhythm: Rhythm) -> None:
     rhythm.attach()
-    beat = rhythm.add(span=30.0, left=0.3)
+    beat = rhythm.add()
     heard = rhythm.hear()
     assert rhythm.news("expired") == [(0, "broken", None)]
-    assert 0.9 < rhythm.clock() - heard < 4.5
+    assert 0.9 < rhythm.clock() - heard < 15
     assert beat.unsure
 
 
@@ -340,11 +348,10 @@ def test_while_it_is_paused_nothing_is_said(rhythm: Rhythm) -> None:
     beat = rhythm.add()
     assert beat.pause(0) is True
     rhythm.silent(2 * PERIOD)
-    beat.deadline = now = rhythm.clock() + 20
-    beat.resume(PING * 1, b"OK", 0.1, 20)
-    heard = rhythm.hear(answer=b"+OK\r\n")
-    assert heard < now - 19
-    until(lambda: beat.deadline > heard + 19)
+    beat.deadline = before = rhythm.clock() + 90
+    beat.resume(PING, b"OK", 0.1, 90)
+    rhythm.hear(answer=b"+OK\r\n")
+    until(lambda: beat.deadline > before)
 
 
 def test_pausing_waits_for_what_is_under_way(rhythm: Rhythm) -> None:
@@ -356,7 +363,7 @@ def test_pausing_waits_for_what_is_under_way(rhythm: Rhythm) -> None:
     assert beat.pause(0.05) is False
     answering = threading.Timer(0.1, lambda: rhythm.line.far.sendall(b"+OK\r\n"))
     answering.start()
-    assert beat.pause(5) is True
+    assert beat.pause(20) is True
     assert beat.deadline > before
     rhythm.silent(2 * PERIOD)
     answering.join()
@@ -366,7 +373,7 @@ def test_a_paused_one_expires_like_any_other(rhythm: Rhythm) -> None:
     rhythm.attach()
     beat = rhythm.add(left=60)
     beat.pause(0)
-    beat.deadline = rhythm.clock() + 0.2
+    beat.deadline = rhythm.clock() + 0.2  # sooner than anybody expected
     assert rhythm.news() == [(beat.number, "expired", None)]
     beat.resume(PING, b"OK", PERIOD, SPAN)
     rhythm.silent(2 * PERIOD)
@@ -374,24 +381,24 @@ def test_a_paused_one_expires_like_any_other(rhythm: Rhythm) -> None:
 
 def test_a_longer_span_counts_once_the_shorter_one_is_answered(rhythm: Rhythm) -> None:
     """Unanswered, it may still arrive, and leave less than the longer one says."""
-    sure, unsure = rhythm.together(2, period=3.0, span=10.0, left=1.0)
+    sure, unsure = rhythm.together(2, period=20.0, span=100.0, left=10.0)
     rhythm.hear(2, answer=b"+OK\r\n-ERR x\r\n")
     until(lambda: not sure.unsure and rhythm.line.pipe.owed == 0)
     assert unsure.unsure
     now = rhythm.clock()
     for beat in (sure, unsure):
         beat.pause(5)
-        beat.deadline = now + 60
-        beat.resume(PING, b"OK", 1.0, 60)
-    assert sure.deadline == now + 60
-    assert abs(unsure.deadline - (now + 10)) < 1e-6
+        beat.deadline = now + 300
+        beat.resume(PING, b"OK", 0.5, 300)
+    assert sure.deadline == now + 300
+    assert abs(unsure.deadline - (now + 100)) < 1e-6
     rhythm.hear(2, answer=b"+OK\r\n+OK\r\n")
-    until(lambda: min(sure.deadline, unsure.deadline) > now + 60)
+    until(lambda: min(sure.deadline, unsure.deadline) > now + 300)
 
 
 def test_a_shorter_span_counts_at_once(rhythm: Rhythm) -> None:
     rhythm.attach()
-    beat = rhythm.add(span=60)
+    beat = rhythm.add()
     rhythm.hear(answer=b"-ERR x\r\n")
     until(lambda: beat.unsure)
     beat.pause(5)
@@ -416,9 +423,9 @@ def test_other_words_do_not_change_what_is_under_way(rhythm: Rhythm) -> None:
 
 def test_an_overdue_answer_makes_unsure(rhythm: Rhythm) -> None:
     rhythm.attach()
-    beat = rhythm.add(period=2.0, span=60.0, left=59.0)
-    rhythm.hear()
+    beat = rhythm.add(period=2.0, span=60.0, left=60.0)
     assert not beat.unsure
+    rhythm.hear()
     until(lambda: beat.unsure)
     rhythm.line.far.sendall(b"+OK\r\n")
     until(lambda: not beat.unsure)
@@ -523,10 +530,7 @@ def test_one_that_is_dropped_leaves_no_thread(core: str) -> None:
     def threads() -> int:
         return len(os.listdir("/proc/self/task"))
 
-    if not os.path.isdir("/proc/self/task"):
-        count = threading.active_count
-    else:
-        count = threads
+    count = threads if os.path.isdir("/proc/self/task") else threading.active_count
     before = count()
     for _ in range(5):
         rhythm = Rhythm(core)
@@ -583,12 +587,12 @@ def test_only_a_pipe_of_its_own_kind_carries_it(core: str) -> None:
 
 
 def test_a_thousand_leave_in_one_write_and_the_rest_in_the_next(rhythm: Rhythm) -> None:
-    beats = rhythm.together(2500, left=20.0, span=60.0)
-    for count in (1000, 1000, 500):
+    beats = rhythm.together(2500)
+    last = max(beat.deadline for beat in beats)
+    for count in (1000, 1000, 500):  # the next comes when the one before is answered
         rhythm.hear(count)
-        rhythm.silent(0.02)
         rhythm.line.far.sendall(b"+OK\r\n" * count)
-    until(lambda: min(beat.deadline for beat in beats) > rhythm.clock() + 50)
+    until(lambda: min(beat.deadline for beat in beats) > last)
 
 
 def test_threads_that_add_change_and_remove(core: str, server_of: Any) -> None:
@@ -612,13 +616,13 @@ def test_threads_that_add_change_and_remove(core: str, server_of: Any) -> None:
     def work() -> None:
         while not stop.is_set():
             now = load.clock()
-            beats = [heart.add(data, b"OK", 0.01, 5.0, now + 5, now + 99) for _ in range(20)]
+            beats = [heart.add(data, b"OK", 0.01, 60.0, now + 60, now + 99) for _ in range(20)]
             time.sleep(0.004)
             for place, beat in enumerate(beats):
                 if place % 4 == 0:
-                    assert beat.pause(5) is True
-                    beat.deadline = load.clock() + 4
-                    beat.resume(data, b"OK", 0.02, 4.0)
+                    assert beat.pause(30) is True
+                    beat.deadline = load.clock() + 50
+                    beat.resume(data, b"OK", 0.02, 50.0)
                 elif place % 4 == 1:
                     beat.remove()
                 elif place % 4 == 2:

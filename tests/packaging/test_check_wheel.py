@@ -93,7 +93,11 @@ def unstripped(files: dict[str, bytes]) -> dict[str, bytes]:
         (REPAIRED, plus("tests/x.py"), "does not belong: tests/x.py"),
         (REPAIRED, plus("hiredis/x.py"), "does not belong: hiredis/x.py"),
         (REPAIRED, without("hiredis/COPYING"), "licences ['LICENSE']"),
-        (REPAIRED, without("fastlock/_core."), "compiled modules ['_codec', '_heartbeat', '_leases']"),
+        (
+            REPAIRED,
+            without("fastlock/_core."),
+            "compiled modules ['_codec', '_heartbeat', '_leases']",
+        ),
         ("manylinux_2_34_x86_64", same, "needs glibc (2, 34)"),
     ],
 )

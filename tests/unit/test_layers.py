@@ -66,7 +66,7 @@ def imports(path: Path) -> set[str]:
     """Modules of this package that the file imports."""
     text = path.read_text()
     if path.suffix == ".pyx":
-        return set(CYTHON_IMPORT.findall(text)) - {"_hiredis", path.stem}
+        return set(CYTHON_IMPORT.findall(text)) - {"_hiredis", "_beats", path.stem}
     depth = len(path.relative_to(SOURCES).parts)
     found = set()
     for node in _at_run_time(ast.parse(text)):
