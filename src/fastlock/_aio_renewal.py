@@ -22,7 +22,7 @@ SOON = 0.002
 
 
 class AsyncRenewal(Renewal):
-    """One lease's renewal, and its turn; see Renewal. Every method but ``lose`` runs in the loop."""
+    """One lease's renewal, and its turn; see Renewal. All but ``lose`` runs in the loop."""
 
     __slots__ = ("_cancelled", "_cancelling", "_loop", "_task", "_turn", "_waiting")
 
@@ -88,7 +88,7 @@ class AsyncRenewal(Renewal):
     async def __aenter__(self) -> None:
         await self._turn.acquire()
         try:
-            while not self.beat.pause(0.0):
+            while not self.beat.pause(0.0):  # noqa: ASYNC110 - no thread of ours tells it
                 await asyncio.sleep(SOON)
         except BaseException:
             await self.__aexit__()

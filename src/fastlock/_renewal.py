@@ -138,12 +138,13 @@ class Renewal:
             return
         if reason is REFUSED:
             lease.over = True
-        elif clock() >= self.until:
-            reason = (
-                f"it had been held for max_hold ({self.terms.max_hold} s), after which it is not "
-                "renewed"
-            )
-        self._tell(lease, reason)
+        self._tell(lease, REFUSED if reason is REFUSED else self.why_expired())
+
+    def why_expired(self) -> str:
+        """Why its deadline could pass."""
+        if clock() < self.until:
+            return UNANSWERED
+        return f"it had been held for max_hold ({self.terms.max_hold} s), and was renewed no more"
 
     def lose_late(self, lease: Any) -> None:
         """It turned out that it was lost before the release that nobody waited for."""

@@ -128,8 +128,11 @@ class BaseLease:
 
     def _why_lost(self) -> str:
         renewal = self._renewal
-        known = None if renewal is None else renewal.reason
-        return known or "it expired, was deleted or taken over"
+        if renewal is not None and renewal.reason is not None:
+            return renewal.reason
+        if self._watched() and not self.over:  # it is about to be told
+            return renewal.why_expired()
+        return "it expired, was deleted or taken over"
 
     def _let_go(self) -> None:
         """Before it is released: renew it no more."""
