@@ -209,7 +209,7 @@ class Heartbeat:
         """Wait until the thread has ended, after ``stop``: soon, or when the Pipe is closed."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(self._patience + 1.0)
+            thread.join(1.0)
 
     def forked(self) -> None:
         """In a forked child: the entries are the parent's, and so is the thread."""

@@ -537,6 +537,7 @@ async def test_another_server_is_spoken_to_in_its_own_words(
     proxy = fl.proxy(own_server)
     client, key = fl.client(proxy.uri), fl.key()
     lease = await client.acquire(key, ttl=6.0, auto_renew=True)
+    await fl.until(lambda: renewals(proxy, key), 30)
     own_server.become("redis" if own_server.kind == "valkey" else "valkey")
     own_server.admin.set(key, lease.token, px=6000)
     connections = proxy.connections
