@@ -35,9 +35,7 @@ FATES: dict[str, Any] = {
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("fate", FATES)
-async def test_a_lost_lock_is_told_to_everybody(
-    fl: Ways, own_server: Server, fate: str
-) -> None:
+async def test_a_lost_lock_is_told_to_everybody(fl: Ways, own_server: Server, fate: str) -> None:
     client, key = fl.client(own_server.uri), fl.key()
     told: list[Any] = []
     with pytest.raises(fastlock.LockLost, match="the server had it no more") as caught:
@@ -123,9 +121,7 @@ async def test_callbacks_run_in_the_loop(fl: Ways) -> None:
         assert told.pop() == (loop, lease)
 
 
-async def test_what_a_callback_raises_is_logged(
-    fl: Ways, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_a_callback_raises_is_logged(fl: Ways, caplog: pytest.LogCaptureFixture) -> None:
     client, keys = fl.client(), [fl.key(), fl.key()]
 
     def fail(lease: Any) -> None:
@@ -145,9 +141,7 @@ async def test_what_a_callback_raises_is_logged(
     assert all(record.exc_info[0] is ZeroDivisionError for record in caplog.records)  # type: ignore[index]
 
 
-async def test_without_a_callback_it_is_logged(
-    fl: Ways, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_a_callback_it_is_logged(fl: Ways, caplog: pytest.LogCaptureFixture) -> None:
     client, key = fl.client(), fl.key()
     lease = await client.acquire(key, ttl=TTL, auto_renew=True)
     fl.admin.delete(key)
@@ -339,7 +333,11 @@ async def test_a_body_that_ends_before_the_cancellation_strikes(fl: Ways) -> Non
     struck: list[bool] = []
     with pytest.raises(fastlock.LockLost):
         async with client.lock(
-            key, ttl=TTL, auto_renew=True, cancel_on_lost=True, on_lost=lambda _: ended.set_result(1)
+            key,
+            ttl=TTL,
+            auto_renew=True,
+            cancel_on_lost=True,
+            on_lost=lambda _: ended.set_result(1),
         ) as lease:
             ended = asyncio.get_running_loop().create_future()
             fl.admin.delete(key)
@@ -423,9 +421,7 @@ async def test_a_server_that_stops_makes_it_unknown_and_then_lost(
 
 
 @one_server
-async def test_a_server_that_stops_for_a_while_is_waited_for(
-    fl: Ways, own_server: Server
-) -> None:
+async def test_a_server_that_stops_for_a_while_is_waited_for(fl: Ways, own_server: Server) -> None:
     client, key = fl.client(own_server.uri), fl.key()
     lease = await client.acquire(key, ttl=6, auto_renew=True)
     await fl.sleep(1.5)
@@ -530,9 +526,7 @@ async def test_a_server_restarted_without_its_data_is_told_as_lost(
 
 
 @one_server
-async def test_another_server_is_spoken_to_in_its_own_words(
-    fl: Ways, own_server: Server
-) -> None:
+async def test_another_server_is_spoken_to_in_its_own_words(fl: Ways, own_server: Server) -> None:
     """The lock is there, as after a failover to a replica of an older version."""
     proxy = fl.proxy(own_server)
     client, key = fl.client(proxy.uri), fl.key()
