@@ -170,7 +170,7 @@ cdef class Heartbeat:
         entry = <Entry *>calloc(1, sizeof(Entry))
         if entry == NULL:
             raise MemoryError()
-        beat = Beat.__new__(Beat)
+        beat = Beat.__new__(Beat, by_add)
         beat.entry = entry
         beat.epoch = -1  # not ours yet
         beat.heart = self
@@ -518,6 +518,9 @@ cdef class Heartbeat:
         return True
 
 
+cdef object by_add = object()
+
+
 cdef void *body(void *heart) noexcept nogil:
     (<Heartbeat>heart).run()
     return NULL
@@ -531,8 +534,9 @@ cdef class Beat:
     cdef Entry *entry
     cdef int epoch
 
-    def __init__(self):
-        raise TypeError("a Beat is made by Heartbeat.add()")
+    def __cinit__(self, made):
+        if made is not by_add:
+            raise TypeError("a Beat is made by Heartbeat.add()")
 
     def __dealloc__(self):
         if self.entry == NULL:

@@ -569,8 +569,9 @@ def test_bad_arguments_are_refused(rhythm: Rhythm) -> None:
         for copying in (copy.copy, pickle.dumps):
             with pytest.raises(TypeError):
                 copying(thing)
-    with pytest.raises(TypeError):
-        type(beat)()
+    for arguments in ((), (None,)):
+        with pytest.raises(TypeError):
+            type(beat)(*arguments)
 
 
 def test_only_a_pipe_of_its_own_kind_carries_it(core: str) -> None:

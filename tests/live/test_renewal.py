@@ -21,7 +21,6 @@ from _proxy import Proxy
 from _servers import Server, has_ifeq
 
 import fastlock
-from fastlock import _impl
 
 TTL = 1.5
 LONGER = 4.0  # s, in which a lock of TTL ends twice
@@ -228,7 +227,7 @@ async def test_no_max_hold_has_to_be_asked_for(fl: Ways) -> None:
 
 @pytest.mark.parametrize("ttl", [20.0, 0.9, None])
 async def test_an_extension_by_hand_changes_what_renewals_set(fl: Ways, ttl: float | None) -> None:
-    client, proxy, key = await ready(fl)
+    client, key = await fl.warm(fl.client()), fl.key()
     lease = await client.acquire(key, ttl=1.8, auto_renew=True)
     assert await lease.extend(ttl) is None
     wanted = 1.8 if ttl is None else ttl
