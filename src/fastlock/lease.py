@@ -128,10 +128,11 @@ class BaseLease:
 
     def _why_lost(self) -> str:
         renewal = self._renewal
-        if renewal is not None and renewal.reason is not None:
-            return renewal.reason
-        if self._watched() and not self.over:  # it is about to be told
-            return renewal.why_expired()
+        if renewal is not None:
+            if renewal.reason is not None:
+                return renewal.reason
+            if not (renewal.done or self.over):  # it is about to be told
+                return renewal.why_expired()
         return "it expired, was deleted or taken over"
 
     def _let_go(self) -> None:
