@@ -7,11 +7,11 @@ owed on the shared connection by the way. Any thread may call any method.
 from __future__ import annotations
 
 import logging
-import threading
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from ._commands import Pair
+from ._errands import Errands
 
 _log = logging.getLogger("fastlock")
 
@@ -21,39 +21,24 @@ class Background:
 
     def __init__(self, settle: Callable[[list[Pair], float], None]) -> None:
         self._settle = settle
-        self._debts: deque[tuple[list[Pair], float]] = deque()
-        self._mutex = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._errands = Errands("fastlock-give-back")
 
     def add(self, pairs: list[Pair], until: float) -> None:
-        """Give ``pairs`` back, trying until ``until`` (seconds on fastlock's clock)."""
-        with self._mutex:
-            self._debts.append((pairs, until))
-            if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, name="fastlock-give-back", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is shutting down: the ttl must do
-                    return
-                self._thread = thread
+        """Give ``pairs`` back, trying until ``until`` (seconds on fastlock's clock).
+
+        While the interpreter is shutting down the ttl must do.
+        """
+        self._errands.add(partial(self._give_back, pairs, until))
 
     def finish(self, timeout: float) -> None:
         """Wait until nothing is left to give back, at most ``timeout`` seconds."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+        self._errands.finish(timeout)
 
-    def _run(self) -> None:
-        while True:
-            with self._mutex:
-                if not self._debts:
-                    self._thread = None
-                    return
-                pairs, until = self._debts.popleft()
-            try:
-                self._settle(pairs, until)
-            except Exception as error:
-                could_not_give_back(len(pairs), error)
+    def _give_back(self, pairs: list[Pair], until: float) -> None:
+        try:
+            self._settle(pairs, until)
+        except Exception as error:
+            could_not_give_back(len(pairs), error)
 
 
 def could_not_give_back(count: int, error: Exception) -> None:
