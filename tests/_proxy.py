@@ -11,7 +11,7 @@ whose fault never happened must fail (``Fault.wait`` says so).
 
 Faults on the way to the server:
     cut_before      the connection is cut; the command never arrives
-    cut_after       the command arrives; the client's side is cut at once
+    cut_after       the command arrives; the client's side is cut at once, before the reply
     hold_command    the command waits in the network until ``go()``
 Faults on the way back:
     lose_reply      the server has done it; its reply is swallowed, the connection cut
@@ -300,7 +300,7 @@ class _Pair:
             if fault.name == "hold_command":
                 fault.strike()
                 fault.hold()
-            self.pending.append(None)
+            self.pending.append(fault if fault.name == "cut_after" else None)
             self.server.sendall(data[at:end])
             sent = at = end
             if fault.name == "cut_after":
@@ -334,6 +334,8 @@ class _Pair:
                 fault = self.pending.popleft()
             if fault is not None:
                 self.client.sendall(data[sent:at])
+                if fault.name == "cut_after":  # however fast the server was
+                    raise OSError("cut")
                 self._spoil(fault, data[at:end])
                 sent = end
             at = end

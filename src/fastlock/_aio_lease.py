@@ -102,6 +102,7 @@ async def _take(
     until: float | None,
 ) -> Any:
     """The operation's first try; all the rest of it only if that gets an unusual answer."""
+    generation = _fork.generation  # before the link and the token, which a child must not use
     link = client._server.link_of_this_loop()
     if link is None:
         return await client._acquire(operation, client._claim([key], ttl, until))
@@ -109,36 +110,43 @@ async def _take(
     if usual[0] is not ttl:
         usual = usual_of(client, ttl)
     wire = _args.wire_key(key, client._prefix)
-    generation = _fork.generation  # before the token, which a child must not use
     pair = (wire, client._tokens.next())
     answer: Any = None
     failure: TransportError | None = None
+    claim: Claim[Lease] | None = None
     sent_at = clock()
     try:
-        sending = link.pipe.one(link.commands.acquire(wire, pair[1], usual[1]))
-        if until is None or until + _ops.GRACE - sent_at >= client._patience:
-            reply = await sending
+        try:
+            sending = link.pipe.one(link.commands.acquire(wire, pair[1], usual[1]))
+            if until is None or until + _ops.GRACE - sent_at >= client._patience:
+                reply = await sending
+            else:
+                reply = await client._within(sending, until + _ops.GRACE - sent_at)
+        except TransportError as error:
+            failure = error
+            failure.sent_at = sent_at
         else:
-            reply = await client._within(sending, until + _ops.GRACE - sent_at)
-        if generation == _fork.generation:
-            if reply == b"OK":
-                lease: Lease = client._loops.one(
-                    client, generation, key, pair, usual[1] / 1000, sent_at + usual[2]
-                )
-                return lease
-            if reply is None and operation is _ops.try_acquire:
-                return None
-        answer = [reply]
-    except TransportError as error:
-        failure = error
-        failure.sent_at = sent_at
+            if generation == _fork.generation:
+                if reply == b"OK":
+                    lease: Lease = client._loops.one(
+                        client, generation, key, pair, usual[1] / 1000, sent_at + usual[2]
+                    )
+                    return lease
+                if reply is None and operation is _ops.try_acquire:
+                    return None
+            answer = [reply]
+        _fork.check(generation)
+        claim = client._claim_of([key], [pair], usual[1], until, generation)
+        claim.possible = 1  # for whoever interrupts before the operation says so
+        op = operation(claim)
+        op.send(None)
+        return await client._drive(op, failure, (sent_at, answer))
     except BaseException:
-        if generation == _fork.generation:
-            client._give_back_pairs([pair], clock() + usual[1] / 1000)
+        if claim is not None:
+            client._give_back(claim)
+        else:
+            client._give_back_pairs([pair], clock() + usual[1] / 1000, generation)
         raise
-    _fork.check(generation)
-    claim = client._claim_of([key], [pair], usual[1], until, generation)
-    return await client._acquire(operation, claim, True, failure, (sent_at, answer))
 
 
 class Lease(BaseLease):
@@ -180,10 +188,9 @@ class Lease(BaseLease):
         if not wait:
             client._defer(self)
             return None
-        op = _ops.release(self, client._retries)
         link = client._server.link_of_this_loop()
         if self.doubt or link is None:
-            return await client._drive(op)
+            return await client._drive(_ops.release(self, client._retries))
         self.doubt = True  # for whoever interrupts from here on
         answer: Any = None
         failure: BaseException | None = None
@@ -198,7 +205,7 @@ class Lease(BaseLease):
             failure = error
             error.sent_at = sent_at
         _fork.check(generation)
-        self.doubt = False
+        op = _ops.release(self, client._retries, doubt=False)
         op.send(None)
         return await client._drive(op, failure, (sent_at, answer))
 
@@ -267,7 +274,7 @@ class Lease(BaseLease):
         """Nobody waits for its release: let the background see to it."""
         self._let_go()
         if not self.over:
-            self._client._give_back_pairs([self.pair], self.deadline)
+            self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 
 def _turn(lease: Lease) -> asyncio.Lock | AsyncRenewal:

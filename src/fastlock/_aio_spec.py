@@ -179,7 +179,8 @@ class LockAll:
     def _abandon(self, leases: Sequence[Lease]) -> None:
         """Nobody waits for their release: let the background see to it."""
         until = max(lease.deadline for lease in leases)
-        self._client._give_back_pairs([lease.pair for lease in leases], until)
+        pairs = [lease.pair for lease in leases]
+        self._client._give_back_pairs(pairs, until, leases[0]._generation)
 
 
 def _task() -> asyncio.Task[Any] | None:

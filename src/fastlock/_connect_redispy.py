@@ -291,7 +291,7 @@ class _SyncTCP(_Sync):
     port: int
 
     def _addresses(self) -> list[tuple[int, Any]]:
-        with _fork.resolving:
+        with _fork.look_ups.one():  # asyncio looks up in a thread of its own, unguarded
             found = socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM)
         return [(family, address) for family, _, _, _, address in found]
 

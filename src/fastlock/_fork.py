@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 from weakref import WeakSet
 
@@ -49,14 +51,61 @@ def _in_child() -> None:
         raise trouble  # CPython shows it (sys.unraisablehook) and goes on
 
 
-#: Held while a name is looked up, and during every fork: the C library's resolver has locks
-#: of its own, which a child forked meanwhile would find taken for ever.
-resolving = threading.RLock()
+class LookUps:
+    """Names being looked up by threads, which forks wait for.
+
+    The C library's resolver has locks of its own: a child that was forked meanwhile would
+    find them taken for ever. Look-ups do not wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._threads: list[int] = []
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """While this thread looks up a name."""
+        me = threading.get_ident()
+        with self._changed:
+            self._threads.append(me)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._threads.remove(me)
+                self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait, LONGEST_LOOK_UP at most, until no other thread looks up; none begins then.
+
+        What a signal's handler raises meanwhile CPython shows (sys.unraisablehook) and drops,
+        and forks at once, unguarded.
+        """
+        me = threading.get_ident()
+        self._changed.acquire()
+        self._changed.wait_for(lambda: {*self._threads} <= {me}, LONGEST_LOOK_UP)
+
+    def after_fork(self) -> None:
+        """In the parent."""
+        with suppress(RuntimeError):  # an interrupt came before it was acquired
+            self._changed.release()
+
+
+#: Seconds that a fork waits for a name server at most; after that it goes on unguarded.
+LONGEST_LOOK_UP = 5.0
+look_ups = LookUps()
+
+
+def _forget_look_ups() -> None:
+    """In a child, whose only thread may be none of those that looked up."""
+    global look_ups
+    look_ups = LookUps()
+
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=resolving.acquire,
-        after_in_parent=resolving.release,
-        after_in_child=resolving.release,
+        before=lambda: look_ups.before_fork(),
+        after_in_parent=lambda: look_ups.after_fork(),
+        after_in_child=_forget_look_ups,
     )
     os.register_at_fork(after_in_child=_in_child)

@@ -378,15 +378,17 @@ def recognised(
 # ------------------------------------------------------------------ release, extend
 
 
-def release(lease: HeldLease, retries: int) -> Op[bool]:
+def release(lease: HeldLease, retries: int, doubt: bool | None = None) -> Op[bool]:
     """True: freed by us. False: it was no longer ours. OutcomeUnknown: cannot be known.
 
     When an answer was lost and the repetition finds the lock not ours, the lost one
-    had freed it, provided that our own deadline has not passed.
+    had freed it, provided that our own deadline has not passed. ``doubt``: whether that may
+    be so of one before this; None: as the lease says.
     """
     failures = 0
     while True:
-        before = lease.doubt
+        before = lease.doubt if doubt is None else doubt
+        doubt = None
         lease.doubt = True  # for whoever interrupts from here on
         call = Call("release", lease.pair)
         try:

@@ -118,8 +118,13 @@ class Renewal:
         self.ended = Event()
         acquired_at = lease.deadline - span(self._ms)
         self.until = acquired_at + (float("inf") if terms.max_hold is None else terms.max_hold)
-        keeper.add(self, lease.deadline)
-        lease._turn = self
+        try:
+            keeper.add(self, lease.deadline)
+            lease._check_process()  # behind it: a signal handler may have forked before or within
+            lease._turn = self
+        except BaseException:  # whoever looks at the traceback keeps this alive
+            self._finish()
+            raise
 
     # -- for the keeper
 
@@ -171,13 +176,14 @@ class Renewal:
         self.ended.set()
 
     def _finish(self) -> bool:
-        """Whether it was not done before."""
+        """Whether it was not done before; once more after an interrupt does no harm."""
         with self._keeper.mutex:
-            if self.done:
-                return False
+            first = not self.done
             self.done = True
-        self.beat.remove()
-        return True
+        beat: BeatLike | None = getattr(self, "beat", None)
+        if beat is not None:
+            beat.remove()
+        return first
 
     def __enter__(self) -> None:
         self._gate.acquire()

@@ -18,7 +18,7 @@ from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
 from ._lost import Lost
-from ._ops import Op
+from ._ops import Claim, Op
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
 from .errors import FastlockError
@@ -50,26 +50,8 @@ def try_acquire(  # not keyword-only as elsewhere: CPython takes 400 instruction
         if fence is not False:
             claim = fenced(claim, fence)
         return client._acquire(_ops.try_acquire, claim, terms=terms)
-    server = client._server
-    link = server._link
-    if link is None or server.strays:
-        return client._acquire(_ops.try_acquire, client._claim([key], ttl))
-    usual = client._usual
-    if usual[0] is not ttl:
-        usual = usual_of(client, ttl)
-    generation = _fork.generation
-    trace: list[Pair] = []
-    try:
-        way = link.way or _way(client, link)
-        taken = way.take(key, usual[1], usual[2], generation, client._patience, trace)
-        if taken is None or type(taken) is Lease:
-            return taken
-    except BaseException:
-        _give_back(client, trace, usual[1], generation)
-        raise
-    claim = client._claim_of([key], [taken[0]], usual[1], None, generation)
-    outcome = client._outcome(link, taken, client._patience, generation)
-    return client._acquire(_ops.try_acquire, claim, *outcome)
+    lease: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
+    return lease
 
 
 def acquire(
@@ -99,39 +81,57 @@ def acquire(
             claim = fenced(claim, fence)
         return client._acquire(_ops.acquire, claim, terms=terms)
     until = until_of(timeout)
+    lease: Lease = _take(client, key, ttl, _ops.acquire, until)
+    return lease
+
+
+def _take(
+    client: Client,
+    key: str | bytes,
+    ttl: float,
+    operation: Callable[[Claim[Lease]], Op[Any]],
+    until: float | None,
+) -> Any:
+    """The operation's first try; all the rest of it only if that gets an unusual answer."""
+    generation = _fork.generation  # before the link, whose tokens a child must not use
     server = client._server
     link = server._link
     if link is None or server.strays:
-        return client._acquire(_ops.acquire, client._claim([key], ttl, until))
+        return client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
         usual = usual_of(client, ttl)
-    generation = _fork.generation
     patience, begun_at = client._patience, 0.0
     if until is not None:
         begun_at = clock()
         patience = min(patience, until + _ops.GRACE - begun_at)
     trace: list[Pair] = []
+    claim: Claim[Lease] | None = None
     try:
         way = link.way or _way(client, link)
         taken = way.take(key, usual[1], usual[2], generation, patience, trace)
-        if type(taken) is Lease:
+        if generation != _fork.generation:
+            _fork.check(generation)
+        if type(taken) is Lease or (taken is None and operation is _ops.try_acquire):
             return taken
+        begun, failure, answer = True, None, (begun_at, [None])
+        if taken is not None:
+            begun, failure, answer = client._outcome(link, taken, patience)
+        if taken is not None and begun:
+            claim = client._claim_of([key], [taken[0]], usual[1], until, generation)
+            claim.possible = 1  # for whoever interrupts before the operation says so
+        else:  # nothing of the old token can be there
+            claim = client._claim([key], ttl, until)
+        op = operation(claim)
+        if begun:
+            op.send(None)
+        return client._drive(op, failure, answer)
     except BaseException:
-        _give_back(client, trace, usual[1], generation)
+        if claim is not None:
+            client._give_back(claim)
+        else:  # perhaps with its lease on the way
+            client._give_back_pairs(trace, clock() + usual[1] / 1000, generation)
         raise
-    if taken is None:
-        claim = client._claim([key], ttl, until)
-        return client._acquire(_ops.acquire, claim, True, None, (begun_at, [None]))
-    claim = client._claim_of([key], [taken[0]], usual[1], until, generation)
-    outcome = client._outcome(link, taken, patience, generation)
-    return client._acquire(_ops.acquire, claim, *outcome)
-
-
-def _give_back(client: Client, trace: list[Pair], ttl: int, generation: int) -> None:
-    """A try was interrupted, perhaps with its lease on the way."""
-    if trace and generation == _fork.generation:
-        client._give_back_pairs(trace, clock() + ttl / 1000)
 
 
 def _way(client: Client, link: Link) -> StraightLike:
@@ -181,12 +181,13 @@ class Lease(BaseLease):
         client = self._client
         server = client._server
         link = server._link
+        way = None if link is None or server.strays else link.way
         freed = None
         if self._turn is not None:
             self._check_process()
             self._let_go()
-        if wait and link is not None and link.way is not None and not server.strays:
-            freed = link.way.free(self, generation, client._patience)
+        if wait and way is not None:
+            freed = way.free(self, generation, client._patience)
             if freed is True:
                 return True
         if self._generation != generation:
@@ -196,11 +197,13 @@ class Lease(BaseLease):
         if not wait:
             client._deferred.send(self)
             return None
-        op = _ops.release(self, client._retries)
         if freed is None or link is None:
-            return client._drive(op)
-        begun, failure, answer = client._outcome(link, freed, client._patience, generation)
-        self.doubt = False
+            return client._drive(_ops.release(self, client._retries))
+        _fork.check(generation)
+        begun, failure, answer = client._outcome(link, freed, client._patience)
+        if not begun:
+            self.doubt = False  # it was not sent
+        op = _ops.release(self, client._retries, doubt=False)
         if begun:
             op.send(None)
         return client._drive(op, failure, answer)
@@ -253,8 +256,8 @@ class Lease(BaseLease):
     def _abandon(self) -> None:
         """Interrupted while releasing: let the background see to it."""
         self._let_go()
-        if not self.over and self._generation == _fork.generation:
-            self._client._give_back_pairs([self.pair], self.deadline)
+        if not self.over:
+            self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 
 @contextmanager

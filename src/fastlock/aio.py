@@ -342,21 +342,19 @@ class Client:
         self,
         operation: Callable[[Claim[Lease]], Op[R]],
         claim: Claim[Lease],
-        begun: bool = False,
-        failure: TransportError | None = None,
-        answer: Any = None,
         terms: Terms | None = None,
     ) -> R:
-        """Carry out an acquiring; ``begun``: its first Call has been, with this outcome."""
+        """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
+        acquired: Any = None
         try:
-            op = operation(claim)
-            if begun:
-                op.send(None)
-            acquired = await self._drive(op, failure, answer)
+            acquired = await self._drive(operation(claim))
             if terms is not None:
                 self._keep(acquired, terms)
-            return acquired
+            result: R = acquired
+            return result
         except BaseException:
+            if terms is not None:
+                let_go(acquired if isinstance(acquired, list) else (acquired,))
             self._give_back(claim)
             raise
 
@@ -470,7 +468,7 @@ class Client:
                 raise TransportError("there is no connection")
             answer = link.pipe.defer(link.commands.release(*lease.pair))
         except TransportError:
-            self._give_back_pairs([lease.pair], lease.deadline)
+            self._give_back_pairs([lease.pair], lease.deadline, lease._generation)
             return
         self._deferred.add(answer)
         answer.add_done_callback(functools.partial(self._mind, lease))
@@ -483,8 +481,8 @@ class Client:
             reply = answer.result()
         if reply == 0:
             lease._lost_before()
-        elif reply != 1 and lease._generation == _fork.generation:
-            self._give_back_pairs([lease.pair], lease.deadline)
+        elif reply != 1:
+            self._give_back_pairs([lease.pair], lease.deadline, lease._generation)
 
     # -- giving back
 
@@ -494,10 +492,12 @@ class Client:
         At once on the same connection, behind what took it, then confirmed in the
         background until it is certain or the ttl has ended.
         """
-        if claim.maybe and claim.generation == _fork.generation:
-            self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()))
+        self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()), claim.generation)
 
-    def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
+    def _give_back_pairs(self, pairs: list[Pair], until: float, generation: int) -> None:
+        """As of the sync client."""
+        if not pairs or generation != _fork.generation:
+            return
         link = self._server.alive()
         if link is not None:
             with contextlib.suppress(TransportError):  # the background connects anew

@@ -145,9 +145,9 @@ class BaseLease:
         return "it expired, was deleted or taken over"
 
     def _let_go(self) -> None:
-        """Before it is released: renew it no more."""
+        """Before it is released: renew it no more. In a forked child nobody does."""
         renewal = self._renewal
-        if renewal is not None:
+        if renewal is not None and self._generation == _fork.generation:
             renewal.end()
 
     def _lost_before(self) -> None:

@@ -314,21 +314,19 @@ class Client:
         self,
         operation: Callable[[Claim[Lease]], Op[R]],
         claim: Claim[Lease],
-        begun: bool = False,
-        failure: TransportError | None = None,
-        answer: Any = None,
         terms: Terms | None = None,
     ) -> R:
-        """Carry out an acquiring; ``begun``: its first Call has been, with this outcome."""
+        """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
+        acquired: Any = None
         try:
-            op = operation(claim)
-            if begun:
-                op.send(None)
-            acquired = self._drive(op, failure, answer)
+            acquired = self._drive(operation(claim))
             if terms is not None:
                 self._keep(acquired, terms)
-            return acquired
+            result: R = acquired
+            return result
         except BaseException:
+            if terms is not None:
+                let_go(acquired if isinstance(acquired, list) else (acquired,))
             self._give_back(claim)
             raise
 
@@ -402,12 +400,11 @@ class Client:
             raise
 
     def _outcome(
-        self, link: Link, said: tuple[Any, ...], timeout: float, generation: int
+        self, link: Link, said: tuple[Any, ...], timeout: float
     ) -> tuple[bool, TransportError | None, Any]:
         """Of a command that went straight: whether it left at all, and what came of it."""
         *_, sent_at, reply = said
         if isinstance(reply, TransportError):
-            _fork.check(generation)
             if reply.sent or reply.timed_out:
                 return True, self._failed(reply, link, sent_at, timeout), None
         elif not isinstance(reply, Reentered):
@@ -466,10 +463,12 @@ class Client:
         At once on the same connection, behind what took it, then confirmed in the
         background until it is certain or the ttl has ended.
         """
-        if claim.maybe and claim.generation == _fork.generation:
-            self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()))
+        self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()), claim.generation)
 
-    def _give_back_pairs(self, pairs: list[Pair], until: float) -> None:
+    def _give_back_pairs(self, pairs: list[Pair], until: float, generation: int) -> None:
+        """None of a process of another ``generation``: they are that one's, and may be held."""
+        if not pairs or generation != _fork.generation:
+            return
         link = self._server.ready()
         if link is not None:
             try:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -254,6 +255,117 @@ def child_reaches(port: int, number: int = 0) -> None:
         assert reaching(port) == number
 
     in_child(child)
+
+
+@sync_only
+@one_server
+@pytest.mark.parametrize("way", ["try_acquire", "acquire"])
+@pytest.mark.parametrize("moment", ["usual_of", "take"])
+async def test_a_handler_that_forks_in_a_try_makes_no_second_holder(
+    fl: Ways, moment: str, way: str
+) -> None:
+    """The child neither goes on with its parent's try nor uses its token."""
+    client = fl.raw(await fl.warm(fl.client()))
+    key, parent = fl.key(), os.getpid()
+    children: list[int] = []
+
+    def strike(frame: Any, event: str, what: Any) -> None:
+        code = getattr(what, "__name__", "") if event.startswith("c_") else frame.f_code.co_name
+        if event in ("call" if moment == "usual_of" else "return", "c_return") and code == moment:
+            sys.setprofile(None)
+            children.append(os.fork())  # as a signal's handler would, here
+
+    sys.setprofile(strike)
+    try:
+        got = getattr(client, way)(key, 30.0)
+    except fastlock.FastlockError as error:
+        got = error
+    finally:
+        sys.setprofile(None)
+        if os.getpid() != parent:
+            os._exit(0 if "its parent's" in str(got) else 1)
+    assert os.waitpid(children.pop(), 0)[1] == 0
+    assert got.valid()
+    assert fl.admin.get(key) == got.token.encode()
+    assert got.release() is True
+
+
+@async_only
+@one_server
+@pytest.mark.parametrize("what", ["lock", "lock_all", "lease"])
+async def test_a_child_that_drops_its_parents_task_leaves_the_lock(fl: Ways, what: str) -> None:
+    """A task inside a block is suspended for ever in the child, and collected there."""
+    client, key = await fl.warm(fl.client()), fl.key()
+    entered = asyncio.Event()
+
+    async def body() -> None:
+        held: Any = {
+            "lock": lambda: client.lock(key, 30),
+            "lock_all": lambda: client.lock_all([key], 30),
+        }.get(what)
+        async with held() if held else await client.acquire(key, 30):
+            entered.set()
+            await asyncio.Event().wait()
+
+    coroutine = body()
+    task = asyncio.ensure_future(coroutine)
+    await entered.wait()
+    token = fl.admin.get(key)
+    child = os.fork()
+    if child == 0:
+        asyncio.events._set_running_loop(None)
+
+        async def close() -> None:
+            await client.ping()  # the child's own connection
+            coroutine.close()
+            await asyncio.sleep(0.2)
+
+        code = 1
+        try:
+            asyncio.new_event_loop().run_until_complete(close())
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert fl.admin.get(key) == token
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await fl.until(lambda: not fl.admin.exists(key), 2)
+
+
+@sync_only
+@one_server
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_an_interrupted_fork_leaves_the_look_ups_in_order(fl: Ways) -> None:
+    """Ctrl-C while a fork waits for another thread's look-up: parent and child can look up."""
+    looking, enough = threading.Event(), threading.Event()
+
+    def look_up() -> None:
+        with _fork.look_ups.one():
+            looking.set()
+            enough.wait(10)
+
+    thread = threading.Thread(target=look_up)
+    thread.start()
+    assert looking.wait(10)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)  # ends it if it waits for ever
+        with _fork.look_ups.one():
+            os._exit(0)
+    assert time.monotonic() - began < _fork.LONGEST_LOOK_UP / 2  # it was interrupted
+    signal.signal(signal.SIGALRM, before)
+    enough.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    with _fork.look_ups.one():
+        pass
+    assert _fork.look_ups._threads == []
 
 
 @sync_only

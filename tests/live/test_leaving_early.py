@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,6 +159,50 @@ async def test_an_interrupt_at_every_point_of_a_release_leaves_the_truth(fl: Way
         assert lease.release() is not known_over, where
         assert fl.admin.exists(key) == 0, where
     assert 2 < step < 1999
+
+
+#: So many points there are at least from the beginning of a call whose answer is lost until it
+#: connects anew; the points of connecting are struck above.
+UNTIL_CONNECTING = {"cython": 14, "python": 36}
+
+
+@sync_only
+@one_server
+@pytest.mark.parametrize("way", ["try_acquire", "acquire"])
+async def test_an_interrupt_behind_a_lost_answer_leaves_no_lock(
+    fl: Ways, core: str, way: str
+) -> None:
+    for step in range(1, UNTIL_CONNECTING[core] + 1):
+        proxy = fl.proxy()
+        client = fl.raw(await fl.warm(fl.client(proxy.uri)))
+        assert client.try_acquire(fl.key("before"), TTL).release() is True
+        key = fl.key(f"{step}")
+        lost = proxy.fault("lose_reply")
+        with pytest.raises(Interrupt), struck_at(step) as where:
+            getattr(client, way)(key, TTL)
+        await fl.until(gone(fl, key), 5)
+        if not lost.happened.is_set():  # it was struck before it was sent, or just then
+            time.sleep(0.02)
+            await fl.until(gone(fl, key), 5)
+        assert fl.admin.exists(key) == 0, where
+        client.close()
+
+
+@sync_only
+@one_server
+async def test_an_interrupt_behind_a_lost_answer_to_a_release_leaves_the_truth(
+    fl: Ways, core: str
+) -> None:
+    for step in range(1, UNTIL_CONNECTING[core] + 1):
+        proxy = fl.proxy()
+        client = fl.raw(await fl.warm(fl.client(proxy.uri)))
+        lease = client.try_acquire(fl.key(f"{step}"), TTL)
+        proxy.fault("lose_reply")
+        with pytest.raises(Interrupt), struck_at(step) as where:
+            lease.release()
+        known_over = lease.over
+        assert lease.release() is not known_over, where
+        client.close()
 
 
 @sync_only

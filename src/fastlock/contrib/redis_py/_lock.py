@@ -140,7 +140,7 @@ class Lock(Held):
 
     def _abandon(self, lease: Any) -> None:
         """Interrupted just after it had been acquired: nobody knows that it is held."""
-        lease._client._give_back_pairs([lease.pair], lease.deadline)
+        lease._client._give_back_pairs([lease.pair], lease.deadline, lease._generation)
         self._forget(lease.pair[1])
 
     # -- release
@@ -184,7 +184,7 @@ class Lock(Held):
         except FastlockError as error:
             raise as_redis(error, self.name) from error
         except BaseException:  # interrupted, perhaps before anything was sent
-            client._give_back_pairs([lease.pair], self._debt(lease))
+            client._give_back_pairs([lease.pair], self._debt(lease), lease._generation)
             raise
         if not freed:
             raise not_ours(self.name, "release")
