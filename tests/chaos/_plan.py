@@ -21,7 +21,7 @@ LONG = 3600.0
 PLAIN_TTLS = (0.3, 0.5, 1.0, 2.0)
 RENEWED_TTLS = (1.0, 1.5, 3.0)
 #: Of all leases, how many are renewed.
-RENEWED = 0.0  # until clients renew
+RENEWED = 0.4
 #: No lease of KEYS lives longer, in seconds, without being extended.
 LONGEST = 3.0
 
