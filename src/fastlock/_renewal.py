@@ -156,7 +156,10 @@ class Renewal:
         self._tell(lease, REFUSED)
 
     def _tell(self, lease: Any, reason: str) -> None:
-        self.reason = reason
+        with self._keeper.mutex:
+            if self.reason is not None:  # a lock is lost once
+                return
+            self.reason = reason
         if self.terms.on_lost is None:
             _log.warning("%r was lost: %s", lease.key, reason)
         self._announce(lease)

@@ -163,6 +163,21 @@ async def test_a_deferred_release_of_a_lost_lock_is_told_too(fl: Ways) -> None:
     fl.admin.delete(key)
 
 
+async def test_what_was_told_already_a_deferred_release_tells_no_more(
+    fl: Ways, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, key = await fl.warm(fl.client()), fl.key()
+    told: list[Any] = []
+    lease = await client.acquire(key, ttl=0.3, auto_renew=True, max_hold=0.01, on_lost=told.append)
+    assert await lease.lost.wait(30)
+    await fl.until(lambda: fl.admin.exists(key) == 0 and told)
+    await lease.release(wait=False)
+    await fl.until(lambda: "when its deferred release arrived" in caplog.text)
+    await fl.sleep(0.1)
+    assert told == [fl.raw(lease)]
+    assert lease.lost.reason.startswith("it had been held for max_hold")
+
+
 # ------------------------------------------------------------------ waiting for it
 
 
