@@ -167,9 +167,14 @@ def _freed_what_was_gone(history: History, verdict: Verdict, leases: list[Lease]
     """A release is told to have freed, though somebody else had had the lock since."""
     by_called = sorted(leases, key=lambda lease: lease.called)
     for lease in leases:
+        since: float | None = None  # when the first one was called whose outcome is not known
         for called, answered, answer in lease.released:
+            if answer not in ("true", "false"):
+                since = called if since is None else since
             if answer != "true":
                 continue
+            if since is not None:
+                called = since  # that one may have freed it
             verdict.checked["release"] += 1
             for other in by_called:
                 if other.called > called:

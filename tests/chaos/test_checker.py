@@ -263,6 +263,17 @@ def test_freeing_what_somebody_else_has_got_is_found(story: Story) -> None:
     assert story.rules() == ["release"]
 
 
+@pytest.mark.parametrize(("called", "rules"), [(11.0, []), (11.8, ["release"])])
+def test_unless_an_unanswered_release_may_have_freed_it(
+    story: Story, called: float, rules: list[str]
+) -> None:
+    story.got(10.0, "a1")
+    story.got(11.5, "b1")
+    story.released(11.9, "a1", "unknown", called=called)
+    story.released(12.0, "a1")
+    assert story.rules() == rules
+
+
 @pytest.mark.parametrize(("loss", "rules"), [(10.2, []), (9.0, ["release"])])
 def test_unless_it_was_lost_before(story: Story, loss: float, rules: list[str]) -> None:
     story.lost(loss, loss + 0.01)
