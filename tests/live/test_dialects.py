@@ -161,7 +161,7 @@ async def test_all_locks_or_none(fl: Ways, own_server: Server) -> None:
 
 
 async def test_a_second_try_asks_who_has_it(fl: Ways, own_server: Server) -> None:
-    client, key = fl.client(own_server.uri, retry_timeout=1000), fl.key()
+    client, key = await fl.warm(fl.client(own_server.uri, retry_timeout=1000)), fl.key()
     own_server.admin.set(key, "somebody else's", px=60_000)
 
     async def wait() -> None:
