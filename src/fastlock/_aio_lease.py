@@ -30,6 +30,7 @@ async def try_acquire(
     client: Client,
     key: str | bytes,
     ttl: float = 30.0,
+    *,
     fence: bool = False,
     auto_renew: bool = False,
     max_hold: float | None = MAX_HOLD,
