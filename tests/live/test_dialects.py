@@ -166,7 +166,7 @@ async def test_a_second_try_asks_who_has_it(fl: Ways, own_server: Server) -> Non
 
     async def wait() -> None:
         with pytest.raises(fastlock.AcquireTimeout):
-            await client.acquire(key, ttl=5, timeout=0.02)
+            await client.acquire(key, ttl=5, timeout=0.3)
 
     await wait()
     count = Count(own_server)
