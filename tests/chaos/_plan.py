@@ -187,6 +187,6 @@ def _together(random: Random, api: str) -> Step:
         extend=extend,
         ending=ending,
         cut=_cut(random, api, hold, 0.25),
-        fork=random.random() < 0.02,
+        fork=random.random() < 0.05,
         look=random.random() < 0.3,
     )
