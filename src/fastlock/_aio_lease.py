@@ -141,7 +141,7 @@ async def _take(
         claim.possible = 1  # for whoever interrupts before the operation says so
         op = operation(claim)
         op.send(None)
-        return await client._drive(op, failure, (sent_at, answer))
+        return await client._drive(op, failure, (sent_at, answer), generation)
     except BaseException:
         if claim is not None:
             client._give_back(claim)

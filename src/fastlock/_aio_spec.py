@@ -137,7 +137,9 @@ class LockAll:
         if self._fence:
             claim = fenced(claim, True)
         try:
-            leases = await self._client._drive(_ops_many.acquire_all(claim))
+            leases = await self._client._drive(
+                _ops_many.acquire_all(claim), generation=claim.generation
+            )
             if self._terms is not None:
                 self._client._keep(leases, self._terms)
             self._entries.add(who, leases)

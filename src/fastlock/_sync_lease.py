@@ -126,7 +126,7 @@ def _take(
         op = operation(claim)
         if begun:
             op.send(None)
-        return client._drive(op, failure, answer)
+        return client._drive(op, failure, answer, claim.generation)
     except BaseException:
         if claim is not None:
             client._give_back(claim)

@@ -150,7 +150,7 @@ class LockAll:
             claim = fenced(claim, True)
         entry = None
         try:
-            leases = self._client._drive(_ops_many.acquire_all(claim))
+            leases = self._client._drive(_ops_many.acquire_all(claim), generation=claim.generation)
             if self._terms is not None:
                 self._client._keep(leases, self._terms)
             entry = self._entries.add(who, leases)

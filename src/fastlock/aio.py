@@ -310,6 +310,7 @@ class Client:
 
     def _made(
         self,
+        generation: int,
         keys: Sequence[str | bytes],
         pairs: Sequence[Pair],
         replies: Sequence[Any],
@@ -317,7 +318,7 @@ class Client:
         deadline: float,
     ) -> list[Lease | None]:
         made: list[Lease | None] = self._loops.make(
-            self, _fork.generation, keys, pairs, replies, ttl / 1000, deadline
+            self, generation, keys, pairs, replies, ttl / 1000, deadline
         )
         return made
 
@@ -348,7 +349,7 @@ class Client:
         """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
         acquired: Any = None
         try:
-            acquired = await self._drive(operation(claim))
+            acquired = await self._drive(operation(claim), generation=claim.generation)
             if terms is not None:
                 self._keep(acquired, terms)
             result: R = acquired
@@ -370,15 +371,23 @@ class Client:
         return await self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
     async def _drive(
-        self, op: Op[R], interrupt: BaseException | None = None, answer: Any = None
+        self,
+        op: Op[R],
+        interrupt: BaseException | None = None,
+        answer: Any = None,
+        generation: int | None = None,
     ) -> R:
         """Carry out the operation's effects until it returns or raises.
+
+        ``generation``: of the process that began it; None: of this one.
 
         Cancellation is thrown into the operation, so that it can leave its lease in a
         truthful state.
         """
         error: BaseException | None = interrupt
-        generation = _fork.generation
+        if generation is None:
+            generation = _fork.generation
+        _fork.check(generation)
         try:
             while True:
                 if error is None:
@@ -400,6 +409,7 @@ class Client:
                 except (FastlockError, asyncio.CancelledError) as failure:
                     error = failure
         except StopIteration as end:
+            _fork.check(generation)
             result: R = end.value
             return result
 

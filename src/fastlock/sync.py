@@ -296,6 +296,7 @@ class Client:
 
     def _made(
         self,
+        generation: int,
         keys: Sequence[str | bytes],
         pairs: Sequence[Pair],
         replies: Sequence[Any],
@@ -303,7 +304,7 @@ class Client:
         deadline: float,
     ) -> list[Lease | None]:
         made: list[Lease | None] = self._loops.make(
-            self, _fork.generation, keys, pairs, replies, ttl / 1000, deadline
+            self, generation, keys, pairs, replies, ttl / 1000, deadline
         )
         return made
 
@@ -334,7 +335,7 @@ class Client:
         """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
         acquired: Any = None
         try:
-            acquired = self._drive(operation(claim))
+            acquired = self._drive(operation(claim), generation=claim.generation)
             if terms is not None:
                 self._keep(acquired, terms)
             result: R = acquired
@@ -355,14 +356,24 @@ class Client:
         wire = _args.wire_key(key, self._prefix)
         return self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
-    def _drive(self, op: Op[R], interrupt: BaseException | None = None, answer: Any = None) -> R:
+    def _drive(
+        self,
+        op: Op[R],
+        interrupt: BaseException | None = None,
+        answer: Any = None,
+        generation: int | None = None,
+    ) -> R:
         """Carry out the operation's effects until it returns or raises.
+
+        ``generation``: of the process that began it; None: of this one.
 
         Whatever interrupts in between is thrown into the operation, so that it can
         leave its lease in a truthful state.
         """
         error: BaseException | None = interrupt
-        generation = _fork.generation
+        if generation is None:
+            generation = _fork.generation
+        _fork.check(generation)
         try:
             while True:
                 if error is None:
@@ -384,12 +395,13 @@ class Client:
                 except FastlockError as failure:
                     error = failure
         except StopIteration as end:
+            _fork.check(generation)
             result: R = end.value
             return result
         except BaseException as caught:
             if op.gi_frame is None:  # type: ignore[attr-defined]
                 raise
-            return self._drive(op, caught)
+            return self._drive(op, caught, None, generation)
 
     def _call(self, call: Call) -> tuple[float, list[Any]]:
         timeout = self._patience
