@@ -48,6 +48,9 @@ _ORDINARY = frozenset({bytes, int, type(None)})  # types of replies that are onl
 _NEW, _WAITING, _DONE, _FAILED, _ABANDONED = range(5)
 
 
+_NONE: list[Any] = []  # stays empty
+
+
 class _Place:
     """One caller's place in the order of answers. Fields change under the mutex.
 
@@ -63,8 +66,8 @@ class _Place:
     told = False  # the gate was opened and its owner has not yet looked
     gate: threading.Lock | None = None  # closed while its owner sleeps
 
-    replies: list[Any]
-    want: int
+    want = 1
+    replies: list[Any] = _NONE  # made for the first that is not the only one
 
     def wake(self) -> None:
         if self.gate is not None and not self.told:
@@ -147,7 +150,8 @@ class Pipe:
         still comes of the answer is then dropped.
         """
         place = _Place()
-        place.want = count
+        if count != 1:
+            place.want = count
         try:
             if (
                 not self._leader
@@ -377,7 +381,6 @@ class Pipe:
                 if places or self._out or self._wire or self._reason is not None:
                     self._leader = self._writer = 0
                     return False
-                place.replies = []
                 place.state = _WAITING
                 place.begin = self._queued
                 self._queued += size
@@ -404,6 +407,7 @@ class Pipe:
                     self._leader = 0
                     place.gone = not places and self._reason is None
                     return True
+                place.replies = []
                 self._deliver(replies, self._decoder.spent)
         except BlockingIOError:
             if self._writer == me:
@@ -419,6 +423,8 @@ class Pipe:
             if self._leader == me:
                 self.abort("a caller was interrupted while it wrote and read for all")
             raise
+        if place.replies is _NONE:
+            place.replies = []
         self._inside.add(place)
         self._leader = 0
         return True

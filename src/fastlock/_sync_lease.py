@@ -102,7 +102,7 @@ def _take(
     usual = client._usual
     if usual[0] is not ttl:
         usual = usual_of(client, ttl)
-    patience, begun_at = client._patience, 0.0
+    patience = client._patience
     if until is not None:
         begun_at = clock()
         patience = min(patience, until + _ops.GRACE - begun_at)
@@ -115,7 +115,7 @@ def _take(
             _fork.check(generation)
         if type(taken) is Lease or (taken is None and operation is _ops.try_acquire):
             return taken
-        begun, failure, answer = True, None, (begun_at, [None])
+        begun, failure, answer = True, None, (0.0 if until is None else begun_at, [None])
         if taken is not None:
             begun, failure, answer = client._outcome(link, taken, patience)
         if taken is not None and begun:

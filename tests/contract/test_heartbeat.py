@@ -651,6 +651,7 @@ def test_threads_that_add_change_and_remove(core: str, server_of: Any) -> None:
     heart.join()
 
 
+@pytest.mark.memory
 def test_memory_does_not_grow(core: str, server_of: Any) -> None:
     load = _impl.load(core)
     pipe = load.pipe(socket.create_connection(("127.0.0.1", server_of("valkey").port)))

@@ -21,7 +21,7 @@ import fastlock
 from fastlock import _impl
 from fastlock.errors import TransportError
 
-pytestmark = [one_server, pytest.mark.memory]
+pytestmark = [one_server, pytest.mark.memory, pytest.mark.slow]
 
 ROUNDS = 4
 Work = Callable[[Ways, Any, int], Awaitable[None]]

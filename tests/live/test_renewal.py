@@ -115,6 +115,7 @@ async def test_a_decorated_function_is_renewed_while_it_runs(fl: Ways) -> None:
     assert fl.admin.exists(key) == 0
 
 
+@one_server
 async def test_every_third_of_the_ttl_and_not_after_the_release(fl: Ways) -> None:
     client, proxy, key = await ready(fl)
     lease = await client.acquire(key, ttl=TTL, auto_renew=True)
@@ -203,6 +204,7 @@ async def test_callers_that_come_and_go_exclude_each_other(fl: Ways) -> None:
 # ------------------------------------------------------------------ max_hold
 
 
+@one_server
 async def test_after_max_hold_it_is_renewed_no_more(fl: Ways) -> None:
     client, key = fl.client(), fl.key()
     started = clock()
@@ -215,6 +217,7 @@ async def test_after_max_hold_it_is_renewed_no_more(fl: Ways) -> None:
     assert caught.value.key == key
 
 
+@one_server
 async def test_no_max_hold_has_to_be_asked_for(fl: Ways) -> None:
     client, key = fl.client(), fl.key()
     assert client.lock(key, auto_renew=True).renews["max_hold"] == 3600
@@ -225,6 +228,7 @@ async def test_no_max_hold_has_to_be_asked_for(fl: Ways) -> None:
 # ------------------------------------------------------------------ extended by hand
 
 
+@one_server
 @pytest.mark.parametrize("ttl", [20.0, 0.9, None])
 async def test_an_extension_by_hand_changes_what_renewals_set(fl: Ways, ttl: float | None) -> None:
     client, key = await fl.warm(fl.client()), fl.key()
@@ -332,6 +336,7 @@ async def test_what_nobody_can_release_is_not_renewed(fl: Ways) -> None:
     await fl.until(lambda: not fl.admin.exists(key))
 
 
+@one_server
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 async def test_a_child_renews_its_own_and_none_of_its_parent_s(fl: Ways) -> None:
     client, key, own = await fl.warm(fl.client()), fl.key(), fl.key("own")

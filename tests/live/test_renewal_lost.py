@@ -67,6 +67,7 @@ async def test_a_lost_lock_is_told_to_everybody(fl: Ways, own_server: Server, fa
     assert len(told) == 1
 
 
+@one_server
 async def test_others_are_renewed_meanwhile(fl: Ways) -> None:
     client = await fl.warm(fl.client())
     keys = [f"{fl.key()}:{number}" for number in range(40)]
@@ -81,6 +82,7 @@ async def test_others_are_renewed_meanwhile(fl: Ways) -> None:
     assert await client.release_many(leases) == [False, True, True, True] * 10
 
 
+@one_server
 @sync_only
 async def test_callbacks_run_on_a_thread_of_their_own(fl: Ways) -> None:
     """One that takes its time delays neither renewals nor the news of other losses."""
@@ -317,6 +319,7 @@ async def test_the_task_that_holds_it_is_cancelled(fl: Ways) -> None:
     assert fl.admin.exists(*keys) == 0
 
 
+@one_server
 @async_only
 async def test_only_that_task_is_cancelled_and_only_in_its_block(fl: Ways) -> None:
     client, keys = fl.client(), [fl.key(), fl.key(), fl.key()]
@@ -448,10 +451,11 @@ async def test_a_server_that_stops_for_a_while_is_waited_for(fl: Ways, own_serve
     assert await lease.release() is True
 
 
+@one_server
 @pytest.mark.parametrize("cut", ["connections", "listener", "by the server"])
 async def test_a_lost_connection_is_made_anew_in_time(fl: Ways, cut: str) -> None:
     client, proxy, key = await ready(fl, client_name=f"renewing-{fl.key()}")
-    lease = await client.acquire(key, ttl=2.0, auto_renew=True)
+    lease = await client.acquire(key, ttl=3.0, auto_renew=True)
     await fl.until(lambda: renewals(proxy, key), 30)
     connections = proxy.connections
     if cut == "listener":
@@ -470,6 +474,7 @@ async def test_a_lost_connection_is_made_anew_in_time(fl: Ways, cut: str) -> Non
     assert await lease.release() is True
 
 
+@one_server
 @pytest.mark.parametrize("fault", ["lose_reply", "cut_before", "cut_after", "cut_reply"])
 async def test_a_renewal_cut_anywhere_is_said_again(fl: Ways, fault: str) -> None:
     client, proxy, key = await ready(fl)
@@ -483,6 +488,7 @@ async def test_a_renewal_cut_anywhere_is_said_again(fl: Ways, fault: str) -> Non
     assert await lease.release() is True
 
 
+@one_server
 @pytest.mark.parametrize(
     "text", ["LOADING Redis is loading", "MASTERDOWN no link", "OOM command not allowed", "ERR x"]
 )
