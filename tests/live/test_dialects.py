@@ -161,12 +161,12 @@ async def test_all_locks_or_none(fl: Ways, own_server: Server) -> None:
 
 
 async def test_a_second_try_asks_who_has_it(fl: Ways, own_server: Server) -> None:
-    client, key = fl.client(own_server.uri, retry_timeout=1000), fl.key()
+    client, key = await fl.warm(fl.client(own_server.uri, retry_timeout=1000)), fl.key()
     own_server.admin.set(key, "somebody else's", px=60_000)
 
     async def wait() -> None:
         with pytest.raises(fastlock.AcquireTimeout):
-            await client.acquire(key, ttl=5, timeout=0.02)
+            await client.acquire(key, ttl=5, timeout=0.5)  # more than a round trip takes
 
     await wait()
     count = Count(own_server)
