@@ -1,6 +1,7 @@
 # Every common task, each from a bare clone. `make` alone lists them.
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
-#            BENCH_ARGS=...  PYTHON_FT=/path/to/python3.14t  HAMMER=60
+#            BENCH_ARGS=...  MODEL_ARGS=...  PYTHON_FT=/path/to/python3.14t  HAMMER=60
+#            FUZZ_SECONDS=30  FUZZ_ARGS="codec pack pipe"  LEAK_OPERATIONS=1000000
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -16,9 +17,15 @@ HAMMER ?= 60
 # hiredis lies apart, for the doctor; trustme needs cffi, which CPython 3.13 has only with the GIL.
 TEST_FT := $(VENV_FT)/bin/python -m pytest --no-gil --trustme $(BIN)/python --hiredis $(VENV_FT)/hiredis
 CORE := $(wildcard src/fastlock/*.pyx src/fastlock/*.pxd src/fastlock/*.h)
+PACKAGE := $(shell find src/fastlock -name '*.py' -o -name '*.lua') $(CORE)
+# The same of two environments with sanitizers in the core.
+ASAN := $(VENV)-asan/.ready
+FUZZ := $(VENV)-fuzz/.ready
+FUZZ_SECONDS ?= 30
+LEAK_OPERATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix test-ft py-ft lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix test-ft py-ft model asan fuzz leaks lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +62,29 @@ $(READY_FT): $(PYTHON_FT) pyproject.toml setup.py tools/make-venv tools/find-pyt
 	@$(VENV_FT)/bin/python -m pip install -qq --upgrade --target $(VENV_FT)/hiredis hiredis
 	@touch $@
 
+model: ## search a model of the protocol, and known mistakes in it, 2 minutes (needs spin)
+	@model/check.py $(MODEL_ARGS)
+
+asan: $(ASAN) ## contract tests and the fuzzer's corpus under ASan and UBSan, 1 minute
+	@tools/sanitized asan $(VENV)-asan/bin/python -m pytest -q -n auto -m "not memory" \
+		tests/contract tests/fuzz $(PYTEST_ARGS)
+	@SANITIZED_LEAKS=1 tools/sanitized asan $(VENV)-asan/bin/python tests/fuzz/_corpus.py replay
+
+$(ASAN): $(READY) tools/make-sanitized setup.py $(PACKAGE)
+	@tools/make-sanitized $(VENV)-asan asan $(VENV)
+	@touch $@
+
+fuzz: $(FUZZ) ## fuzz the core, FUZZ_SECONDS for each of three targets (needs clang)
+	@tools/fuzz $(VENV)-fuzz $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+$(FUZZ): tools/make-sanitized setup.py $(PACKAGE)
+	@tools/make-sanitized $(VENV)-fuzz fuzz
+	@touch $@
+
+leaks: $(READY) ## a million operations each way leave nothing behind, 20 minutes
+	@$(BIN)/python -m pytest -n auto --timeout=0 --leak-operations=$(LEAK_OPERATIONS) \
+		tests/leaks $(PYTEST_ARGS)
+
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -84,6 +114,6 @@ wheels: ## as in a release: a wheel for every CPython here, and the pure one; te
 	@tools/make-wheels $(WHEELS_ARGS)
 
 clean: ## remove what make made, the environments too; but for .python-ft
-	@rm -rf build dist src/*.egg-info $(VENV) $(VENV_FT) .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist src/*.egg-info $(VENV) $(VENV_FT) $(VENV)-asan $(VENV)-fuzz .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@rm -f src/fastlock/*.so src/fastlock/_build.json
 	@find src tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -9,7 +9,8 @@ FASTLOCK_BUILD          auto    build the compiled core; if that fails, say so i
 FASTLOCK_HIREDIS        system  link the hiredis that pkg-config finds (1.0 or newer)
 FASTLOCK_HIREDIS_SDIST  PATH    hiredis sources: a directory or a .tar.gz, of hiredis or
                                 of the hiredis package
-FASTLOCK_DEBUG          1       AddressSanitizer, C asserts, -O1 -g
+FASTLOCK_DEBUG          1       AddressSanitizer and UndefinedBehaviorSanitizer, C asserts, -O1 -g
+                        fuzz    the same, instrumented for libFuzzer; needs CC=clang
 
 Without the two HIREDIS variables the sources are those inside our own sdist, else the
 sdist named by PIN, which pip fetches and whose hash it checks. A demand that cannot be
@@ -69,7 +70,8 @@ def setting(name: str, *allowed: str) -> str:
 
 MODE = setting("FASTLOCK_BUILD", "auto", "cython", "pure") or "auto"
 SYSTEM = setting("FASTLOCK_HIREDIS", "system") == "system"
-DEBUG = setting("FASTLOCK_DEBUG", "0", "1") == "1"
+DEBUG = setting("FASTLOCK_DEBUG", "0", "1", "fuzz") not in ("", "0")
+FUZZ = setting("FASTLOCK_DEBUG", "0", "1", "fuzz") == "fuzz"
 
 
 # --- hiredis (bench/limit.py borrows fetch, read_tar and read_tree) ------------------
@@ -299,8 +301,12 @@ def flags(strip: bool) -> tuple[list[str], list[str]]:
     compile_args = ["-fvisibility=hidden", "-pthread"]
     link_args = ["-pthread"]
     if DEBUG:
-        compile_args += ["-O1", "-g", "-UNDEBUG", "-fsanitize=address", "-fno-omit-frame-pointer"]
-        link_args += ["-fsanitize=address"]
+        sanitize = "-fsanitize=address,undefined"
+        compile_args += ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer", sanitize]
+        # What is undefined ends the process, as a wrong access does.
+        compile_args += ["-fno-sanitize-recover=undefined"]
+        compile_args += ["-fsanitize=fuzzer-no-link"] if FUZZ else []
+        link_args += [] if FUZZ else [sanitize]  # the fuzzer brings what they call
     else:
         compile_args += ["-O2", "-g0"]
         link_args += ["-Wl,-S"]  # no debug symbols; GNU ld, lld and Apple's ld know it

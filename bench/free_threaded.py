@@ -1,4 +1,4 @@
-"""Pairs per second by threads, with the GIL and without: bench.free_threaded PYTHON [SECONDS ROUNDS].
+"""Pairs per second by threads, with and without the GIL: bench.free_threaded PYTHON [SECONDS ROUNDS]
 
 Law: ``PYTHON`` (of ``.venv-ft``) and this Python take turns, slice by slice, on one server and
 with one client each on the compiled core; nothing is pinned, for threads shall have every core.
@@ -19,6 +19,11 @@ from .servers import Server, running
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = (1, 2, 4, 8, 16)
+LOOK = (
+    "import sys, fastlock\n"
+    "gil = getattr(sys, '_is_gil_enabled', lambda: True)()\n"
+    "print(sys.version.split()[0], fastlock.core, gil)"
+)
 PATIENCE = 60.0
 
 
@@ -63,12 +68,10 @@ def main(without: str, seconds: float = 1.0, rounds: int = 7) -> None:
     pythons = {"with": sys.executable, "without": without}
     told = [
         subprocess.run(
-            [python, "-c", "import sys, fastlock; print(*sys.version.split()[:1], fastlock.core,"
-             " getattr(sys, '_is_gil_enabled', lambda: True)())"],
-            capture_output=True, text=True, check=True, cwd=ROOT,
+            [python, "-c", LOOK], capture_output=True, text=True, check=True, cwd=ROOT
         ).stdout.split()
         for python in pythons.values()
-    ]  # fmt: skip
+    ]
     if [gil for _, _, gil in told] != ["True", "False"]:
         raise SystemExit(f"bench: it takes a Python with the GIL and one without, not {told}")
     rates: dict[tuple[str, int], list[float]] = {}

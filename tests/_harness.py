@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
@@ -54,8 +55,8 @@ native_server = pytest.mark.parametrize("server", _servers.NATIVE or SERVERS[:1]
 
 __all__ = [
     "APIS", "CORES", "FREE_THREADED", "SERVERS", "Sync", "Ways", "async_only", "client_class",
-    "clock", "drive", "gil", "leftovers", "native_server", "one_server", "remaining_at_most",
-    "sync_only",
+    "clock", "drive", "gil", "leftovers", "native_server", "needs", "one_server",
+    "remaining_at_most", "sync_only",
 ]  # fmt: skip
 
 
@@ -64,6 +65,13 @@ def gil() -> str:
     if not FREE_THREADED:
         return "built in"
     return "on" if sys._is_gil_enabled() else "off"
+
+
+def needs(library: str) -> None:
+    """Skip a test where that library is left out, which it is without the GIL alone."""
+    if find_spec(library) is None:
+        skip = pytest.skip if FREE_THREADED else pytest.fail
+        skip(f"{library} is not installed, and the GIL is {gil()}")
 
 
 # ------------------------------------------------------------------ classes on a given core

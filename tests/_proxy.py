@@ -21,6 +21,7 @@ Faults on the way back:
     split_reply     the reply comes byte by byte
     half_close      the reply arrives, then the server's side says goodbye (FIN)
     replace_reply   ``data`` comes instead of the reply
+    echo_reply      the same, with the command's own words in the place of ``%b`` in it
     add_reply       ``data`` comes after the reply
 """
 
@@ -43,7 +44,7 @@ HANDSHAKE = frozenset(
 
 TO_SERVER = frozenset({"cut_before", "cut_after", "hold_command"})
 BEHIND = frozenset({"hold_reply", "delay_reply", "half_close", "add_reply"})  # reply passes
-TO_CLIENT = BEHIND | {"lose_reply", "cut_reply", "split_reply", "replace_reply"}
+TO_CLIENT = BEHIND | {"lose_reply", "cut_reply", "split_reply", "replace_reply", "echo_reply"}
 
 
 # ------------------------------------------------------------------ RESP, as little as will do
@@ -113,6 +114,7 @@ class Fault:
         self.size = size
         self.data = data
         self.rst = rst
+        self.words: list[bytes] = []  # of the command it has struck last
         self.happened = threading.Event()
         self._go = threading.Event()
 
@@ -248,6 +250,7 @@ class Proxy:
             self.commands.append(args)
             for fault in self._faults:
                 if fault.takes(verb):
+                    fault.words = args
                     return fault
         return None
 
@@ -358,6 +361,8 @@ class _Pair:
                 time.sleep(0.001)  # lest the kernel puts them together again
         if fault.name in ("replace_reply", "add_reply"):
             self.client.sendall(fault.data)
+        elif fault.name == "echo_reply":
+            self.client.sendall(fault.data.replace(b"%b", b" ".join(fault.words)))
         if fault.name != "hold_reply":
             fault.strike()
         if fault.name in ("lose_reply", "cut_reply"):

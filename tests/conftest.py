@@ -19,6 +19,7 @@ from typing import Any
 import _servers
 import pytest
 from _harness import APIS, CORES, FREE_THREADED, SERVERS, Ways, gil
+from _matrix import TOTALS, summary
 from _proxy import INJECTED
 
 WORKERS_PER_CPU = 2
@@ -38,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--no-gil", action="store_true", help="refuse a Python that is built with the GIL")
     add("--trustme", help="a Python that has trustme, where this one cannot have it")
     add("--hiredis", help="a folder with the package hiredis, where it is not installed")
+    add("--leak-operations", type=int, default=10_000, help="of tests/leaks, each way (10000)")
 
 
 # ------------------------------------------------------------------ fixtures
@@ -203,7 +205,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     _gils[gil()] += 1
     if output is not None:  # one of pytest -n's workers: the controller does the sum
         skips = [list(key) for key in _skips]
-        output["fastlock"] = [_met, dict(_ways), dict(INJECTED), skips, dict(_gils)]
+        output["fastlock"] = [
+            _met, dict(_ways), dict(INJECTED), skips, dict(_gils), dict(TOTALS)
+        ]  # fmt: skip
         return
     if (None in _skips.values() or "on" in _gils) and exitstatus in (
         pytest.ExitCode.OK,
@@ -218,10 +222,11 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     if "fastlock" not in getattr(node, "workeroutput", {}):
         _silent.append(f"{node.gateway.id}: {error}")
         return
-    met, ways, faults, skips, gils = node.workeroutput["fastlock"]
+    met, ways, faults, skips, gils, totals = node.workeroutput["fastlock"]
     _met.update(met)
     _ways.update(ways)
     INJECTED.update(faults)
+    TOTALS.update(totals)
     _gils.update(gils)
     for nodeid, reason in skips:
         _note_skip(nodeid, reason)
@@ -258,6 +263,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     out.line(f"servers  {', '.join(sorted(_met.values())) or 'none was needed'}")
     out.line(f"ways     {_counted(_ways) or 'none was taken'}")
     out.line(f"faults   {_counted(INJECTED) or 'none was injected'}")
+    if sum_of_cuts := summary(TOTALS):
+        out.line(f"cuts     {sum_of_cuts}", red=bool(TOTALS["violations"] + TOTALS["leaks"]))
     explained = Counter(f"{reason} ({why})" for (_, reason), why in _skips.items() if why)
     for text, number in explained.items():
         out.line(f"skipped  {number}: {text}")

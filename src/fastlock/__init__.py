@@ -66,7 +66,8 @@ def __getattr__(name: str) -> Any:
     elif name in ("aio", "fencing"):
         value = import_module(f"fastlock.{name}")
     elif name == "core":
-        value = import_module("fastlock._impl").core.name
+        impl = import_module("fastlock._impl")
+        return impl.fit(impl.core).name  # sockets may be patched later
     else:
         raise AttributeError(f"module 'fastlock' has no attribute {name!r}")
     globals()[name] = value

@@ -8,13 +8,12 @@ together, and no command costs a task or a timer.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from typing import Any
 
 from ._impl import DecoderLike
-from ._resp import Push
-from ._sockets import reset_on_close
+from ._resp import MAX_ANSWER, TOO_MUCH, Push
+from ._sockets import point_at_nothing, reset_on_close
 from .errors import ProtocolError, TransportError
 
 
@@ -39,7 +38,8 @@ class AsyncPipe(asyncio.Protocol):
     def __init__(self, decoder: DecoderLike, socket_timeout: float) -> None:
         self.loop = asyncio.get_running_loop()
         self._future = self.loop.create_future
-        self._feed = decoder.feed
+        self._decoder = decoder
+        self._held = 0  # what the replies to the oldest place have cost so far
         self._patience = socket_timeout
         self._transport: Any = None
         self._places: deque[_Place] = deque()  # unanswered, oldest first
@@ -135,12 +135,8 @@ class AsyncPipe(asyncio.Protocol):
         self._reason = reason
         self._places.clear()
         sock = self._transport.get_extra_info("socket")
-        if sock is None or sock.fileno() < 0:
-            return
-        # The transport keeps the number; behind it is no longer our connection.
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, sock.fileno())
-        os.close(null)
+        if sock is not None:
+            point_at_nothing(sock)  # the transport keeps the number
 
     # -- the loop's side
 
@@ -159,7 +155,8 @@ class AsyncPipe(asyncio.Protocol):
         """Each answer belongs to the oldest unanswered command."""
         places = self._places
         answered = 0
-        for reply in self._feed(data if type(data) is bytes else bytes(data)):
+        spent = self._decoder.spent
+        for reply in self._decoder.feed(data if type(data) is bytes else bytes(data)):
             kind = type(reply)
             if kind is Push:
                 continue
@@ -184,6 +181,12 @@ class AsyncPipe(asyncio.Protocol):
         self._answered += answered
         while self._flights and self._flights[0][0] <= self._answered:
             self._flights.popleft()
+        if answered:
+            self._held = 0
+        else:
+            self._held += self._decoder.spent - spent
+            if self._held > MAX_ANSWER:
+                self.abort(TOO_MUCH)
 
     def eof_received(self) -> None:
         self.abort("the server closed the connection")

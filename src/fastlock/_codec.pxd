@@ -22,6 +22,7 @@ cdef inline char *text_of(Reply *reply) noexcept nogil:
 cdef struct Codec:
     redisReader *reader
     size_t left         # bytes this top-level reply may still cost
+    size_t spent        # what all replies so far have cost, but for pushes
     bint failed
 
 cdef int open_codec(Codec *codec) except -1
@@ -29,6 +30,7 @@ cdef void close_codec(Codec *codec) noexcept nogil
 cdef bint feed_codec(Codec *codec, const char *data, size_t size) noexcept nogil
 cdef int next_replies(Codec *codec, Reply **chain) noexcept nogil
 cdef Reply *split_reply(Reply *reply, Py_ssize_t times) noexcept nogil
+cdef bint is_aggregate(int kind) noexcept nogil
 cdef void free_reply(void *reply) noexcept nogil
 cdef void free_chain(Reply *reply) noexcept nogil
 cdef list values_of(Reply *chain)

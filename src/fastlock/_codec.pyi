@@ -25,4 +25,6 @@ class Numbered:
 
 @final
 class Decoder:
+    @property
+    def spent(self) -> int: ...
     def feed(self, data: bytes) -> list[Any]: ...

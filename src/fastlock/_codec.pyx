@@ -23,10 +23,12 @@ from fastlock._hiredis cimport *
 from ._args import SURELY_SHORT, wire_key
 from ._resp import (
     ELEMENT_COST,
+    ERROR_COST,
     FEED_TYPE,
     MALFORMED,
     MAX_BIGNUM,
     MAX_DEPTH,
+    MAX_LINE,
     MAX_REPLY,
     PACK_TYPES,
     Push,
@@ -49,7 +51,9 @@ cdef extern from *:
 
 cdef Py_ssize_t c_surely_short = SURELY_SHORT
 cdef size_t c_element_cost = ELEMENT_COST
+cdef size_t c_error_cost = ERROR_COST
 cdef size_t c_max_reply = MAX_REPLY
+cdef size_t c_max_line = MAX_LINE
 cdef size_t c_max_bignum = MAX_BIGNUM
 cdef int c_max_depth = MAX_DEPTH
 
@@ -439,7 +443,17 @@ cdef void *create_string(const redisReadTask *task, char *text, size_t size) noe
     cdef Codec *codec = <Codec *>task.privdata
     cdef Reply *reply
     cdef bint bulk = task.type == REDIS_REPLY_STRING or task.type == REDIS_REPLY_VERB
-    if size > codec.left or (bulk and (text[size] != 13 or text[size + 1] != 10)):
+    cdef size_t cost = size
+    if bulk:
+        if text[size] != 13 or text[size + 1] != 10:
+            return NULL
+    elif size > c_max_line:
+        return NULL
+    elif task.type == REDIS_REPLY_ERROR:
+        cost += c_error_cost
+    elif task.type == REDIS_REPLY_STATUS and size <= 2:
+        cost = 0  # OK, of which there is one
+    if cost > codec.left:
         return NULL
     if (
         task.type == REDIS_REPLY_STATUS
@@ -452,8 +466,7 @@ cdef void *create_string(const redisReadTask *task, char *text, size_t size) noe
     if task.type == REDIS_REPLY_BIGNUM:
         if size - (size > 0 and text[0] == b'-') - 1 >= c_max_bignum:  # also: no digit at all
             return NULL
-    else:
-        codec.left -= size
+    codec.left -= cost
     if task.type == REDIS_REPLY_VERB:
         text += 4
         size -= 4
@@ -549,7 +562,7 @@ cdef void free_chain(Reply *reply) noexcept nogil:
         reply = next
 
 
-cdef inline bint is_aggregate(int kind) noexcept nogil:
+cdef bint is_aggregate(int kind) noexcept nogil:
     return (
         kind == REDIS_REPLY_ARRAY
         or kind == REDIS_REPLY_MAP
@@ -570,6 +583,7 @@ functions.freeObject = free_reply
 
 cdef int open_codec(Codec *codec) except -1:
     codec.left = c_max_reply
+    codec.spent = 0
     codec.failed = False
     codec.reader = redisReaderCreateWithFunctions(&functions)
     if codec.reader == NULL:
@@ -618,6 +632,8 @@ cdef int next_reply(Codec *codec, Reply **reply) noexcept nogil:
         return -1
     if redisReaderGetReply(codec.reader, &parsed) == REDIS_OK:
         if parsed != NULL:
+            if (<Reply *>parsed).kind != REDIS_REPLY_PUSH:
+                codec.spent += c_max_reply - codec.left
             codec.left = c_max_reply
             reply[0] = <Reply *>parsed
             return 1
@@ -633,6 +649,7 @@ cdef bint hopeless(Codec *codec) noexcept nogil:
     cdef size_t pending = reader.len - reader.pos
     cdef char *at = reader.buf + reader.pos
     cdef size_t announced = 0
+    cdef size_t most = c_max_bignum + 1  # characters of a line, a sign among them
     cdef size_t i = 0
     cdef int kind
     if reader.ridx < 0 or pending == 0:
@@ -645,7 +662,9 @@ cdef bint hopeless(Codec *codec) noexcept nogil:
             i += 1
         if i + 1 < pending and at[i] == 13 and at[i + 1] == 10:
             return announced > codec.left
-    return pending > codec.left + 1 and not has_line(at, pending)
+    elif kind == REDIS_REPLY_STATUS or kind == REDIS_REPLY_ERROR:
+        most = max(most, min(codec.left, c_max_line))
+    return pending > most + 1 and not has_line(at, pending)
 
 
 cdef bint has_line(char *at, size_t size) noexcept nogil:
@@ -730,6 +749,11 @@ cdef class Decoder:
 
     def __reduce__(self):
         raise TypeError("a Decoder cannot be pickled or copied")
+
+    @property
+    def spent(self):
+        """What all replies so far have cost, in bytes as ``MAX_REPLY`` counts; pushes nothing."""
+        return self.codec.spent
 
     @cython.critical_section  # used wrongly it must not crash, with or without the GIL
     def feed(self, data):

@@ -96,6 +96,12 @@ class Commands:
         """The same verbs for a server that lost its scripts, or refuses native commands."""
         return SpelledOut(self.packing)
 
+    def without(self, verb: str) -> Commands:
+        """The same for a user who may not use the native command of ``verb``, if it has one."""
+        if verb == "acquire_all" and self._msetex:
+            return type(self)(self.packing)
+        return self
+
     def _eval(self, script: Script, *args: bytes | int) -> bytes:
         return self.pack(b"EVALSHA", script.sha, *args)
 
@@ -230,6 +236,11 @@ class SetCommands(Commands):
 class _Native(SetCommands):
     """Servers with a compare-and-delete of their own."""
 
+    def without(self, verb: str) -> Commands:
+        if verb in ("release", "release_many", "give_back"):
+            return SetCommands(self.packing, self._msetex)
+        return super().without(verb)
+
     def give_back(self, pairs: list[Pair]) -> bytes:
         return self.release_many(pairs)
 
@@ -290,10 +301,19 @@ def extended(reply: Any) -> bool:
     return bool(reply == b"OK" or reply == 1)
 
 
+#: What could be a token, or a piece of one: servers and proxies may repeat what they were sent.
+_SECRET = re.compile(r"[A-Za-z0-9_+/=-]{20,}")
+
+
+def told(error: ServerError) -> str:
+    """What the server said, without anything that could be a token."""
+    return _SECRET.sub("***", str(error))
+
+
 def checked(reply: Any, key: str | bytes) -> Any:
-    """The reply, unless it is a server error: raised, with the key named."""
+    """The reply, unless it is a server error: raised, with the key named and no token."""
     if isinstance(reply, ServerError):
-        said = str(reply)
+        said = told(reply)
         if said.startswith(_ANOTHER_TYPE):
             said = f"WRONGTYPE{said[3:]}"
         raise ServerError(f"{said} (key {key!r})")
@@ -304,7 +324,7 @@ def with_companion(
     error: ServerError, keys: Sequence[str | bytes], pairs: Sequence[Pair]
 ) -> ServerError:
     """The error, with the key named that it is about; with both of the first lock if any is."""
-    said = str(error)
+    said = told(error)
     if "executing the script" in said:  # Redis 7, which does not say what it is about
         said += "; a lock with a fencing number takes GET, SET and TIME"
     which = _NUMBERED_KEY.match(said)
@@ -332,6 +352,84 @@ def lacks_native(error: ServerError) -> bool:
     return lacks_command(error) and "evalsha" not in str(error).lower()
 
 
+def _taken_or_not(reply: Any) -> bool:
+    return reply is None or reply == b"OK"
+
+
+def _text_or_not(reply: Any) -> bool:
+    return reply is None or type(reply) is bytes
+
+
+def _yes_or_no(reply: Any) -> bool:
+    return reply in (0, 1)
+
+
+def _extended_or_not(reply: Any) -> bool:
+    return _taken_or_not(reply) or _yes_or_no(reply)
+
+
+def _number(reply: Any) -> bool:
+    return type(reply) is int
+
+
+def _fenced_or_not(reply: Any) -> bool:
+    return type(reply) is bytes or _is_fence(reply) or (_fences(reply) and len(reply) == 1)
+
+
+def _all_fenced_or_not(reply: Any) -> bool:
+    return reply == 0 or _fences(reply)
+
+
+def _is_fence(reply: Any) -> bool:
+    return type(reply) is int and 0 < reply < 2**53  # beyond that Lua cannot count
+
+
+def _fences(reply: Any) -> bool:
+    return type(reply) is list and all(map(_is_fence, reply))
+
+
+def _ttl_and_token(replies: Any) -> bool:
+    left, token = replies
+    return (_number(left) or isinstance(left, ServerError)) and (
+        _text_or_not(token) or isinstance(token, ServerError)
+    )
+
+
+#: What a verb may be answered with, but for errors.
+_ANSWERS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("acquire", "acquire_unending", "acquire_many"), _taken_or_not),
+    **dict.fromkeys(("ask", "ask_many", "holder"), _text_or_not),
+    **dict.fromkeys(("release", "release_many", "give_back"), _yes_or_no),
+    **dict.fromkeys(("acquire_all", "ask_all", "locked", "force_release"), _yes_or_no),
+    **dict.fromkeys(("acquire_fenced", "acquire_fenced_many"), _fenced_or_not),
+    "acquire_fenced_all": _all_fenced_or_not,
+    **dict.fromkeys(("extend", "extend_many"), _extended_or_not),
+    "extend_by": _number,
+    "adopt": _ttl_and_token,
+}
+
+
+def is_unusual(verb: str, reply: Any) -> bool:
+    """Whether the reply is an error, or nonsense."""
+    return isinstance(reply, ServerError) or is_nonsense(verb, reply)
+
+
+def is_nonsense(verb: str, reply: Any) -> bool:
+    """Whether no server answers this verb so: whose answer it is, then cannot be known.
+
+    Of "adopt" both replies are looked at together.
+    """
+    answers = _ANSWERS.get(verb)
+    return answers is not None and not answers(reply) and not isinstance(reply, ServerError)
+
+
+def out_of_step(sent_at: float) -> TransportError:
+    """The connection can no longer be trusted; what was sent then may have been done."""
+    error = TransportError("the server gave an answer that the command cannot have", sent=True)
+    error.sent_at = sent_at
+    return error
+
+
 def is_transient(reply: Any) -> bool:
     """Whether the server says "not now": surely nothing was done."""
     return isinstance(reply, ServerError) and reply.code in TRANSIENT
@@ -339,7 +437,7 @@ def is_transient(reply: Any) -> bool:
 
 def not_ready(error: ServerError) -> TransportError:
     """The server is up but not working yet; surely nothing was done."""
-    return TransportError(f"the server is not ready: {error}")
+    return TransportError(f"the server is not ready: {told(error)}")
 
 
 # -- the first words on a connection
@@ -359,17 +457,23 @@ def kill_connection(pack: Callable[..., bytes], connection_id: int) -> bytes:
     return pack(b"CLIENT", b"KILL", b"ID", connection_id)
 
 
+#: INFO says what is asked here in its first few hundred bytes.
+_MOST_INFO = 65536
+#: What a server may call itself: it is shown, and not to be trusted.
+_PLAIN = re.compile(r"[A-Za-z0-9._+-]{1,40}")
+
+
 def dialect(packing: Packing, replies: Sequence[Any], protocol: int) -> tuple[Commands, ServerInfo]:
     """Choose the dialect from the replies to ``greeting``; a refused question is no answer."""
     number, info, known = replies
     facts = {}
     if isinstance(info, bytes):
-        for line in info.decode("utf-8", "replace").splitlines():
+        for line in info[:_MOST_INFO].decode("utf-8", "replace").splitlines():
             name, _, value = line.partition(":")
-            facts[name] = value
-    delifeq, delex, msetex = (
-        [bool(entry) for entry in known] if isinstance(known, list) else [False] * 3
-    )
+            if _PLAIN.fullmatch(value):
+                facts[name] = value
+    told = isinstance(known, list) and len(known) == 3
+    delifeq, delex, msetex = [bool(entry) for entry in known] if told else [False] * 3
     name = facts.get("server_name") or ("redis" if "redis_version" in facts else "unknown")
     version = facts.get(f"{name}_version") or facts.get("redis_version") or "unknown"
     kind: type[Commands] = Commands
@@ -384,7 +488,7 @@ def dialect(packing: Packing, replies: Sequence[Any], protocol: int) -> tuple[Co
         version=version,
         release_command=kind.release_command,
         protocol=protocol,
-        connection_id=number if isinstance(number, int) else None,
+        connection_id=number if type(number) is int else None,
         run_id=facts.get("run_id", ""),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ._connect_faults import fault, tls_context
 from ._connect_redispy import Guard, async_connection, sync_connection
+from ._sockets import Held, close_descriptor, point_at_nothing
 from .config import Config
 from .errors import FastlockError
 
@@ -55,14 +56,16 @@ class OpenedAsync:
     hello: dict[str, Any]
 
 
-def open_sync(config: Config, timeout: float) -> Opened:
+def open_sync(config: Config, timeout: float, held: Held | None = None) -> Opened:
     """Connect, secure and authenticate within ``timeout`` seconds.
+
+    ``held`` has the socket meanwhile, and halts the connecting when another thread says so.
 
     Raises ServerError (the server refused: wrong password, no permission, ...),
     TransportError with ``sent`` False (no connection, no answer in time, TLS failed),
     ProtocolError (the peer does not speak RESP), ConfigError (a TLS file is unusable).
     """
-    guard = Guard(config, timeout)
+    guard = Guard(config, timeout, held or Held(close_descriptor))
     failure: FastlockError
     try:
         return _open_sync(config, guard)
@@ -95,7 +98,7 @@ def _open_sync(config: Config, guard: Guard) -> Opened:
 
 async def open_async(config: Config, timeout: float) -> OpenedAsync:
     """As ``open_sync``, in the running loop. Cancelling it leaves nothing open."""
-    guard = Guard(config, timeout)
+    guard = Guard(config, timeout, Held(point_at_nothing))
     done: list[OpenedAsync] = []
     failure: FastlockError
     try:
@@ -139,7 +142,7 @@ async def _open_async(config: Config, guard: Guard, done: list[OpenedAsync]) -> 
     sock = transport.get_extra_info("socket")
     if sock is not None:
         _tune(sock)
-    keep = (reader, writer)
+    keep = (reader, writer, guard.held)
     done.append(OpenedAsync(transport, context is not None, keep, config.protocol, guard.hello))
 
 

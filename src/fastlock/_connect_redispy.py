@@ -45,7 +45,7 @@ class Closed(Exception):
 class Guard:
     """Watches one handshake: its time, its bytes, the server's words, the secrets."""
 
-    def __init__(self, config: Config, timeout: float) -> None:
+    def __init__(self, config: Config, timeout: float, held: Held) -> None:
         self.deadline = monotonic() + timeout
         self.hello: dict[str, Any] = {}
         self.secrets = [config.password] if config.password else []
@@ -54,7 +54,7 @@ class Guard:
         self._resp3 = config.protocol == 3
         self._received = 0
         self.unread: Callable[[], int] = int  # bytes received and not yet parsed (asyncio)
-        self.held = Held()
+        self.held = held
 
     def remaining(self) -> float:
         """Seconds left; never 0, which would mean "do not block" to a socket."""
@@ -291,9 +291,7 @@ class _SyncTCP(_Sync):
     port: int
 
     def _addresses(self) -> list[tuple[int, Any]]:
-        with _fork.look_ups.one():  # asyncio looks up in a thread of its own, unguarded
-            found = socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM)
-        return [(family, address) for family, _, _, _, address in found]
+        return _looked_up(self.host, self.port)
 
 
 class _SyncUnix(_Sync):
@@ -303,18 +301,57 @@ class _SyncUnix(_Sync):
         return [(socket.AF_UNIX, self.path)]
 
 
-class _AsyncTCP(_Timed):
-    def _connection_arguments(self) -> Any:
-        arguments = super()._connection_arguments()  # type: ignore[misc]
-        return arguments if self.context is None else {**arguments, "ssl": self.context}
+class _Async(_Timed):
+    async def _connect(self) -> None:
+        """Over a socket of our own, which a forked child finds from its beginning on.
+
+        The loop's look-up of names would be invisible to forks. (And redis-py's own way to
+        a unix socket goes through the handshake twice.)
+        """
+        loop = asyncio.get_running_loop()
+        failure = OSError("the name has no address")
+        for family, address in await self._addresses():
+            sock = self.guard.held.hold(socket.socket(family, socket.SOCK_STREAM))
+            try:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address)
+                self._reader, self._writer = await asyncio.open_connection(
+                    sock=sock,
+                    ssl=self.context,
+                    server_hostname=None if self.context is None else self.host,
+                )
+                return
+            except OSError as error:
+                failure = error
+                sock.close()
+            except BaseException:
+                sock.close()
+                raise
+        raise failure
+
+    async def _addresses(self) -> list[tuple[int, Any]]:
+        raise NotImplementedError
 
 
-class _AsyncUnix(_Timed):
+class _AsyncTCP(_Async):
+    port: int
+
+    async def _addresses(self) -> list[tuple[int, Any]]:
+        return await asyncio.to_thread(_looked_up, self.host, self.port)
+
+
+class _AsyncUnix(_Async):
     path: str
 
-    async def _connect(self) -> None:
-        # redis-py's own would go through the handshake twice.
-        self._reader, self._writer = await asyncio.open_unix_connection(path=self.path)
+    async def _addresses(self) -> list[tuple[int, Any]]:
+        return [(socket.AF_UNIX, self.path)]
+
+
+def _looked_up(host: str, port: int) -> list[tuple[int, Any]]:
+    """Family and address of each socket that leads there, best first."""
+    with _fork.look_ups.one():
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
 
 
 class _Classes(NamedTuple):

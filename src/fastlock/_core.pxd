@@ -46,6 +46,7 @@ cdef class Pipe:
     cdef int fd
     cdef pthread_mutex_t mutex
     cdef Codec codec        # the leader's
+    cdef size_t held        # the leader's: what the replies to the oldest place have cost so far
     cdef char *chunk        # the leader's
     cdef bint leading
     cdef bint reading       # the leader sits in a receive, or is about to

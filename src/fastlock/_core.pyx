@@ -21,6 +21,7 @@ from fastlock._codec cimport (
     feed_codec,
     free_chain,
     free_reply,
+    is_aggregate,
     next_replies,
     open_codec,
     split_reply,
@@ -33,7 +34,7 @@ import threading
 
 from ._codec import Decoder, Numbered, pack, prepare
 from ._leases import Leases
-from ._resp import MALFORMED
+from ._resp import MALFORMED, MAX_ANSWER, MAX_LINE, NO_ANSWER, TOO_MUCH
 from .errors import TransportError
 
 __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
@@ -472,6 +473,10 @@ cdef class Pipe:
         if place.first.kind == REDIS_REPLY_INTEGER and place.first.integer == place.usual:
             self.recycle(place)
             return
+        if is_aggregate(place.first.kind) or place.first.size > c_max_line:
+            self.recycle(place)
+            self.fail(no_answer, 0)
+            return
         place.next = NULL
         if self.kept == NULL:
             self.kept = place
@@ -580,10 +585,12 @@ cdef class Pipe:
         cdef Reply *chain = NULL
         cdef Place *place
         cdef Place *to_wake = NULL
+        cdef size_t spent = self.codec.spent
         cdef int complete = 0
         cdef int status = -1
         if feed_codec(&self.codec, self.chunk, size):
             status = next_replies(&self.codec, &chain)
+        self.held += self.codec.spent - spent
         pthread_mutex_lock(&self.mutex)
         self.reading = False
         while chain != NULL:
@@ -618,6 +625,7 @@ cdef class Pipe:
                 if self.head == NULL:
                     self.tail = NULL
                 self.unanswered -= 1
+                self.held = 0
                 if place.number:
                     self.file_away(place)
                 elif place.state == ABANDONED:
@@ -630,6 +638,8 @@ cdef class Pipe:
                 place = self.head  # which may be waiting for this, and nothing else
         if status < 0:
             self.fail(malformed, 0)
+        elif self.held > c_max_answer:
+            self.fail(too_much, 0)
         if to_wake != NULL and (to_wake.next_to_wake != NULL or self.users > 1):
             self.wake(to_wake, complete)
 
@@ -688,6 +698,8 @@ cdef class Pipe:
 cdef bint append(Buffer *buffer, const char *text, size_t size) noexcept nogil:
     cdef size_t room
     cdef char *grown
+    if size == 0:  # nor may memcpy be given NULL
+        return True
     if buffer.size + size > buffer.room:
         room = 2 * buffer.room + size + 1024
         grown = <char *>realloc(buffer.data, room)
@@ -700,8 +712,14 @@ cdef bint append(Buffer *buffer, const char *text, size_t size) noexcept nogil:
     return True
 
 
+cdef size_t c_max_answer = MAX_ANSWER
+cdef size_t c_max_line = MAX_LINE
 cdef bytes malformed_text = MALFORMED.encode()
 cdef const char *malformed = malformed_text
+cdef bytes too_much_text = TOO_MUCH.encode()
+cdef const char *too_much = too_much_text
+cdef bytes no_answer_text = NO_ANSWER.encode()
+cdef const char *no_answer = no_answer_text
 cdef unsigned long main_thread
 
 

@@ -10,7 +10,6 @@ under way, reads where nobody does.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
@@ -18,8 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from weakref import WeakSet
 
+from . import _leaving
 from ._background import Background
 from ._resp import Reentered
 from .errors import TransportError
@@ -44,7 +43,7 @@ class Deferred:
         self._patience = patience
         self._pending: deque[tuple[Any, int, Any]] = deque()  # pipe, number, lease; by sending
         self.forked(background)
-        _all.add(self)
+        _leaving.first(self)
 
     def forked(self, background: Background) -> None:
         """In a forked child: what is under way is the parent's."""
@@ -77,6 +76,10 @@ class Deferred:
             self._collect()
         if self._thread is None:
             self._start()
+
+    def end(self, timeout: float) -> None:
+        """The process ends."""
+        self.close(timeout)
 
     def close(self, timeout: float) -> None:
         """Wait until every release is answered for, at most ``timeout`` seconds."""
@@ -136,6 +139,7 @@ class Deferred:
 
     def _start(self) -> None:
         with self._starting:
+            _leaving.expected()
             if self._thread is None and not self._over.is_set():
                 thread = threading.Thread(target=self._run, name="fastlock-deferred", daemon=True)
                 with suppress(RuntimeError):  # the interpreter ends, and settles what is left
@@ -165,17 +169,3 @@ class Deferred:
 def told_too_late(key: str | bytes) -> None:
     """Say that a lock was lost before its deferred release."""
     _log.warning("%r was no longer held when its deferred release arrived", key)
-
-
-_all: WeakSet[Deferred] = WeakSet()
-
-
-@atexit.register
-def _at_exit() -> None:
-    living: list[Deferred] | None = None
-    while living is None:
-        with suppress(RuntimeError):  # a daemon thread was making one at this very moment
-            living = list(_all)
-    for deferred in living:
-        with suppress(Exception):
-            deferred.close(1.0)

@@ -11,7 +11,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from time import monotonic
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from .errors import FastlockError
@@ -55,25 +56,25 @@ class LookUps:
     """Names being looked up by threads, which forks wait for.
 
     The C library's resolver has locks of its own: a child that was forked meanwhile would
-    find them taken for ever. Look-ups do not wait for each other.
+    find them taken for ever. Look-ups do not wait for each other. Made of plain locks alone:
+    eventlet's patch exchanges those, and leaves conditions broken.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.RLock())
-        self._threads: list[int] = []
+        self._gate = threading.RLock()  # held during every fork
+        self._under_way: list[Any] = []  # locks, each held by who looks up
 
     @contextmanager
     def one(self) -> Iterator[None]:
         """While this thread looks up a name."""
-        me = threading.get_ident()
-        with self._changed:
-            self._threads.append(me)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._threads.remove(me)
-                self._changed.notify_all()
+        mine = threading.RLock()
+        with mine:
+            with self._gate:
+                self._under_way.append(mine)
+            try:
+                yield
+            finally:
+                self._under_way.remove(mine)
 
     def before_fork(self) -> None:
         """Wait, LONGEST_LOOK_UP at most, until no other thread looks up; none begins then.
@@ -81,14 +82,16 @@ class LookUps:
         What a signal's handler raises meanwhile CPython shows (sys.unraisablehook) and drops,
         and forks at once, unguarded.
         """
-        me = threading.get_ident()
-        self._changed.acquire()
-        self._changed.wait_for(lambda: {*self._threads} <= {me}, LONGEST_LOOK_UP)
+        self._gate.acquire()
+        end = monotonic() + LONGEST_LOOK_UP
+        for other in tuple(self._under_way):
+            if other.acquire(timeout=max(0.0, end - monotonic())):
+                other.release()
 
     def after_fork(self) -> None:
         """In the parent."""
         with suppress(RuntimeError):  # an interrupt came before it was acquired
-            self._changed.release()
+            self._gate.release()
 
 
 #: Seconds that a fork waits for a name server at most; after that it goes on unguarded.

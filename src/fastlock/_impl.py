@@ -6,6 +6,7 @@ back, an unknown name is an error.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
+from ._sockets import patched_by
 from .errors import ConfigError
 
 VARIABLE = "FASTLOCK_CORE"
@@ -24,6 +26,8 @@ _STRAIGHT = {"cython": "fastlock._straight", "python": "fastlock._pystraight"}
 class DecoderLike(Protocol):
     """Bytes in, replies out."""
 
+    @property
+    def spent(self) -> int: ...
     def feed(self, data: bytes, /) -> list[Any]: ...
 
 
@@ -102,14 +106,6 @@ def load(name: str) -> Core:
     )
 
 
-def _green() -> str | None:
-    """The library that has patched the socket module, if any."""
-    import socket
-
-    module = socket.socket.__module__
-    return None if module == "socket" else module.partition(".")[0]
-
-
 def _choose() -> tuple[Core, list[str]]:
     wanted = os.environ.get(VARIABLE) or "auto"
     if wanted not in ("auto", *_MODULES):
@@ -122,15 +118,17 @@ def _choose() -> tuple[Core, list[str]]:
                 f"{VARIABLE}={wanted}: that core cannot be loaded ({error}); {_why_not_built()}; "
                 f"unset {VARIABLE} to let fastlock choose"
             ) from error
-    green = _green()
+    green = patched_by()
     if green:
-        return load("python"), [
-            f"{green} has patched the socket module, and only the Python core yields to it"
-        ]
+        return load("python"), [_yields(green)]
     try:
         return load("cython"), ["the compiled core is installed and loads"]
     except ImportError as error:
         return load("python"), [f"the compiled core cannot be loaded ({error})", _why_not_built()]
+
+
+def _yields(green: str) -> str:
+    return f"{green} has patched the socket module, and only the Python core yields to it"
 
 
 def _why_not_built() -> str:
@@ -145,9 +143,22 @@ def _why_not_built() -> str:
 
 def explain() -> list[str]:
     """Which core runs and why, in sentences for people."""
-    return [f"core {core.name}", *_reasons]
+    now = fit(core)
+    green = patched_by()
+    return [f"core {now.name}", *(_reasons if now is core or not green else [_yields(green)])]
 
 
 core, _reasons = _choose()
+_named = bool(os.environ.get(VARIABLE)) and os.environ[VARIABLE] != "auto"
+_python = functools.cache(functools.partial(load, "python"))
 
-__all__ = ["Core", "DecoderLike", "PipeLike", "core", "explain", "load"]
+
+def fit(wanted: Core) -> Core:
+    """The core of a client made now: ``wanted``, unless it was chosen before a patch.
+
+    A core chosen for sockets that were patched since does not yield: the Python core does.
+    """
+    return wanted if _named or wanted is not core or not patched_by() else _python()
+
+
+__all__ = ["Core", "DecoderLike", "PipeLike", "core", "explain", "fit", "load"]

@@ -8,7 +8,8 @@ an effect and is sent what came of it; sync.py and aio.py carry effects out:
     Backoff(n, until)       -> now, after the n-th failure's pause, at most ``until``
     WaitFor(key, until)     -> now, when the key may have become free, at most ``until``
     Now()                   -> now
-    Downgrade()             -> now; this connection speaks scripts from here on
+    Downgrade(verb)         -> now; this connection runs a script for it from here on
+    Distrust()              -> now; this connection has ended
 
 Times are seconds on fastlock's clock, ttls on the wire are milliseconds.
 
@@ -30,10 +31,13 @@ from ._commands import (
     asked,
     checked,
     extended,
+    is_nonsense,
     is_transient,
+    is_unusual,
     lacks_command,
     lacks_native,
     not_ready,
+    out_of_step,
     wants_spelling_out,
 )
 from .errors import (
@@ -59,7 +63,7 @@ GRACE = 1.0
 class Call:
     """Send one verb of ``_commands`` and wait for its ``count`` replies."""
 
-    __slots__ = ("args", "count", "spelled_out", "until", "verb")
+    __slots__ = ("args", "count", "left", "spelled_out", "until", "verb")
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Call:
         self.count = count
         self.until = until  # the caller's deadline; None: only the socket's timeout
         self.spelled_out = spelled_out  # in the dialect that needs nothing of the server
+        self.left = True  # False while it surely has not left: it waits for a connection
 
 
 class Backoff:
@@ -103,7 +108,16 @@ class Now:
 
 
 class Downgrade:
-    """This user may not use the server's own commands, but scripts."""
+    """This user may not use the server's own command for the verb, but a script."""
+
+    __slots__ = ("verb",)
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+
+
+class Distrust:
+    """The connection gave an answer that the command cannot have."""
 
     __slots__ = ()
 
@@ -135,7 +149,9 @@ _OK = (b"OK",)
 class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
-    __slots__ = ("generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until")
+    __slots__ = (
+        "first", "generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until"
+    )  # fmt: skip
 
     plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
     asking = "ask"  #: the verb that recognises an earlier try
@@ -158,6 +174,7 @@ class Claim(Generic[L]):
         self.retries = retries
         self.make = make
         self.possible = 0  # of the first so many the server may hold some for us
+        self.first: float | None = None  # when the oldest try without an answer was sent
 
     @property
     def maybe(self) -> Sequence[Pair]:
@@ -210,23 +227,37 @@ def margin(ttl: float) -> float:
 # ------------------------------------------------------------------ one exchange
 
 
-def mended(call: Call, sent_at: float, error: ServerError) -> Op[tuple[float, Any]]:
-    """What to make of a server error: the answer after spelling the verb out, or itself.
+def mended(call: Call, sent_at: float, unusual: Any) -> Op[tuple[float, Any]]:
+    """What to make of an unusual reply: the answer after spelling the verb out, or itself.
 
-    A refusal that will pass is a failure to reach a working server: TransportError.
+    A refusal that will pass is a failure to reach a working server, and so is an answer that
+    the command cannot have: TransportError.
     """
-    reply: Any = error
-    if wants_spelling_out(error) and call.verb not in _PLAIN:
+    yield from sensible(call, sent_at, unusual)
+    reply = unusual
+    if wants_spelling_out(unusual) and call.verb not in _PLAIN:
         call.spelled_out = True
         sent_at, (reply,) = yield call
+        yield from sensible(call, sent_at, reply)
         if not isinstance(reply, ServerError):
-            if lacks_native(error):
-                yield Downgrade()
-        elif lacks_command(error) and lacks_command(reply):
-            reply = error  # it names the command that the user should have
+            if lacks_native(unusual):
+                yield Downgrade(call.verb)
+        elif lacks_command(unusual) and lacks_command(reply):
+            reply = unusual  # it names the command that the user should have
     if is_transient(reply):
         raise not_ready(reply)
     return sent_at, reply
+
+
+def sensible(call: Call, sent_at: float, reply: Any) -> Op[None]:
+    """Nothing, if this may be the call's answer; else it is none, and the connection ends."""
+    if is_nonsense(call.verb, reply) or (
+        call.verb == "acquire_fenced_all"
+        and type(reply) is list
+        and len(reply) != len(call.args[0])
+    ):
+        yield Distrust()
+        raise out_of_step(sent_at)
 
 
 def ask(
@@ -236,9 +267,12 @@ def ask(
     failures = 0
     while True:
         try:
-            _, (reply,) = yield Call(verb, args)
-            if is_transient(reply):
-                raise not_ready(reply)
+            call = Call(verb, args)
+            sent_at, (reply,) = yield call
+            if is_unusual(verb, reply):
+                yield from sensible(call, sent_at, reply)
+                if is_transient(reply):
+                    raise not_ready(reply)
             return checked(reply, key)
         except TransportError as error:
             failures += 1
@@ -292,9 +326,11 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
 
     Returns the lease or None, the time before sending, and the holder's label. The first
     try is a plain SET NX; repetitions carry the same token and ask whose the lock is, so
-    that a try whose reply was lost is recognised.
+    that a try whose reply was lost is recognised. Its age is that of the oldest one without
+    an answer, from before a refusal too: where the server may not be told to end connections,
+    that one can land after all.
     """
-    first: float | None = None  # when the oldest try without an answer was sent
+    doubt = False  # a try since the last refusal may have taken it unheard
     failures = 0
     key, token = claim.pairs[0]
     until = None if claim.until is None else claim.until + GRACE
@@ -303,29 +339,33 @@ def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
         call = Call(verb, (key, token, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
-                verb = claim.asking
-                first = error.sent_at if first is None else first
-            if first is None:
+                verb, doubt = claim.asking, True
+                claim.first = error.sent_at if claim.first is None else claim.first
+            if not doubt:
                 claim.possible = 0
             if not isinstance(error, TransportError):  # no connection to be had: nothing was sent
                 raise
             failures += 1
-            yield from back_off(claim, failures, until, error, first is not None)
+            yield from back_off(claim, failures, until, error, doubt)
             continue
+        except BaseException:
+            if not doubt and not call.left:
+                claim.possible = 0
+            raise
         found = acquired(reply) if verb in _PLAIN else asked(reply, token)
         if found is TAKEN:
             return claim.lease(0, sent_at, reply), sent_at, ""
         if found is OURS:
-            lease = yield from recognised(claim, 0, reply, first, until)
+            lease = yield from recognised(claim, 0, reply, claim.first, until)
             if lease is not None:
                 return lease, sent_at, ""
-            first, failures = None, 0
+            doubt, failures = False, 0
             continue
-        if first is None or not isinstance(reply, ServerError):
+        if not doubt or not isinstance(reply, ServerError):
             claim.possible = 0
         claim.checked(reply)
         return None, sent_at, found
@@ -358,9 +398,10 @@ def recognised(
 ) -> Op[L | None]:
     """An earlier try had taken the lock: count from its sending, or extend if that is over.
 
-    ``first`` is None when it cannot be known which try it was. A dead lease is never
-    returned: None means it expired, so try anew. The extension may take until ``until``;
-    what it leaves in doubt is no lease: OutcomeUnknown, and the claim says it may be ours.
+    ``first`` is when the oldest try without an answer was sent; None if there is none known.
+    A dead lease is never returned: None means it expired, so try anew. The extension may
+    take until ``until``; what it leaves in doubt is no lease: OutcomeUnknown, and the claim
+    says it may be ours.
     """
     now = yield Now()
     lease = claim.lease(index, now if first is None else first, reply)
@@ -393,10 +434,11 @@ def release(lease: HeldLease, retries: int, doubt: bool | None = None) -> Op[boo
         call = Call("release", lease.pair)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
-                lease.doubt = before
-                checked(reply, lease.key)
+                if isinstance(reply, ServerError):
+                    lease.doubt = before
+                    checked(reply, lease.key)
             now = (yield Now()) if before else sent_at
             return released(lease, reply, before, now)
         except OutcomeUnknown:
@@ -462,7 +504,7 @@ def extend(
         call = Call("extend", (*lease.pair, ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             doubt = doubt or (isinstance(error, TransportError) and error.sent)
@@ -501,7 +543,9 @@ def adopt(
     failures = 0
     while True:
         try:
-            sent_at, replies = yield Call("adopt", (pair[0],), 2)
+            call = Call("adopt", (pair[0],), 2)
+            sent_at, replies = yield call
+            yield from sensible(call, sent_at, replies)
             if is_transient(replies[0]) or is_transient(replies[1]):
                 raise not_ready(replies[0] if is_transient(replies[0]) else replies[1])
         except TransportError:

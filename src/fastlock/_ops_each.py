@@ -29,7 +29,7 @@ from ._ops import (
     release_unknown,
     released,
 )
-from ._ops_many import portions
+from ._ops_many import portions, up_to_nonsense
 from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 
 
@@ -113,7 +113,6 @@ def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError
         pairs = work.sending(places, (yield Now()))
         call = Call(work.verb, (pairs, *work.args), len(pairs), spelled_out=spelled_out)
         failure: TransportError | None = None
-        sent = True
         try:
             sent_at, replies = yield call
         except FastlockError as error:
@@ -121,13 +120,15 @@ def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError
                 for place in places:
                     work.unanswered(place, False)
                 raise
-            failure, sent = error, error.sent
+            failure = error
             sent_at, replies = error.sent_at, error.replies
         if lacking and replies and not isinstance(replies[0], ServerError):
-            yield Downgrade()
+            yield Downgrade(work.verb)
         spelled_out = lacking = False
         if failure is None and work.usual(places, replies, sent_at):
             break
+        replies, failure = yield from up_to_nonsense(work.verb, sent_at, replies, failure)
+        sent = failure is None or failure.sent
         now = yield Now()
         again = []
         for index, place in enumerate(places):

@@ -5,14 +5,13 @@ Law: that of ``_ops.py``, whose effects these use.
 
 from __future__ import annotations
 
-from ._commands import checked
+from ._commands import checked, is_unusual
 from ._ops import Backoff, Call, HeldLease, Op, deadline, extend, margin, mended
 from .errors import (
     FastlockError,
     LockError,
     LockLost,
     OutcomeUnknown,
-    ServerError,
     TransportError,
 )
 
@@ -30,7 +29,7 @@ def extend_by(lease: HeldLease, more: int, retries: int, now: float) -> Op[None]
         call = Call("extend_by", (*lease.pair, more))
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:

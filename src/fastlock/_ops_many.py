@@ -7,7 +7,7 @@ connection midway keeps what was answered and asks again about the rest only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ._commands import (
     OURS,
@@ -16,9 +16,13 @@ from ._commands import (
     acquired,
     asked,
     checked,
+    is_nonsense,
     is_transient,
+    is_unusual,
     lacks_native,
     not_ready,
+    out_of_step,
+    told,
     wants_spelling_out,
 )
 from ._ops import (
@@ -26,6 +30,7 @@ from ._ops import (
     Backoff,
     Call,
     Claim,
+    Distrust,
     Downgrade,
     L,
     Op,
@@ -33,6 +38,7 @@ from ._ops import (
     back_off,
     mended,
     recognised,
+    sensible,
 )
 from .errors import (
     AcquireTimeout,
@@ -91,6 +97,8 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
                 raise
             failure = error
             sent_at, replies = error.sent_at, error.replies
+        if replies.count(b"OK") < len(replies):
+            replies, failure = yield from up_to_nonsense(verb, sent_at, replies, failure)
         asking = verb != "acquire_many"
         if not asking:
             leases += claim.leases(begin, replies, sent_at)
@@ -118,12 +126,23 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
         if len(leases) < end and (failure is None or failure.sent):
             first, verb = sent_at if first is None else first, f"{claim.asking}_many"
         if lacking and call.spelled_out:
-            yield Downgrade()
+            yield Downgrade(verb)
             lacking = False
         if failure is not None:
             failures += 1
             claim.possible = len(leases) if first is None else end
             yield from back_off(claim, failures, None, failure, first is not None)
+
+
+def up_to_nonsense(
+    verb: str, sent_at: float, replies: Sequence[Any], failure: TransportError | None
+) -> Op[tuple[Sequence[Any], TransportError | None]]:
+    """The replies before the first that the verb cannot have, as if the connection ended there."""
+    for place, reply in enumerate(replies):
+        if is_nonsense(verb, reply):
+            yield Distrust()
+            return replies[:place], out_of_step(sent_at)
+    return replies, failure
 
 
 def acquire_all(claim: Claim[L]) -> Op[list[L]]:
@@ -137,7 +156,7 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
         call = Call(verb, (claim.pairs, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
-            if isinstance(reply, ServerError):
+            if is_unusual(verb, reply) or type(reply) is list:
                 sent_at, reply = yield from mended(call, sent_at, reply)
         except FastlockError as error:
             if isinstance(error, TransportError) and error.sent:
@@ -179,13 +198,15 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
                 call = give_back(portion)
                 if spelled_out:
                     call.verb, call.spelled_out = "release_many", True
-                _, replies = yield call
+                call.until = until
+                sent_at, replies = yield call
                 for reply in replies:
+                    yield from sensible(call, sent_at, reply)
                     if is_transient(reply):
                         raise not_ready(reply)
                     if wants_spelling_out(reply) and not spelled_out:
                         spelled_out = True
-                        raise TransportError(f"in other words: {reply}")
+                        raise TransportError(f"in other words: {told(reply)}")
                     checked(reply, "of several" if len(pairs) > 1 else pairs[0][0])
             return
         except TransportError:

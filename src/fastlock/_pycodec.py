@@ -16,10 +16,12 @@ from typing import Any
 from ._args import wire_key
 from ._resp import (
     ELEMENT_COST,
+    ERROR_COST,
     FEED_TYPE,
     MALFORMED,
     MAX_BIGNUM,
     MAX_DEPTH,
+    MAX_LINE,
     MAX_REPLY,
     PACK_TYPES,
     Push,
@@ -39,6 +41,7 @@ _INT64 = range(-(2**63), 2**63)
 _SMALL = {b"%d" % n: n for n in range(-1, 1025)}
 _INTEGER = re.compile(rb"-?[1-9][0-9]{0,18}")
 _DOUBLE = re.compile(rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_MOST_DIGITS = MAX_BIGNUM + 1  # characters of a line that is a number, a sign among them
 _BIGNUM = re.compile(rb"-?[0-9]{1,%d}" % MAX_BIGNUM)
 _NOT_FINITE = {b"inf", b"-inf", b"nan", b"-nan"}
 _KINDS = frozenset(b"+-:$*_#,(=~%>|")  # attributes too: a line of one is refused when it is whole
@@ -245,11 +248,15 @@ class Decoder:
     ``feed`` raises it. Belongs to one thread at a time. No pickling, no subclasses.
     """
 
-    __slots__ = ("_failed", "_left", "_rest", "_stack")
+    __slots__ = ("_failed", "_left", "_missing", "_rest", "_spent", "_stack")
 
     def __init__(self) -> None:
-        self._rest = b""
+        # What has come and is not parsed; of a string that is still coming a bytearray, for
+        # bytes would be copied with every piece of it.
+        self._rest: bytes | bytearray = b""
+        self._missing = 0  # bytes of that string which are still to come
         self._left = MAX_REPLY
+        self._spent = 0
         self._stack: list[list[Any]] = []  # [container, items still missing], outermost first
         self._failed = False
 
@@ -258,6 +265,11 @@ class Decoder:
 
     def __reduce__(self) -> Any:
         raise TypeError("a Decoder cannot be pickled or copied")
+
+    @property
+    def spent(self) -> int:
+        """What all replies so far have cost, in bytes as ``MAX_REPLY`` counts; pushes nothing."""
+        return self._spent
 
     def feed(self, data: bytes) -> list[Any]:
         """Take in some bytes; return the replies that are complete now, in order.
@@ -274,8 +286,14 @@ class Decoder:
             if usual is not _USUAL:
                 return [usual]
         replies: list[Any] = []
+        if self._missing:
+            self._rest += data
+            self._missing -= len(data)
+            if self._missing > 0:
+                return replies
+            data = b""
         try:
-            self._parse(self._rest + data if self._rest else data, replies)
+            self._parse(bytes(self._rest) + data if self._rest else data, replies)
         except _Malformed:
             self._failed = True
             self._rest = b""
@@ -287,21 +305,28 @@ class Decoder:
         stack = self._stack
         left = self._left  # what this top-level reply may still cost, in bytes
         size = len(data)
-        start = 0
+        start = missing = 0
         while start < size:
             kind = data[start]
             end = data.find(_CRLF, start + 1)
             if end < 0:
-                if kind not in _KINDS or size - start - 1 > left + 1:
+                most = _MOST_DIGITS
+                if kind == 43 or kind == 45:
+                    most = max(most, min(left, MAX_LINE))
+                if kind not in _KINDS or size - start - 1 > most + 1:
                     raise _Malformed
                 break
             line = data[start + 1 : end]
             end += 2
             value: Any
             if kind == 43 or kind == 45:  # + -
-                left -= len(line)
-                # find, for "in" costs CPython an exception first
-                if left < 0 or line.find(b"\r") >= 0 or line.find(b"\n") >= 0:
+                length = len(line)
+                if length > 2 or kind == 45:
+                    left -= length if kind == 43 else length + ERROR_COST
+                    # find, for "in" costs CPython an exception first
+                    if left < 0 or length > MAX_LINE:
+                        raise _Malformed
+                if line.find(b"\r") >= 0 or line.find(b"\n") >= 0:
                     raise _Malformed
                 value = line if kind == 43 else ServerError(line.decode("utf-8", "replace"))
             elif kind == 36 or kind == 61:  # $ =
@@ -313,6 +338,7 @@ class Decoder:
                 else:
                     stop = end + length
                     if size < stop + 2:
+                        missing = stop + 2 - size
                         break
                     if data[stop : stop + 2] != _CRLF:
                         raise _Malformed
@@ -325,6 +351,10 @@ class Decoder:
                         value = value[4:]
             elif kind in _LINES:
                 value = _LINES[kind](line)
+                if kind == 40:  # (
+                    left -= len(line)
+                    if left < 0:
+                        raise _Malformed
             elif kind in b"*~%>":
                 count = _integer(line)
                 if kind == 62 and (stack or count < 0):  # a push inside a reply, or none at all
@@ -354,6 +384,10 @@ class Decoder:
                 value = stack.pop()[0]
             else:
                 replies.append(value)
-                left = MAX_REPLY
+                if left != MAX_REPLY:
+                    if type(value) is not Push:
+                        self._spent += MAX_REPLY - left
+                    left = MAX_REPLY
         self._left = left
-        self._rest = data[start:]
+        self._missing = missing
+        self._rest = bytearray(data[start:]) if missing else data[start:]

@@ -21,8 +21,8 @@ from typing import Any
 from ._pycodec import Decoder, Numbered, pack, prepare
 from ._pyleases import Leases
 from ._pytime import clock
-from ._resp import Push, Reentered
-from ._sockets import close_descriptor, reset_on_close
+from ._resp import MAX_ANSWER, MAX_LINE, NO_ANSWER, TOO_MUCH, Push, Reentered
+from ._sockets import close_descriptor, patched_by, reset_on_close
 from .errors import ProtocolError, TransportError
 
 __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
@@ -93,7 +93,7 @@ class Pipe:
         # The kernel's receive timeout costs no extra system call, and the kernel lets
         # one thread write while another reads. ssl and green sockets offer neither:
         # they are polled, and the leader alone touches them.
-        self._plain = type(sock) is socket.socket and not _patched() and sys.platform != "win32"
+        self._plain = type(sock) is socket.socket and not patched_by() and sys.platform != "win32"
         sock.setblocking(self._plain)
         if self._plain:
             slice_ = struct.pack("@ll", 0, int(SLICE * 1e6))
@@ -110,12 +110,14 @@ class Pipe:
         self._one_by_one = getattr(sys, "_is_gil_enabled", lambda: True)()
         self._out: list[bytes] = []  # queued, not yet taken by a writer
         self._wire: bytes | memoryview = b""  # taken, being written
+        self._polling = False  # the leader waits, and has read nothing
         self._read_first = False  # TLS writes nothing more before it has read something
         self._queued = 0  # stream offsets, in bytes
         self._written = 0
         self._deferred = 0  # numbers given out
         self._settled = 0  # the highest one that is answered
         self._odd: deque[tuple[int, Any]] = deque()  # unusual answers to deferred commands
+        self._held = 0  # the leader's: what the replies to the oldest place have cost so far
         self._reason: str | None = None  # why the Pipe ended; None while it works
 
     # -- for callers
@@ -402,7 +404,7 @@ class Pipe:
                     self._leader = 0
                     place.gone = not places and self._reason is None
                     return True
-                self._deliver(replies)
+                self._deliver(replies, self._decoder.spent)
         except BlockingIOError:
             if self._writer == me:
                 self._wire = data
@@ -452,12 +454,16 @@ class Pipe:
                 if not chunk:
                     self.abort("the server closed the connection")
                     return
-                self._deliver(self._decoder.feed(chunk))
+                spent = self._decoder.spent
+                self._deliver(self._decoder.feed(chunk), spent)
         except OSError as error:
             self.abort(f"the connection failed: {error}")
         except BaseException:
-            self.abort("a caller was interrupted while it read for all")
+            if not self._polling:
+                self.abort("a caller was interrupted while it read for all")
             raise
+        finally:
+            self._polling = False
 
     def _flush(self) -> bool:
         """Write what is queued, without blocking. False: the socket's buffer is full."""
@@ -517,17 +523,27 @@ class Pipe:
         return None
 
     def _ready(self, wait: float, or_writable: bool = False) -> bool:
-        """Whether there is something to read (or room to write) within ``wait`` seconds."""
+        """Whether there is something to read (or room to write) within ``wait`` seconds.
+
+        Where a green thread's time-out strikes; nothing is lost with it.
+        """
         with selectors.DefaultSelector() as selector:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if or_writable else 0)
             selector.register(self._sock, events)
-            return any(mask & selectors.EVENT_READ for _, mask in selector.select(wait))
+            self._polling = True
+            found = selector.select(wait)
+            self._polling = False
+        return any(mask & selectors.EVENT_READ for _, mask in found)
 
-    def _deliver(self, replies: list[Any]) -> None:
-        """Leader only. Each answer belongs to the oldest unanswered command."""
+    def _deliver(self, replies: list[Any], spent: int) -> None:
+        """Leader only. Each answer belongs to the oldest unanswered command.
+
+        ``spent`` is what the decoder had spent before them.
+        """
         places = self._places
         with self._mutex:
             self._busy = threading.get_ident()
+            oldest = places[0] if places else None
             for reply in replies:
                 if type(reply) is Push:
                     continue
@@ -541,16 +557,22 @@ class Pipe:
                 while places and len(places[0].replies) == places[0].want:
                     place = places.popleft()
                     if place.number:
-                        if type(reply) is not int or reply != place.usual:
-                            self._odd.append((place.number, reply))
                         self._settled = place.number
+                        if type(reply) is not int or reply != place.usual:
+                            if type(reply) is list or (
+                                type(reply) is bytes and len(reply) > MAX_LINE
+                            ):
+                                self._fail(NO_ANSWER)
+                            else:
+                                self._odd.append((place.number, reply))
                     if place.state == _WAITING:
                         place.state = _DONE
                         self._answered.append(place)
+            if not places or places[0] is not oldest:
+                self._held = 0
+            else:
+                self._held += self._decoder.spent - spent
+                if self._held > MAX_ANSWER:
+                    self._fail(TOO_MUCH)
             self._busy = 0
             self._wake_next()
-
-
-def _patched() -> bool:
-    """Whether gevent or eventlet has replaced the socket module's class."""
-    return socket.socket.__module__ != "socket"

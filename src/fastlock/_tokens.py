@@ -42,4 +42,5 @@ class TokenSource:
 def label_of(token: bytes) -> str:
     """The readable part of a token; "unknown" if another library made it."""
     form = _FORM.fullmatch(token)
-    return form[1].decode("utf-8", "replace") if form else "unknown"
+    label = form[1].decode("utf-8", "replace") if form else ""
+    return label if label.isprintable() and label else "unknown"  # ours are

@@ -20,6 +20,7 @@ from ._connect import open_sync
 from ._event import Event
 from ._impl import Core, PipeLike, StraightLike
 from ._resp import Reentered
+from ._sockets import Held, close_descriptor, patched_by
 from .config import Config
 from .errors import FastlockError, ServerError, TransportError
 
@@ -43,9 +44,9 @@ class Link:
         data: bytes = getattr(commands, call.verb)(*call.args)
         return data
 
-    def downgrade(self) -> None:
-        """Scripts from now on, instead of the server's own commands."""
-        self.commands = Commands(self.commands.packing)
+    def downgrade(self, verb: str) -> None:
+        """A script from now on, instead of the server's own command for this verb."""
+        self.commands = self.commands.without(verb)
         self.way = None
         self.info = replace(self.info, release_command=self.commands.release_command)
 
@@ -79,16 +80,32 @@ class _Attempt:
         self.owner = threading.get_ident()
         self.done = Event()
         self.failure: FastlockError | None = None
+        self.held = Held(close_descriptor)
+        self.pipe: PipeLike | None = None
+
+    def halt(self) -> None:
+        """Wake its owner out of whatever wait, but a look-up of the server's name."""
+        self.held.halt()
+        if self.pipe is not None:
+            self.pipe.close()
 
 
 class SyncServer:
     """The one server of a sync client. Any thread may call it."""
 
-    def __init__(self, config: Config, core: Core, on_connect: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        core: Core,
+        on_connect: Callable[[], None],
+        on_patched: Callable[[], Core],
+    ) -> None:
         self._config = config
         self._core = core
         self._on_connect = on_connect
+        self._on_patched = on_patched
         self._closed = False
+        self._green = patched_by()
         self._forget()
         _fork.register(self)
 
@@ -143,7 +160,7 @@ class SyncServer:
 
     def _connect(self, attempt: _Attempt, timeout: float) -> Link:
         try:
-            link = self._open(timeout, self._last)
+            link = self._open(timeout, self._last, attempt)
             try:
                 with self._mutex:
                     if self._closed:
@@ -155,6 +172,9 @@ class SyncServer:
             self._on_connect()
             return link
         except FastlockError as error:
+            if self._closed:  # which has ended the connecting
+                attempt.failure = closed_error()
+                raise closed_error() from None
             attempt.failure = error
             raise
         except BaseException:
@@ -173,7 +193,7 @@ class SyncServer:
         The caller closes it, and if it left something unanswered there, adds its ``info``
         to ``strays``.
         """
-        return self._open(timeout, None)
+        return self._open(timeout, None, _Attempt())
 
     def succeed(self, other: SyncServer) -> None:
         """Take the place of a closed one: the first connection ends the other's last."""
@@ -197,15 +217,25 @@ class SyncServer:
                     raise TransportError(str(error)) from None
                 raise
 
-    def _open(self, timeout: float, last: ServerInfo | None) -> Link:
+    def _open(self, timeout: float, last: ServerInfo | None, attempt: _Attempt) -> Link:
+        if patched_by() != self._green:
+            if self._last is not None:
+                raise FastlockError(
+                    f"{patched_by()} has patched the sockets since this client connected, which "
+                    "therefore would not yield: patch first, and make a new client"
+                )
+            self._core, self._green = self._on_patched(), patched_by()
         until = clock() + min(timeout, self._config.connect_timeout)
         try:
-            opened = open_sync(self._config, until - clock())
+            opened = open_sync(self._config, until - clock(), attempt.held)
         except ServerError as error:
             raise not_ready(error) if is_transient(error) else error from None
         make = self._core.tls_pipe if opened.tls else self._core.pipe
         pipe: PipeLike = make(opened.sock)
         _fork.register(pipe)  # ``opened.keep`` has told the child until here
+        attempt.pipe = pipe
+        if attempt.held.halted:
+            pipe.close()
         try:
             pack = self._core.pack
             data, count = _commands.greeting(pack)
@@ -222,12 +252,17 @@ class SyncServer:
         return Link(pipe, commands, info, opened.keep)
 
     def close(self) -> None:
-        """Close the connection; callers still waiting get an error."""
+        """Close the connection; callers still waiting get an error, also those who connect."""
         with self._mutex:
             self._closed = True
             link, self._link = self._link, None
+            attempt = self._attempt
         if link is not None:
             link.pipe.close()
+        if attempt is not None:
+            attempt.failure = closed_error()
+            attempt.halt()
+            attempt.done.set()
 
     def forked(self) -> None:
         """In a forked child: the connection is the parent's, and its Pipe is told as well."""

@@ -20,7 +20,7 @@ from ._background import could_not_give_back
 from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import told_too_late
-from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
+from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
 from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
 from ._tokens import TokenSource, label_of
@@ -56,6 +56,7 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
+        self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
@@ -322,7 +323,9 @@ class Client:
                     if kind is Call:
                         answer = await self._call(effect)
                     elif kind is Downgrade:
-                        answer = self._downgrade()
+                        answer = self._downgrade(effect.verb)
+                    elif kind is Distrust:
+                        answer = self._distrust()
                     else:
                         answer = await self._pause(effect)
                     _fork.check(generation)  # a signal handler's, meanwhile
@@ -338,7 +341,9 @@ class Client:
             timeout = self._patience
             if call.until is not None:
                 timeout = min(timeout, call.until - clock())
+            call.left = False
             link = await self._server.link(timeout)
+            call.left = True
         data = link.encode(call)
         sent_at = clock()
         try:
@@ -369,10 +374,16 @@ class Client:
             await self._sleep(pause)
         return clock()
 
-    def _downgrade(self) -> float:
+    def _downgrade(self, verb: str) -> float:
         link = self._server.ready()
         if link is not None:
-            link.downgrade()
+            link.downgrade(verb)
+        return clock()
+
+    def _distrust(self) -> float:
+        link = self._server.ready()
+        if link is not None:
+            link.pipe.abort("an answer came that its command cannot have")
         return clock()
 
     async def _sleep(self, pause: float) -> None:

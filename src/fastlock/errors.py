@@ -125,6 +125,9 @@ class TransportError(FastlockError, ConnectionError):
         super().__init__(message)
         self.sent = sent
 
+    def __reduce__(self) -> tuple[type[TransportError], tuple[str, bool]]:
+        return type(self), (str(self), self.sent)  # not the answers, which may be tokens
+
 
 class ProtocolError(FastlockError):
     """The bytes that arrived are not RESP, or exceed the decoder's limits."""

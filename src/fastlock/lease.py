@@ -79,7 +79,15 @@ class BaseLease:
         return max(0.0, self.deadline - clock()) if self.valid() else 0.0
 
     def valid(self) -> bool:
-        """Whether the lock surely is ours at this instant. No I/O."""
+        """Whether the lock surely is ours at this instant. No I/O.
+
+        Not while a release of it may have been carried out unheard: under way, or after
+        one that ended as OutcomeUnknown.
+        """
+        return not self.doubt and self._lasts()
+
+    def _lasts(self) -> bool:
+        """Whether nothing but a release of ours can have ended it by now."""
         if self.over or self._generation != _fork.generation:
             return False
         return clock() < self.deadline
@@ -87,7 +95,7 @@ class BaseLease:
     @property
     def lost(self) -> bool:
         """Whether the lock ended other than by release: refused by the server, or expired."""
-        return not self.freed and not self.valid()
+        return not self.freed and not self._lasts()
 
     def _check_process(self) -> None:
         if self._generation != _fork.generation:

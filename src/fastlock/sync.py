@@ -14,7 +14,7 @@ from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
 from ._event import Event
-from ._ops import Backoff, Call, Claim, Downgrade, Now, Op
+from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
 from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
 from ._resp import Reentered
@@ -52,16 +52,18 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
+        self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
-        self._server = SyncServer(self.config, self._core, self._tokens.renew)
+        self._server = SyncServer(self.config, self._core, self._tokens.renew, self._patched)
         self._background = Background(self._settle)
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
-        self._closing = Event()
+        self._closing = Event()  # callers are told
+        self._closed = Event()  # the background too
         remember(self)
         _fork.register(self)
 
@@ -209,11 +211,15 @@ class Client:
     def close(self) -> None:
         """Close the connection. Locks still held stay until their ttl ends.
 
-        Deferred releases are waited for before, at most a second.
+        Calls under way in other threads fail at once, but for one: looking up the server's
+        name. Deferred releases, and what is given back in the background, are waited for
+        before the connection ends, each at most a second; until then calls that wait for an
+        answer may get it.
         """
+        self._closing.set()
         self._deferred.close(1.0)
         self._background.finish(1.0)
-        self._closing.set()
+        self._closed.set()
         self._server.close()
 
     def __enter__(self) -> Client:
@@ -230,9 +236,17 @@ class Client:
         self._tokens.renew()
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
-        closed, self._closing = self._closing.is_set(), Event()
-        if closed:
+        closing, self._closing, self._closed = self._closing.is_set(), Event(), Event()
+        if closing:
             self._closing.set()
+            self._closed.set()
+
+    def _patched(self) -> _impl.Core:
+        """Before the first connection: threads are green ones now, and so must be what waits."""
+        self._core = _impl.fit(self._core)
+        self._background = Background(self._settle)
+        self._deferred.forked(self._background)
+        return self._core
 
     # -- carrying operations out
 
@@ -303,7 +317,9 @@ class Client:
                     if kind is Call:
                         answer = self._call(effect)
                     elif kind is Downgrade:
-                        answer = self._downgrade()
+                        answer = self._downgrade(effect.verb)
+                    elif kind is Distrust:
+                        answer = self._distrust()
                     else:
                         answer = self._pause(effect)
                     _fork.check(generation)  # a signal handler's, meanwhile
@@ -323,10 +339,12 @@ class Client:
             timeout = min(timeout, call.until - clock())
         generation = _fork.generation
         try:
+            call.left = False
             if self._server.strays:
                 self._server.end_strays(timeout)
             link = self._server.link(timeout)
             _fork.check(generation)
+            call.left = True
             data = link.encode(call)
             sent_at = clock()
             if call.until is not None:
@@ -335,6 +353,7 @@ class Client:
                     raise TransportError("the caller's time was over before it could be sent")
             return sent_at, link.pipe.call(data, call.count, timeout)
         except Reentered:
+            call.left = True
             return self._call_aside(call, timeout)
         except TransportError as error:
             _fork.check(generation)
@@ -388,14 +407,21 @@ class Client:
                 pause = retry_pause(self.config.retry_timeout)
             if effect.until is not None:
                 pause = min(pause, max(0.0, effect.until - clock()))
-            if self._closing.wait(pause):
+            over = self._closed if self._background.runs_here() else self._closing
+            if over.wait(pause):
                 raise closed_error()
         return clock()
 
-    def _downgrade(self) -> float:
+    def _downgrade(self, verb: str) -> float:
         link = self._server.ready()
         if link is not None:
-            link.downgrade()
+            link.downgrade(verb)
+        return clock()
+
+    def _distrust(self) -> float:
+        link = self._server.ready()
+        if link is not None:
+            link.pipe.abort("an answer came that its command cannot have")
         return clock()
 
     # -- giving back

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from _cli import SECRET, Ran, cli, cli_without, complaint, ended, started
+from _harness import needs
 from _servers import release_command
 
 import fastlock
@@ -95,6 +96,14 @@ def test_settings_come_from_the_environment(shop: Any) -> None:
     assert "  FASTLOCK_RETRIES=5" in ran.lines
 
 
+def test_a_password_in_the_url_is_seen_by_others(shop: Any) -> None:
+    told = "  the list of processes shows the password in --url; FASTLOCK_URL hides it"
+    url = user(shop, "seen", "~*", "+@all")
+    assert told in cli("doctor", "--url", url).lines
+    assert told not in cli("doctor", FASTLOCK_URL=url).lines
+    assert told not in cli("doctor", "--url", shop.uri).lines
+
+
 def test_url_goes_before_the_environment(shop: Any, nobody: str) -> None:
     ran = cli("doctor", "--url", shop.uri, FASTLOCK_URL=nobody, FASTLOCK_PASSWORD=SECRET)
     assert problems(ran) == []
@@ -141,17 +150,50 @@ def test_a_missing_compiled_core(shop: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("library", ["gevent", "eventlet"])
-def test_patched_sockets(shop: Any, library: str) -> None:
-    patch = (
-        "import socket, sys\n"
-        f"socket.socket = type('socket', (socket.socket,), {{'__module__': '{library}.x'}})\n"
-        "from fastlock.cli import main; sys.exit(main(sys.argv[1:]))"
+PATCH = {
+    "gevent": "from gevent.monkey import patch_all as patch; patch()",
+    "eventlet": "from eventlet import monkey_patch as patch; patch()",
+}
+SOCKETS_ONLY = {
+    "gevent": "from gevent.monkey import patch_socket as patch; patch()",
+    "eventlet": "from eventlet import monkey_patch as patch; patch(all=False, socket=True)",
+}
+
+
+def patched(how: dict[str, str], library: str, shop: Any, core: str) -> Ran:
+    needs(library)
+    program = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        f"{how[library]}\nfrom fastlock.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    ran = ended(started("doctor", "--url", shop.uri, python=("-c", patch), FASTLOCK_CORE="auto"))
+    words = ("doctor", "--url", shop.uri)
+    return ended(started(*words, python=("-c", program), FASTLOCK_CORE=core))
+
+
+@pytest.mark.parametrize("library", PATCH)
+def test_patched_sockets(shop: Any, library: str) -> None:
+    ran = patched(PATCH, library, shop, "auto")
     assert problems(ran) == []
     assert "  core python" in ran.lines
     assert f"  {library} has patched the sockets" in ran.lines
+
+
+@pytest.mark.parametrize("library", PATCH)
+def test_patched_sockets_and_a_core_that_is_named(shop: Any, library: str, core: str) -> None:
+    found = problems(patched(PATCH, library, shop, core))
+    if core == "python":
+        assert found == []
+        return
+    ((what, do),) = found
+    assert what.startswith("FASTLOCK_CORE=cython names a core that stops all green threads")
+    assert do.startswith("unset FASTLOCK_CORE")
+
+
+@pytest.mark.parametrize("library", PATCH)
+def test_patched_sockets_without_patched_threads(shop: Any, library: str) -> None:
+    ((what, do),) = problems(patched(SOCKETS_ONLY, library, shop, "auto"))
+    assert what.startswith(f"{library} has patched the sockets but not the threads")
+    assert do.startswith(f"patch all of it: {library}.")
 
 
 # ------------------------------------------------------------------ servers in trouble

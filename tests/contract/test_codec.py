@@ -8,32 +8,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-import itertools
-import math
 import pickle
 import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import pytest
+from _streams import BAD, GOOD, cores, cut, decoded, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastlock import _impl
-from fastlock._resp import (
-    ELEMENT_COST,
-    FEED_TYPE,
-    MALFORMED,
-    MAX_BIGNUM,
-    MAX_DEPTH,
-    MAX_REPLY,
-    PACK_TYPES,
-    Push,
-)
-from fastlock.errors import ConfigError, ProtocolError, ServerError
+from fastlock._resp import FEED_TYPE, MALFORMED, PACK_TYPES
+from fastlock.errors import ConfigError
 
 hiredis: Any
 try:
@@ -45,33 +34,6 @@ except ImportError:
 @pytest.fixture
 def codec(core: str) -> _impl.Core:
     return _impl.load(core)
-
-
-def plain(value: Any) -> Any:
-    """Comparable also for errors, NaN and types that compare equal (1, True, 1.0)."""
-    if isinstance(value, list):
-        return type(value).__name__, [plain(item) for item in value]
-    if isinstance(value, Exception):
-        return type(value).__name__, str(value)
-    return type(value).__name__, repr(value)
-
-
-def decoded(core: _impl.Core, chunks: list[bytes]) -> list[Any]:
-    """All values of the stream; feeding on after a protocol error must raise it."""
-    decoder = core.decoder()
-    values: list[Any] = []
-    for chunk in chunks:
-        if values and isinstance(values[-1], ProtocolError):
-            with pytest.raises(ProtocolError):
-                decoder.feed(chunk)
-        else:
-            values += decoder.feed(chunk)
-    return [plain(value) for value in values]
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 # ------------------------------------------------------------------ packing
@@ -244,47 +206,6 @@ def test_the_clock_counts_suspended_time(codec: _impl.Core) -> None:
 
 # ------------------------------------------------------------------ decoding
 
-GOOD: list[tuple[bytes, Any]] = [
-    (b"+OK\r\n", b"OK"),
-    (b"+\r\n", b""),
-    (b":0\r\n", 0),
-    (b":-9223372036854775808\r\n", -(2**63)),
-    (b":9223372036854775807\r\n", 2**63 - 1),
-    (b"$3\r\nabc\r\n", b"abc"),
-    (b"$0\r\n\r\n", b""),
-    (b"$4\r\n\r\n\0\xff\r\n", b"\r\n\0\xff"),
-    (b"$-1\r\n", None),
-    (b"*-1\r\n", None),
-    (b"_\r\n", None),
-    (b"*0\r\n", []),
-    (b"*2\r\n:1\r\n$1\r\nx\r\n", [1, b"x"]),
-    (b"*2\r\n*1\r\n+a\r\n*0\r\n", [[b"a"], []]),
-    (b"~2\r\n:1\r\n:2\r\n", [1, 2]),
-    (b"%1\r\n+k\r\n:1\r\n", [b"k", 1]),
-    (b"%0\r\n", []),
-    (b"#t\r\n", True),
-    (b"#f\r\n", False),
-    (b",1.5\r\n", 1.5),
-    (b",-0\r\n", -0.0),
-    (b",1e5\r\n", 1e5),
-    (b",inf\r\n", math.inf),
-    (b",-inf\r\n", -math.inf),
-    (b",nan\r\n", math.nan),
-    (b"(123456789012345678901234567890\r\n", 123456789012345678901234567890),
-    (b"(-7\r\n", -7),
-    (b"=7\r\ntxt:abc\r\n", b"abc"),
-    (b"=4\r\ntxt:\r\n", b""),
-    (b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n", Push([b"invalidate", [b"k"]])),
-    (b"-ERR no\r\n", ServerError("ERR no")),
-    (b"-NOSCRIPT No matching script.\r\n", ServerError("NOSCRIPT No matching script.")),
-    (b"*2\r\n-WRONGTYPE x\r\n:1\r\n", [ServerError("WRONGTYPE x"), 1]),
-    (b"*1\r\n" * MAX_DEPTH + b":1\r\n", None),  # as deep as allowed; value built below
-]
-deep: Any = 1
-for _ in range(MAX_DEPTH):
-    deep = [deep]
-GOOD[-1] = (GOOD[-1][0], deep)
-
 
 @pytest.mark.parametrize(("data", "value"), GOOD, ids=lambda part: repr(part)[:40])
 def test_every_type_at_every_split_point(codec: _impl.Core, data: bytes, value: Any) -> None:
@@ -293,60 +214,6 @@ def test_every_type_at_every_split_point(codec: _impl.Core, data: bytes, value: 
     assert decoded(codec, [data[i : i + 1] for i in range(len(data))]) == expected
     for place in range(len(data) + 1):
         assert decoded(codec, [data[:place], data[place:]]) == expected
-
-
-BAD = [
-    b"x",
-    b"\r\n",
-    b"\x16\x03\x01",
-    b"HTTP/1.1 400 Bad Request\r\n",
-    b":\r\n",
-    b":1x\r\n",
-    b":+1\r\n",
-    b":01\r\n",
-    b":-0\r\n",
-    b": 1\r\n",
-    b":9223372036854775808\r\n",
-    "\u0661".join([":", "\r\n"]).encode(),
-    b"$-2\r\n",
-    b"$x\r\n",
-    b"$1\r\nab\r\n",
-    b"$1\r\na\n\n",
-    b"*-2\r\n",
-    b"*x\r\n",
-    b"%-2\r\n",
-    b"_x\r\n",
-    b"#x\r\n",
-    b"#\0\r\n",
-    b"#\r\n",
-    b",\r\n",
-    b",+1\r\n",
-    b",1e999\r\n",
-    b",1e-999\r\n",
-    b",0x10\r\n",
-    b",1_0\r\n",
-    b", 1\r\n",
-    b",infinity\r\n",
-    b"(\r\n",
-    b"(-\r\n",
-    b"(1x\r\n",
-    b"(" + b"1" * (MAX_BIGNUM + 1) + b"\r\n",
-    b"=3\r\ntxt\r\n",
-    b"=4\r\ntxtx\r\n",
-    b"+a\rb\r\n",
-    b"-a\nb\r\n",
-    b"|1\r\n+a\r\n+b\r\n",
-    b"|0\r\n",
-    b"|-1\r\n",
-    b">-1\r\n",
-    b"*1\r\n>1\r\n+a\r\n",
-    b"*1\r\n" * (MAX_DEPTH + 1),
-    b"*0\r\n"[:0] + b"*1\r\n" * MAX_DEPTH + b"*0\r\n",
-    b"$%d\r\n" % (MAX_REPLY + 1),
-    b"$99999999999999999999999\r\n",
-    b"*%d\r\n" % (MAX_REPLY // ELEMENT_COST + 1),
-    b"%%%d\r\n" % (MAX_REPLY // ELEMENT_COST),
-]
 
 
 @pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data)[:40])
@@ -358,33 +225,6 @@ def test_what_came_before_the_fault_is_delivered(codec: _impl.Core, data: bytes)
     if len(stream) < 200:
         for place in range(len(stream) + 1):
             assert decoded(codec, [stream[:place], stream[place:]]) == expected
-
-
-def test_a_line_without_end_is_refused_at_the_limit(codec: _impl.Core) -> None:
-    decoder = codec.decoder()
-    chunk = b"a" * 65536
-    values = decoder.feed(b"+")
-    fed = 0
-    while not values:
-        fed += len(chunk)
-        assert fed <= MAX_REPLY + 2 * len(chunk)
-        values = decoder.feed(chunk)
-    assert [plain(value) for value in values] == [("ProtocolError", MALFORMED)]
-
-
-def test_a_reply_of_the_largest_size_passes_and_the_next_has_its_own_limit(
-    codec: _impl.Core,
-) -> None:
-    data = b"$%d\r\n" % MAX_REPLY + bytes(MAX_REPLY) + b"\r\n"
-    decoder = codec.decoder()
-    for _ in range(2):
-        (value,) = decoder.feed(data)
-        assert len(value) == MAX_REPLY
-
-
-def test_the_limit_counts_all_of_a_reply(codec: _impl.Core) -> None:
-    half = b"$%d\r\n" % (MAX_REPLY // 2) + bytes(MAX_REPLY // 2) + b"\r\n"
-    assert decoded(codec, [b"*2\r\n" + half + half]) == [("ProtocolError", MALFORMED)]
 
 
 @pytest.mark.parametrize("data", [bytearray(b"+OK\r\n"), "+OK", None, memoryview(b""), Bytes(b"")])
@@ -413,8 +253,9 @@ def test_the_surface_is_the_same(codec: _impl.Core) -> None:
     with pytest.raises((AttributeError, TypeError)):
         decoder.anything = 1  # type: ignore[attr-defined]
     assert kind.__name__ == "Decoder"
-    assert {name for name in dir(kind) if not name.startswith("_")} == {"feed"}
+    assert {name for name in dir(kind) if not name.startswith("_")} == {"feed", "spent"}
     assert inspect.getdoc(kind) == inspect.getdoc(type(_impl.load("python").decoder()))
+    assert inspect.getdoc(kind.spent) == inspect.getdoc(type(_impl.load("python").decoder()).spent)
     assert inspect.getdoc(kind.feed) == inspect.getdoc(_impl.load("python").decoder().feed)
     python = _impl.load("python")
     for name in ("pack", "prepare", "numbered"):
@@ -430,13 +271,6 @@ def test_the_surface_is_the_same(codec: _impl.Core) -> None:
 
 
 # ------------------------------------------------------------------ fuzz
-
-
-def cores() -> list[_impl.Core]:
-    found = [_impl.load("python")]
-    with suppress(ImportError):  # a pure build: the Python codec is compared with hiredis alone
-        found.append(_impl.load("cython"))
-    return found
 
 
 def frame(value: Any) -> bytes:

@@ -358,6 +358,7 @@ def resident() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
+@pytest.mark.memory
 def test_memory_does_not_grow(core: str, server_of: Any) -> None:
     """Places, replies and buffers of 20,000 calls are recycled or freed."""
     load = _impl.load(core)

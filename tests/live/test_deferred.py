@@ -144,7 +144,8 @@ async def test_a_lock_lost_before_is_told(fl: Ways, caplog: pytest.LogCaptureFix
     fl.admin.set(key, "somebody else's", px=60_000)
     with caplog.at_level(logging.WARNING, "fastlock"):
         await lease.release(wait=False)
-        await fl.until(lambda: lease.lost)
+        await fl.until(lambda: caplog.records)
+        assert lease.lost
     assert fl.admin.get(key) == b"somebody else's"
     assert [record.getMessage() for record in caplog.records] == [
         f"{key!r} was no longer held when its deferred release arrived"

@@ -136,6 +136,38 @@ async def test_a_command_stuck_in_the_network_cannot_land_later(fl: Ways) -> Non
     assert fl.admin.exists(key) == 0
 
 
+async def test_where_commands_may_land_late_the_oldest_try_counts(fl: Ways) -> None:
+    """This user may not end connections. The SET lands after a refusal; the lock is as old as it,
+    though the next try needs two questions to find that out.
+    """
+    commands = ["+@all", "-client"]
+    fl.admin.acl_setuser("late", enabled=True, passwords=["+x"], keys=["*"], commands=commands)
+    proxy, key = fl.proxy(), fl.key()
+    uri = proxy.uri.replace("redis://", "redis://late:x@")
+    client = await fl.warm(fl.client(uri, socket_timeout=0.3, retry_timeout=1500))
+    fl.admin.set(key, "somebody", px=60_000)
+    with pytest.raises(fastlock.AcquireTimeout):
+        await client.acquire(key, ttl=TTL, timeout=0.01)  # the server learns that script, too
+    stuck = proxy.fault("hold_command")
+    lost = proxy.fault("lose_reply", nth=2)
+    passed = len(proxy.verbs())
+    acquiring = fl.spawn(client.acquire(key, ttl=TTL, timeout=30))
+    await fl.happened(stuck)
+    latest = clock()
+    await fl.until(lambda: len(proxy.verbs()) >= passed + 2)  # the second is being refused
+    await fl.sleep(0.1)
+    fl.admin.delete(key)
+    stuck.go()
+    await fl.until(lambda: fl.admin.exists(key))
+    lease = await acquiring
+    await fl.happened(lost)
+    assert fl.admin.get(key).decode() == lease.token
+    assert lease.deadline <= latest + TTL - MARGIN
+    remaining_at_most(fl, lease, key)
+    assert await lease.release() is True
+    fl.admin.acl_deluser("late")
+
+
 async def test_an_acquire_that_never_gets_an_answer_is_unknown(fl: Ways) -> None:
     client, proxy, key = await ready(fl, retries=1)
     last = proxy.fault("lose_reply", times=2)
@@ -275,8 +307,13 @@ async def test_a_release_that_never_gets_an_answer_is_unknown_and_may_be_repeate
     with pytest.raises(fastlock.OutcomeUnknown) as caught:
         await lease.release()
     assert caught.value.key == key
-    assert await lease.release() is True  # before our deadline: it was us
+    # It is free by now, and somebody else may have it: it must not count as ours any more.
     assert fl.admin.exists(key) == 0
+    assert not lease.valid()
+    assert lease.remaining() == 0
+    assert not lease.lost
+    assert await lease.release() is True  # before our deadline: it was us
+    assert not lease.lost
 
 
 async def test_a_release_that_never_left_may_be_repeated(fl: Ways) -> None:

@@ -34,7 +34,7 @@ def built(result: Built | Run) -> Built:
         ("FASTLOCK_BUILD", "1", "auto, cython, pure"),
         ("FASTLOCK_BUILD", "Cython", "auto, cython, pure"),
         ("FASTLOCK_HIREDIS", "bundled", "system"),
-        ("FASTLOCK_DEBUG", "yes", "0, 1"),
+        ("FASTLOCK_DEBUG", "yes", "0, 1, fuzz"),
     ],
 )
 def test_an_unknown_value_is_refused_with_the_known_ones(

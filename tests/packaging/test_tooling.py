@@ -27,8 +27,9 @@ def test_the_makefile_explains_its_targets() -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        "tools/apt-aside", "tools/find-python", "tools/get-free-threaded", "tools/get-server",
-        "tools/make-venv", "tools/make-wheels", "tools/test-matrix", ".ci/run",
+        "tools/apt-aside", "tools/find-python", "tools/fuzz", "tools/get-free-threaded",
+        "tools/get-server", "tools/make-sanitized", "tools/make-venv", "tools/make-wheels",
+        "tools/sanitized", "tools/test-matrix", ".ci/run",
     ],
 )  # fmt: skip
 def test_scripts_are_valid(script: str) -> None:

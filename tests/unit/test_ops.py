@@ -81,6 +81,20 @@ def test_an_orphan_of_unknown_age_is_extended_before_it_counts() -> None:
     assert result(op, (130.2, [1])).deadline == _ops.deadline(130.2, TTL)
 
 
+def test_a_lock_is_as_old_as_the_oldest_try_also_from_before_a_refusal() -> None:
+    """Where the server may not be told to end connections, that try can land after all."""
+    op = _ops.acquire(claim())
+    op.send(None)
+    op.throw(lost(100.0))
+    assert op.send(100.1).verb == "ask"
+    assert type(op.send((100.2, [b"other"]))) is WaitFor
+    assert op.send(101.0).verb == "ask"
+    assert type(op.throw(lost(101.0))) is Backoff
+    assert op.send(101.1).verb == "ask"
+    assert type(op.send((101.2, [b"t0"]))) is Now
+    assert result(op, 101.3).deadline == _ops.deadline(100.0, TTL)
+
+
 @pytest.mark.parametrize("sent", [True, False])
 def test_extending_an_orphan_takes_no_longer_than_the_caller_waits(sent: bool) -> None:
     """It is ours at the server, but what is not certain in time is no lease."""

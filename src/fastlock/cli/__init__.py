@@ -54,8 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str, code: int = 2) -> int:
     """Say it in one line."""
-    print(f"fastlock: {' '.join(message.split())}", file=sys.stderr)
+    print(f"fastlock: {one_line(message)}", file=sys.stderr)
     return code
+
+
+def one_line(text: str) -> str:
+    """``text`` in one line, without what a terminal would obey: it may be a server's."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def _unforeseen(error: Exception) -> str:
@@ -91,10 +96,15 @@ def _parser() -> argparse.ArgumentParser:
         help="watch locks work on a real server, beside redis-py's Lock",
         description="Threads and asyncio tasks increment counters on the server by an unprotected "
         "read and write, each increment under a lock; then the counters are compared with what "
-        "was counted here. Starts a server of its own unless --url names one.",
+        "was counted here. Starts a server of its own unless --url or --env names one.",
         epilog="Exit code: 0 no update was lost, 1 some were, 2 the work could not be done.",
     )
-    demo.add_argument("--url", help="use this server (keys of its own, removed at the end)")
+    which = demo.add_mutually_exclusive_group()
+    which.add_argument("--url", help="use this server (keys of its own, removed at the end)")
+    which.add_argument(
+        "--env", action="store_true",
+        help="use the server of FASTLOCK_URL and its kin; others cannot see a password there",
+    )  # fmt: skip
     demo.add_argument(
         "--seconds", type=_within(float, 0.2, 3600), default=6.0, metavar="S",
         help="time to work, all rows of the table together (default: 6)",
@@ -119,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument(
         "--url",
-        help="the server (default: FASTLOCK_URL and its kin, else redis://localhost:6379)",
+        help="the server (default: FASTLOCK_URL and its kin, which keep a password out of the list "
+        "of processes, else redis://localhost:6379)",
     )
     return parser
 

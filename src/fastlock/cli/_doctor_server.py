@@ -24,8 +24,8 @@ _TTL, _PINGS, _PATIENCE = 5.0, 50, 2.0
 #: No connection has this number, no script this hash.
 _NOBODY, _NO_SCRIPT = 2**63 - 1, "0" * 40
 _DO = {
-    "WRONGPASS": "give the right user and password, as in --url redis://user:password@host",
-    "NOAUTH": "give a password, as in --url redis://:password@host",
+    "WRONGPASS": "give the right user and password, as in FASTLOCK_URL=redis://user:password@host",
+    "NOAUTH": "give a password, as in FASTLOCK_URL=redis://:password@host",
     "READONLY": "name the primary: this is a replica",
     "OOM": "give the server more memory, or remove keys",
     "MISCONF": "see to the server's disk and its log",

@@ -41,8 +41,13 @@ def run(options: Namespace) -> int:
     """Do the work and print the result; 1 if an update was lost."""
     core = fastlock.core
     with _signals_as_exits(), contextlib.ExitStack() as stack:
-        url = stack.enter_context(OwnServer()) if options.url is None else options.url
-        config = Config.from_url(url).replace(retry_timeout=RETRY, prefix="", client_name=None)
+        if options.env:
+            config = Config.from_env()
+        elif options.url is not None:
+            config = Config.from_url(options.url)
+        else:
+            config = Config.from_url(stack.enter_context(OwnServer()))
+        config = config.replace(retry_timeout=RETRY, prefix="", client_name=None)
         server = _server(config)
         with progress_bar() as progress:
             rows = _contests(options, config, progress)
@@ -141,7 +146,7 @@ def _as_json(
     return {
         "core": core,
         "python": platform.python_version(),
-        "server": {**server, "embedded": options.url is None},
+        "server": {**server, "embedded": options.url is None and not options.env},
         "locks": not options.no_lock,
         "threads": options.threads,
         "tasks": options.tasks,
@@ -167,6 +172,8 @@ def _print(
     options: Namespace, core: str, server: dict[str, str], rows: list[Row], lost: int
 ) -> None:
     origin = "embedded" if options.url is None else "the one of --url"
+    if options.env:
+        origin = "the one of FASTLOCK_* variables"
     print(f"core {core}")
     print(f"server {server['name']} {server['version']} ({origin}), {server['release_command']}")
     print(

