@@ -1,4 +1,4 @@
-"""Pairs per second by threads, with and without the GIL: bench.free_threaded PYTHON [SECONDS ROUNDS]
+"""Pairs a second by threads, with and without the GIL: bench.free_threaded PYTHON [SECONDS ROUNDS]
 
 Law: ``PYTHON`` (of ``.venv-ft``) and this Python take turns, slice by slice, on one server and
 with one client each on the compiled core; nothing is pinned, for threads shall have every core.
