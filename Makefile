@@ -2,6 +2,7 @@
 # Variables: VENV=.venv  FASTLOCK_PYTHON=/path/to/python  DEMO_ARGS=...  PYTEST_ARGS=...
 #            BENCH_ARGS=...  MODEL_ARGS=...  PYTHON_FT=/path/to/python3.14t  HAMMER=60
 #            FUZZ_SECONDS=30  FUZZ_ARGS="codec pack pipe"  LEAK_OPERATIONS=1000000
+#            CHAOS_SECONDS=600  CHAOS_SEED=N
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ FUZZ_SECONDS ?= 30
 LEAK_OPERATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix test-ft py-ft model asan fuzz leaks lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix test-ft chaos py-ft model asan fuzz leaks lint format bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +51,9 @@ test-ft: $(READY) $(READY_FT) ## locks without the GIL, then 16 threads for 60 s
 	@$(TEST_FT) -n auto tests/contract tests/live tests/cli/test_doctor.py tests/cli/test_doctor_gil.py $(PYTEST_ARGS)
 	@$(TEST_FT) tests/live/test_hammer.py --hammer $(HAMMER) -rP -o faulthandler_timeout=0 \
 		--timeout $$(($(HAMMER) + 120)) $(PYTEST_ARGS)
+
+chaos: $(READY) ## break servers and processes for 10 minutes, and judge what locks said
+	@cd tests && $(abspath $(BIN))/python -m chaos $(CHAOS_ARGS)
 
 py-ft: $(PYTHON_FT) ## CPython without the GIL from Debian's source, once, 3 to 10 minutes
 

@@ -44,7 +44,13 @@ from setuptools.errors import SetupError
 ROOT = Path(__file__).resolve().parent
 PACKAGE = Path("src/fastlock")
 #: The modules of the compiled core, and the one among them that hiredis is linked into.
-MODULES = ("fastlock._codec", "fastlock._leases", "fastlock._core", "fastlock._straight")
+MODULES = (
+    "fastlock._codec",
+    "fastlock._leases",
+    "fastlock._core",
+    "fastlock._straight",
+    "fastlock._heartbeat",
+)
 PARSES = "fastlock._codec"
 
 #: The hiredis package (PyPI) whose sdist carries the C sources, and its SHA-256.

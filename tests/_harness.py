@@ -110,7 +110,7 @@ def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
 #: What is awaited in the asyncio API.
 _IO = frozenset(
     "acquire try_acquire try_acquire_many release_many extend_many adopt locked holder "  # noqa: SIM905
-    "force_release ping close release extend".split()
+    "force_release ping close release extend wait".split()
 )
 
 
@@ -125,7 +125,7 @@ class Sync:
             return self._server
         value = getattr(self.raw, name)
         if not callable(value):
-            return value
+            return _wrap(value)
         if name not in _IO:
             return lambda *args, **kwargs: _wrap(value(*args, **kwargs))
 
@@ -152,6 +152,9 @@ class Sync:
 
         return awaited
 
+    def __bool__(self) -> bool:
+        return bool(self.raw)
+
     def __repr__(self) -> str:
         return repr(self.raw)
 
@@ -159,7 +162,7 @@ class Sync:
         return str(self.raw)
 
 
-_WRAPPED = ("Client", "Lease", "Lock", "LockAll")
+_WRAPPED = ("Client", "Lease", "Lock", "LockAll", "Lost")
 
 
 def _wrap(value: Any) -> Any:

@@ -14,26 +14,46 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
+from ._aio_renewal import AsyncLost, AsyncRenewal
 from ._clock import clock
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
+from ._renewal import MAX_HOLD, terms_of
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
+from .lease import BaseLease, add_note, in_order, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
     from .aio import Client
 
 
 async def try_acquire(
-    client: Client, key: str | bytes, ttl: float = 30.0, *, fence: bool = False
+    client: Client,
+    key: str | bytes,
+    ttl: float = 30.0,
+    *,
+    fence: bool = False,
+    auto_renew: bool = False,
+    max_hold: float | None = MAX_HOLD,
+    on_lost: Callable[[Lease], object] | None = None,
+    cancel_on_lost: bool = False,
 ) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too. ``fence`` as of
-    ``acquire``.
+    ``fence`` as of ``acquire``; the arguments about renewal as in ``Client.lock``. Raises
+    OutcomeUnknown when the answer was lost and the retries too.
     """
-    if fence is not False:
-        return await client._acquire(_ops.try_acquire, fenced(client._claim([key], ttl), fence))
+    if (
+        fence is not False
+        or auto_renew
+        or on_lost is not None
+        or max_hold is not MAX_HOLD
+        or cancel_on_lost
+    ):
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+        claim = client._claim([key], ttl)
+        if fence is not False:
+            claim = fenced(claim, fence)
+        return await client._acquire(_ops.try_acquire, claim, terms=terms)
     lease: Lease | None = await _take(client, key, ttl, _ops.try_acquire, None)
     return lease
 
@@ -45,6 +65,10 @@ async def acquire(
     timeout: float | None = None,
     *,
     fence: bool = False,
+    auto_renew: bool = False,
+    max_hold: float | None = MAX_HOLD,
+    on_lost: Callable[[Lease], object] | None = None,
+    cancel_on_lost: bool = False,
 ) -> Lease:
     """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
@@ -53,10 +77,20 @@ async def acquire(
 
     With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
     higher than that of every earlier lease of the key. See ``fastlock.fencing``.
+    The arguments about renewal as in ``Client.lock``.
     """
-    if fence is not False:
-        claim = fenced(client._claim([key], ttl, until_of(timeout)), fence)
-        return await client._acquire(_ops.acquire, claim)
+    if (
+        fence is not False
+        or auto_renew
+        or on_lost is not None
+        or max_hold is not MAX_HOLD
+        or cancel_on_lost
+    ):
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+        claim = client._claim([key], ttl, until_of(timeout))
+        if fence is not False:
+            claim = fenced(claim, fence)
+        return await client._acquire(_ops.acquire, claim, terms=terms)
     lease: Lease = await _take(client, key, ttl, _ops.acquire, until_of(timeout))
     return lease
 
@@ -107,7 +141,7 @@ async def _take(
         claim.possible = 1  # for whoever interrupts before the operation says so
         op = operation(claim)
         op.send(None)
-        return await client._drive(op, failure, (sent_at, answer))
+        return await client._drive(op, failure, (sent_at, answer), generation)
     except BaseException:
         if claim is not None:
             client._give_back(claim)
@@ -121,6 +155,11 @@ class Lease(BaseLease):
 
     __slots__ = ()
     _client: Client
+
+    @property
+    def lost(self) -> AsyncLost:
+        """Whether the lock was lost: true or false, and to wait for; see AsyncLost."""
+        return AsyncLost(self)
 
     @overload
     async def release(self, wait: Literal[True] = True) -> bool: ...
@@ -142,6 +181,8 @@ class Lease(BaseLease):
         generation = _fork.generation
         if self._generation != generation:
             self._check_process()
+        if self._turn is not None:
+            self._let_go()
         if self.over:
             return False
         client = self._client
@@ -180,10 +221,12 @@ class Lease(BaseLease):
 
     async def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
         async with _turn(self):
-            if self.over:
+            if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
             await client._drive(operation(self, milliseconds, client._retries, clock()))
+        if self._told():  # while the answer was under way
+            raise lost_at_exit(self)
 
     async def __aenter__(self) -> Lease:
         return self
@@ -200,29 +243,45 @@ class Lease(BaseLease):
             return
         await self._leave(error)
 
-    async def _leave(self, error: BaseException | None, deferred: bool = False) -> None:
+    async def _leave(
+        self, error: BaseException | None, deferred: bool = False, if_lost: str = "raise"
+    ) -> None:
+        cut_short = await self._cut_short(error)
         try:
-            freed = await self.release(self._waits(deferred)) or self.freed
-            if not freed and error is None:
-                raise lost_at_exit(self)
+            freed = await self.release(self._waits(deferred))
+            if error is None and not cut_short:
+                left(self, bool(freed), if_lost)
         except FastlockError as failure:
+            if cut_short:
+                raise lost_at_exit(self) from error
             if error is None:
                 raise
             add_note(error, failure)
         except BaseException:
             self._abandon()
             raise
+        if cut_short:
+            raise lost_at_exit(self) from error
+
+    async def _cut_short(self, error: BaseException | None) -> bool:
+        """Whether the block was cancelled because the lock was lost, and for no other reason."""
+        renewal = self._renewal
+        if renewal is None:
+            return False
+        self._let_go()
+        return isinstance(renewal, AsyncRenewal) and await renewal.take_back(error)
 
     def _abandon(self) -> None:
         """Nobody waits for its release: let the background see to it."""
+        self._let_go()
         if not self.over:
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 
-def _turn(lease: Lease) -> asyncio.Lock:
+def _turn(lease: Lease) -> asyncio.Lock | AsyncRenewal:
     if lease._turn is None:
         lease._turn = asyncio.Lock()
-    turn: asyncio.Lock = lease._turn
+    turn: asyncio.Lock | AsyncRenewal = lease._turn
     return turn
 
 

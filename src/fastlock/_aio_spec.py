@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from . import _args, _ops_many
 from ._ops_fenced import fenced
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit, until_of
+from .lease import BaseLock, Entries, add_note, check_colour, left, lost_at_exit, policy, until_of
 
 if TYPE_CHECKING:
+    from ._renewal import Terms
     from .aio import Client, Lease
 
 P = ParamSpec("P")
@@ -38,7 +39,9 @@ class Lock(BaseLock):
     async def __aenter__(self) -> Lease:
         who = asyncio.current_task()
         self._entries.check(who)
-        lease = await self._client.acquire(self.key, self.ttl, self.timeout, fence=self.fence)
+        lease = await self._client.acquire(
+            self.key, self.ttl, self.timeout, fence=self.fence, **self.renews
+        )
         self._entries.add(who, (lease,))
         return lease
 
@@ -54,7 +57,7 @@ class Lock(BaseLock):
         if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
             lease._abandon()
         else:
-            await lease._leave(error, self.deferred)
+            await lease._leave(error, self.deferred, self.if_lost)
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during every call of the coroutine function ``function``."""
@@ -73,10 +76,12 @@ class Lock(BaseLock):
         try:
             if blocking:
                 lease: Lease | None = await self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence
+                    self.key, self.ttl, patience, fence=self.fence, **self.renews
                 )
             else:
-                lease = await self._client.try_acquire(self.key, self.ttl, fence=self.fence)
+                lease = await self._client.try_acquire(
+                    self.key, self.ttl, fence=self.fence, **self.renews
+                )
         except AcquireTimeout:
             return False
         if lease is not None:
@@ -111,8 +116,12 @@ class LockAll:
         ttl: float,
         timeout: float | None,
         fence: bool,
+        terms: Terms | None,
+        if_lost: str,
     ) -> None:
         self._client = client
+        self._terms = terms
+        self._if_lost = policy(if_lost)
         self._keys = _args.distinct(_args.key_list(keys))
         self._ttl = ttl
         self._timeout = timeout
@@ -128,7 +137,11 @@ class LockAll:
         if self._fence:
             claim = fenced(claim, True)
         try:
-            leases = await self._client._drive(_ops_many.acquire_all(claim))
+            leases = await self._client._drive(
+                _ops_many.acquire_all(claim), generation=claim.generation
+            )
+            if self._terms is not None:
+                self._client._keep(leases, self._terms)
             self._entries.add(who, leases)
             return leases
         except BaseException:
@@ -147,18 +160,23 @@ class LockAll:
         if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
             self._abandon(leases)
             return
+        cut_short = [lease for lease in leases if await lease._cut_short(error)]
         try:
             results = await self._client.release_many(leases)
-            for lease, freed in zip(leases, results, strict=True):
-                if not (freed or lease.freed) and error is None:
-                    raise lost_at_exit(lease)
+            if error is None and not cut_short:
+                for lease, freed in zip(leases, results, strict=True):
+                    left(lease, freed, self._if_lost)
         except FastlockError as failure:
+            if cut_short:
+                raise lost_at_exit(cut_short[0]) from error
             if error is None:
                 raise
             add_note(error, failure)
         except BaseException:
             self._abandon(leases)
             raise
+        if cut_short:
+            raise lost_at_exit(cut_short[0]) from error
 
     def _abandon(self, leases: Sequence[Lease]) -> None:
         """Nobody waits for their release: let the background see to it."""

@@ -68,6 +68,17 @@ def fencing_number(fence: object) -> int:
     return fence
 
 
+def hold(max_hold: float | None) -> None:
+    """How long a lease may be renewed, in seconds; None for ever."""
+    if max_hold is None:
+        return
+    number = not isinstance(max_hold, bool) and isinstance(max_hold, (int, float))
+    if not number or not 0 < max_hold <= LONGEST:
+        raise ConfigError(
+            "max_hold", f"{max_hold!r} is neither None nor a number of seconds up to 10 years"
+        )
+
+
 def wire_key(key: str | bytes, prefix: bytes) -> bytes:
     """The key as the server sees it, prefix included."""
     if type(key) is str and 0 < len(key) <= SURELY_SHORT and key.isascii():  # the usual one

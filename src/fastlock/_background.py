@@ -8,13 +8,13 @@ ends waits a second for it.
 from __future__ import annotations
 
 import logging
-import threading
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from . import _leaving
 from ._clock import clock
 from ._commands import Pair
+from ._errands import Errands
 
 _log = logging.getLogger("fastlock")
 
@@ -24,56 +24,34 @@ class Background:
 
     def __init__(self, settle: Callable[[list[Pair], float], None]) -> None:
         self._settle = settle
-        self._debts: deque[tuple[list[Pair], float]] = deque()
-        self._mutex = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._errands = Errands("fastlock-give-back")
+        self._ends = float("inf")  # when the process has no more time for it
         _leaving.second(self)
 
     def add(self, pairs: list[Pair], until: float) -> None:
         """Give ``pairs`` back, trying until ``until`` (seconds on fastlock's clock)."""
-        with self._mutex:
-            self._debts.append((pairs, until))
-            _leaving.expected()
-            if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, name="fastlock-give-back", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is shutting down: see end()
-                    return
-                self._thread = thread
+        _leaving.expected()
+        self._errands.add(partial(self._give_back, pairs, until))
 
     def runs_here(self) -> bool:
         """Whether this thread is the one that gives back."""
-        return self._thread is threading.current_thread()
+        return self._errands.runs_here()
 
     def finish(self, timeout: float) -> None:
         """Wait until nothing is left to give back, at most ``timeout`` seconds."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-
-    def _run(self) -> None:
-        while True:
-            with self._mutex:
-                if not self._debts:
-                    self._thread = None
-                    return
-                pairs, until = self._debts.popleft()
-            self._give_back(pairs, until)
+        self._errands.finish(timeout)
 
     def _give_back(self, pairs: list[Pair], until: float) -> None:
         try:
-            self._settle(pairs, until)
+            self._settle(pairs, min(until, self._ends))
         except Exception as error:
             could_not_give_back(len(pairs), error)
 
     def end(self, timeout: float) -> None:
         """The process ends: as ``finish``, and do what no thread could be started for."""
-        end = clock() + timeout
+        self._ends = clock() + timeout
         self.finish(timeout)
-        while self._thread is None and self._debts:
-            pairs, until = self._debts.popleft()
-            self._give_back(pairs, min(until, end))
+        self._errands.run_left()
 
 
 def could_not_give_back(count: int, error: Exception) -> None:

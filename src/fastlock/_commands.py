@@ -77,6 +77,8 @@ class Commands:
     """Verbs as bytes, in the dialect that every server speaks: scripts."""
 
     release_command = "EVALSHA"
+    #: The usual reply to ``renew``.
+    renewed: bytes | int = 1
 
     def __init__(self, packing: Packing, msetex: bool = False) -> None:
         self.packing = packing
@@ -118,6 +120,10 @@ class Commands:
     def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """Compare-and-extend; ``ttl`` in ms from now. Answered by ``extended``."""
         return self._eval(_EXTEND, 1, key, token, ttl)
+
+    def renew(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        """``extend`` for when nobody may look at the answer; ``renewed`` if it was carried out."""
+        return self.pack(b"EVAL", _EXTEND.text, 1, key, token, ttl)
 
     def extend_by(self, key: bytes, token: bytes, more: int) -> bytes:
         """Compare-and-add to what is left; ``more`` in ms, may be negative.
@@ -224,6 +230,8 @@ class SpelledOut(Commands):
 class SetCommands(Commands):
     """Valkey 8.1: SET compares, but a release takes a script."""
 
+    renewed = b"OK"
+
     def ask(self, key: bytes, token: bytes, ttl: int) -> bytes:
         if ttl == NO_EXPIRY:
             return self.pack(b"SET", key, token, b"NX", b"GET")
@@ -231,6 +239,9 @@ class SetCommands(Commands):
 
     def extend(self, key: bytes, token: bytes, ttl: int) -> bytes:
         return self.pack(b"SET", key, token, b"IFEQ", token, b"PX", ttl)
+
+    def renew(self, key: bytes, token: bytes, ttl: int) -> bytes:
+        return self.extend(key, token, ttl)
 
 
 class _Native(SetCommands):

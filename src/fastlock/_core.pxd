@@ -1,4 +1,5 @@
-# What the compiled Straight needs of the compiled core: the Pipe, and what a call came to.
+# What the compiled Straight and Heartbeat need of the compiled core: the Pipe, and what a call
+# came to.
 
 cimport cython
 
@@ -93,3 +94,13 @@ cdef class Pipe:
     cdef void digest(self, size_t size) noexcept nogil
     cdef void wake(self, Place *to_wake, int count) noexcept nogil
     cdef bint flush(self) noexcept nogil
+    cdef bint exchange(
+        self, const char *text, size_t size, int count, long long patience, const int *stop,
+        Reply **chain
+    ) noexcept nogil
+
+
+cdef bint exchange(
+    void *pipe, const char *text, size_t size, int count, long long patience, const int *stop,
+    Reply **chain
+) noexcept nogil

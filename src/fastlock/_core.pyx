@@ -72,6 +72,9 @@ cdef extern from "_posix.h":
         POLLERR
         POLLHUP
 
+cdef extern from "_threads.h":
+    int fl_flag_is_set(const int *) nogil
+
 cdef enum:
     CHUNK = 65536           # bytes a receive takes at most
     # While the leader reads, a caller writes at once what has queued if at most so many
@@ -693,6 +696,38 @@ cdef class Pipe:
             elif error != EINTR:
                 self.fail(NULL, error)
         return False
+
+    cdef bint exchange(
+        self, const char *text, size_t size, int count, long long patience, const int *stop,
+        Reply **chain
+    ) noexcept nogil:
+        """As ``call``, for a thread without Python's state. The mutex is not held.
+
+        False: not all is answered; ``chain`` has what is. No answer within ``patience`` ns
+        ends the Pipe; ``stop``, once set, only the waiting, soon.
+        """
+        cdef Place *place = NULL
+        cdef long long deadline = fl_now() + patience
+        cdef Outcome outcome
+        pthread_mutex_lock(&self.mutex)
+        outcome = self.enter(text, size, count, &place)
+        if outcome == ANSWERED:
+            outcome = TIMED_OUT
+        while outcome == TIMED_OUT and not fl_flag_is_set(stop):
+            if fl_now() >= deadline:
+                self.fail(b"no answer in time", 0)
+                break
+            outcome = self.wait(place, min(deadline, fl_now() + SLICE), False)
+        self.leave(place, chain)
+        pthread_mutex_unlock(&self.mutex)
+        return outcome == ANSWERED
+
+
+cdef bint exchange(
+    void *pipe, const char *text, size_t size, int count, long long patience, const int *stop,
+    Reply **chain
+) noexcept nogil:
+    return (<Pipe>pipe).exchange(text, size, count, patience, stop, chain)
 
 
 cdef bint append(Buffer *buffer, const char *text, size_t size) noexcept nogil:

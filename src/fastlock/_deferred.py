@@ -10,7 +10,6 @@ under way, reads where nobody does.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -22,8 +21,6 @@ from . import _leaving
 from ._background import Background
 from ._resp import Reentered
 from .errors import TransportError
-
-_log = logging.getLogger("fastlock")
 
 #: Releases without an answer above which the next caller waits for them.
 MOST = 1000
@@ -130,8 +127,7 @@ class Deferred:
     def _mind(self, lease: Any, reply: Any) -> None:
         """The lock was lost (0), the connection (None), or the server refused."""
         if reply == 0:
-            lease.freed = False
-            told_too_late(lease.key)
+            lease._lost_before()
         else:
             self._background.add([lease.pair], lease.deadline)
 
@@ -164,8 +160,3 @@ class Deferred:
         self._thread = None
         if self._pending:  # of a moment ago
             self._start()
-
-
-def told_too_late(key: str | bytes) -> None:
-    """Say that a lock was lost before its deferred release."""
-    _log.warning("%r was no longer held when its deferred release arrived", key)

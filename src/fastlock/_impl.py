@@ -21,6 +21,7 @@ from .errors import ConfigError
 VARIABLE = "FASTLOCK_CORE"
 _MODULES = {"cython": "fastlock._core", "python": "fastlock._pycore"}
 _STRAIGHT = {"cython": "fastlock._straight", "python": "fastlock._pystraight"}
+_HEARTBEATS = {"cython": "fastlock._heartbeat", "python": "fastlock._pyheartbeat"}
 
 
 class DecoderLike(Protocol):
@@ -64,6 +65,44 @@ class StraightLike(Protocol):
     def free(self, lease: Any, generation: int, timeout: float) -> Any: ...
 
 
+class BeatLike(Protocol):
+    """One entry of a heartbeat; see ``_pyheartbeat.Beat``."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def deadline(self) -> float: ...
+    @deadline.setter
+    def deadline(self, deadline: float) -> None: ...
+    @property
+    def unsure(self) -> bool: ...
+    def pause(self, timeout: float) -> bool: ...
+    def resume(self, data: bytes, usual: bytes | int, period: float, span: float) -> None: ...
+    def recode(self, data: bytes, usual: bytes | int) -> None: ...
+    def remove(self) -> None: ...
+
+
+class HeartbeatLike(Protocol):
+    """Repeats what has to be said in time; see ``_pyheartbeat.Heartbeat``."""
+
+    @property
+    def count(self) -> int: ...
+    def add(
+        self,
+        data: bytes,
+        usual: bytes | int,
+        period: float,
+        span: float,
+        deadline: float,
+        until: float,
+    ) -> BeatLike: ...
+    def attach(self, pipe: Any) -> None: ...
+    def wait(self, timeout: float) -> list[tuple[int, str, Any]]: ...
+    def stop(self) -> None: ...
+    def join(self) -> None: ...
+    def forked(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Core:
     """One core's parts, so that both can serve clients in the same process."""
@@ -78,12 +117,15 @@ class Core:
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
     straight: Callable[..., StraightLike]
+    heartbeat: Callable[[float], HeartbeatLike]
+    tls_heartbeat: Callable[[float], HeartbeatLike]
 
 
 def load(name: str) -> Core:
     """The core called "cython" or "python"; ImportError if it cannot load."""
     module = importlib.import_module(_MODULES[name])
     python = importlib.import_module(_MODULES["python"])
+    heartbeats = [importlib.import_module(_HEARTBEATS[of]).Heartbeat for of in (name, "python")]
     decoder = module.Decoder
     ways = {module.Pipe: importlib.import_module(_STRAIGHT[name]).Straight}
     other = importlib.import_module(_STRAIGHT["python"]).Straight
@@ -103,6 +145,8 @@ def load(name: str) -> Core:
         pipe=module.Pipe,
         straight=straight,
         tls_pipe=lambda sock: python.Pipe(sock, decoder()),
+        heartbeat=heartbeats[0],
+        tls_heartbeat=heartbeats[1],
     )
 
 
@@ -161,4 +205,7 @@ def fit(wanted: Core) -> Core:
     return wanted if _named or wanted is not core or not patched_by() else _python()
 
 
-__all__ = ["Core", "DecoderLike", "PipeLike", "core", "explain", "fit", "load"]
+__all__ = [
+    "BeatLike", "Core", "DecoderLike", "HeartbeatLike", "PipeLike", "core", "explain", "fit",
+    "load",
+]  # fmt: skip

@@ -110,7 +110,7 @@ cdef class Leases:
         self.key = offset_of(kind, "key")
         self.pair = offset_of(kind, "pair")
         self.ttl = offset_of(kind, "ttl")
-        self.deadline = offset_of(kind, "deadline")
+        self.deadline = offset_of(kind, "_deadline")
         self.doubt = offset_of(kind, "doubt")
         self.over = offset_of(kind, "over")
         self.freed = offset_of(kind, "freed")

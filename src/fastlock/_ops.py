@@ -138,10 +138,10 @@ class HeldLease(Protocol):
 L = TypeVar("L", bound=HeldLease)
 
 
-#: keys, pairs, replies, ttl in ms, deadline -> for each OK a lease, for each nil None; up to
-#: any other reply.
+#: generation, keys, pairs, replies, ttl in ms, deadline -> for each OK a lease, for each nil
+#: None; up to any other reply.
 Make = Callable[
-    [Sequence[str | bytes], Sequence[Pair], Sequence[Any], int, float], list["L | None"]
+    [int, Sequence[str | bytes], Sequence[Pair], Sequence[Any], int, float], list["L | None"]
 ]
 _OK = (b"OK",)
 
@@ -185,7 +185,8 @@ class Claim(Generic[L]):
         """What the answers to tries from ``start`` on mean, up to the first unusual one."""
         end = start + len(replies)
         keys, pairs = self.keys[start:end], self.pairs[start:end]
-        return self.make(keys, pairs, replies, self.ttl, deadline(sent_at, self.ttl))
+        until = deadline(sent_at, self.ttl)
+        return self.make(self.generation, keys, pairs, replies, self.ttl, until)
 
     def lease(self, index: int, sent_at: float, reply: Any = None) -> L:
         """This one was taken by what was sent then; the reply said so."""

@@ -39,7 +39,7 @@ class Leases:
         lease.key = key
         lease.pair = pair
         lease.ttl = ttl
-        lease.deadline = deadline
+        lease._deadline = deadline
         lease.doubt = lease.over = lease.freed = False
         return lease
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
+from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
+from ._renewal import MAX_HOLD, terms_of
 from .errors import FastlockError
-from .lease import BaseLease, add_note, in_order, lost_at_exit, until_of, usual_of
+from .lease import BaseLease, add_note, in_order, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
     from ._impl import StraightLike
@@ -29,15 +31,26 @@ if TYPE_CHECKING:
 
 
 def try_acquire(
-    client: Client, key: str | bytes, ttl: float = 30.0, *, fence: bool = False
+    client: Client,
+    key: str | bytes,
+    ttl: float = 30.0,
+    *,
+    fence: bool = False,
+    auto_renew: bool = False,
+    max_hold: float | None = MAX_HOLD,
+    on_lost: Callable[[Lease], object] | None = None,
 ) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    Raises OutcomeUnknown when the answer was lost and the retries too. ``fence`` as of
-    ``acquire``.
+    ``fence`` as of ``acquire``; ``auto_renew``, ``max_hold`` and ``on_lost`` as in
+    ``Client.lock``. Raises OutcomeUnknown when the answer was lost and the retries too.
     """
-    if fence is not False:
-        return client._acquire(_ops.try_acquire, fenced(client._claim([key], ttl), fence))
+    if fence is not False or auto_renew or on_lost is not None or max_hold is not MAX_HOLD:
+        terms = terms_of(auto_renew, max_hold, on_lost)
+        claim = client._claim([key], ttl)
+        if fence is not False:
+            claim = fenced(claim, fence)
+        return client._acquire(_ops.try_acquire, claim, terms=terms)
     lease: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
     return lease
 
@@ -49,6 +62,9 @@ def acquire(
     timeout: float | None = None,
     *,
     fence: bool = False,
+    auto_renew: bool = False,
+    max_hold: float | None = MAX_HOLD,
+    on_lost: Callable[[Lease], object] | None = None,
 ) -> Lease:
     """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
@@ -57,10 +73,15 @@ def acquire(
 
     With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
     higher than that of every earlier lease of the key. See ``fastlock.fencing``.
+    ``auto_renew``, ``max_hold`` and ``on_lost`` as in ``Client.lock``.
     """
+    if fence is not False or auto_renew or on_lost is not None or max_hold is not MAX_HOLD:
+        terms = terms_of(auto_renew, max_hold, on_lost)
+        claim = client._claim([key], ttl, until_of(timeout))
+        if fence is not False:
+            claim = fenced(claim, fence)
+        return client._acquire(_ops.acquire, claim, terms=terms)
     until = until_of(timeout)
-    if fence is not False:
-        return client._acquire(_ops.acquire, fenced(client._claim([key], ttl, until), fence))
     lease: Lease = _take(client, key, ttl, _ops.acquire, until)
     return lease
 
@@ -105,7 +126,7 @@ def _take(
         op = operation(claim)
         if begun:
             op.send(None)
-        return client._drive(op, failure, answer)
+        return client._drive(op, failure, answer, claim.generation)
     except BaseException:
         if claim is not None:
             client._give_back(claim)
@@ -135,6 +156,11 @@ class Lease(BaseLease):
     __slots__ = ()
     _client: Client
 
+    @property
+    def lost(self) -> Lost:
+        """Whether the lock was lost: true or false, and to wait for; see Lost."""
+        return Lost(self)
+
     @overload
     def release(self, wait: Literal[True] = True) -> bool: ...
 
@@ -158,6 +184,9 @@ class Lease(BaseLease):
         link = server._link
         way = None if link is None or server.strays else link.way
         freed = None
+        if self._turn is not None:
+            self._check_process()
+            self._let_go()
         if wait and way is not None:
             freed = way.free(self, generation, client._patience)
             if freed is True:
@@ -191,10 +220,12 @@ class Lease(BaseLease):
 
     def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
         with self._turn or _first_turn(self):
-            if self.over:
+            if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
             client._drive(operation(self, milliseconds, client._retries, clock()))
+        if self._told():  # while the answer was under way
+            raise lost_at_exit(self)
 
     def __enter__(self) -> Lease:
         return self
@@ -208,11 +239,13 @@ class Lease(BaseLease):
         """Release. LockLost if it was lost before; the body's own exception goes first."""
         self._leave(error)
 
-    def _leave(self, error: BaseException | None, deferred: bool = False) -> None:
+    def _leave(
+        self, error: BaseException | None, deferred: bool = False, if_lost: str = "raise"
+    ) -> None:
         try:
-            freed = self.release(self._waits(deferred)) or self.freed
-            if not freed and error is None:
-                raise lost_at_exit(self)
+            freed = self.release(self._waits(deferred))
+            if error is None:
+                left(self, bool(freed), if_lost)
         except FastlockError as failure:
             if error is None:
                 raise
@@ -223,6 +256,7 @@ class Lease(BaseLease):
 
     def _abandon(self) -> None:
         """Interrupted while releasing: let the background see to it."""
+        self._let_go()
         if not self.over:
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from . import _args, _ops_many
 from ._ops_fenced import fenced
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, lost_at_exit, until_of
+from .lease import BaseLock, Entries, add_note, check_colour, left, policy, until_of
 
 if TYPE_CHECKING:
+    from ._renewal import Terms
     from ._sync_lease import Lease
     from .sync import Client
 
@@ -40,7 +41,9 @@ class Lock(BaseLock):
         self._entries.check(who)
         lease = entry = None
         try:
-            lease = self._client.acquire(self.key, self.ttl, self.timeout, fence=self.fence)
+            lease = self._client.acquire(
+                self.key, self.ttl, self.timeout, fence=self.fence, **self.renews
+            )
             entry = self._entries.add(who, (lease,))
             return lease
         except BaseException:
@@ -58,7 +61,7 @@ class Lock(BaseLock):
         entry = None
         try:
             entry = self._entries.leaving(threading.current_thread())
-            entry[1][0]._leave(error, self.deferred)
+            entry[1][0]._leave(error, self.deferred, self.if_lost)
         except FastlockError:
             raise
         except BaseException:  # interrupted, perhaps before the release was sent
@@ -85,10 +88,12 @@ class Lock(BaseLock):
         try:
             if blocking:
                 lease: Lease | None = self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence
+                    self.key, self.ttl, patience, fence=self.fence, **self.renews
                 )
             else:
-                lease = self._client.try_acquire(self.key, self.ttl, fence=self.fence)
+                lease = self._client.try_acquire(
+                    self.key, self.ttl, fence=self.fence, **self.renews
+                )
         except AcquireTimeout:
             return False
         if lease is not None:
@@ -123,8 +128,12 @@ class LockAll:
         ttl: float,
         timeout: float | None,
         fence: bool,
+        terms: Terms | None,
+        if_lost: str,
     ) -> None:
         self._client = client
+        self._terms = terms
+        self._if_lost = policy(if_lost)
         self._keys = _args.distinct(_args.key_list(keys))
         self._ttl = ttl
         self._timeout = timeout
@@ -141,7 +150,9 @@ class LockAll:
             claim = fenced(claim, True)
         entry = None
         try:
-            leases = self._client._drive(_ops_many.acquire_all(claim))
+            leases = self._client._drive(_ops_many.acquire_all(claim), generation=claim.generation)
+            if self._terms is not None:
+                self._client._keep(leases, self._terms)
             entry = self._entries.add(who, leases)
             return leases
         except BaseException:
@@ -158,9 +169,10 @@ class LockAll:
         entry = self._entries.leaving(threading.current_thread())
         leases = entry[1]
         try:
-            for lease, freed in zip(leases, self._client.release_many(leases), strict=True):
-                if not (freed or lease.freed) and error is None:
-                    raise lost_at_exit(lease)
+            results = self._client.release_many(leases)
+            if error is None:
+                for lease, freed in zip(leases, results, strict=True):
+                    left(lease, freed, self._if_lost)
         except FastlockError as failure:
             if error is None:
                 raise

@@ -14,20 +14,21 @@ from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._aio_lease import Lease, acquire, try_acquire, turns
+from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock, LockAll
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._clock import clock
 from ._commands import Pair, ServerInfo
-from ._deferred import told_too_late
 from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
 from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
+from ._renewal import MAX_HOLD, Keeper, Terms, terms_of
 from ._tokens import TokenSource, label_of
-from ._topology import Link, closed_error
+from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import own_leases, remember
+from .lease import let_go, not_told, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -56,7 +57,7 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
-        self._core = _impl.fit(type(self)._core)
+        self._core = core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
@@ -68,6 +69,9 @@ class Client:
         self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
         self._closed = False
+        # Renewals have a connection of their own: this one's socket belongs to the loop.
+        self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
+        self._keeper = Keeper(self._renewing, self._core, self.config)
         remember(self)
         _fork.register(self)
 
@@ -86,6 +90,11 @@ class Client:
         release: Literal["wait", "deferred"] = "wait",
         *,
         fence: bool = False,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> Lock:
         """A spec of one lock: async context manager, decorator, ``asyncio.Lock``'s methods.
 
@@ -96,23 +105,45 @@ class Client:
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
             fence: whether each lease gets a fencing number; see ``acquire``.
+            auto_renew: renew the lease every third of its ttl, until it is released, lost, or
+                its object is gone. A thread with a connection of its own does it for all
+                leases, so that a blocked loop does not stop it; with the compiled core over
+                TCP or a unix socket that needs no GIL either.
+            max_hold: seconds after which it is renewed no more; None for ever.
+            on_lost: called in the loop with the lease when it turns out that it is lost;
+                may be a coroutine function. Needs ``auto_renew``, as nobody else looks.
+            cancel_on_lost: then also cancel the task that acquired it. Where that ends the
+                block of the lock, LockLost leaves it, whatever ``if_lost`` says.
+            if_lost: what leaving the block does when the lock was lost: "raise" LockLost,
+                "warn" in the log, or "ignore"; the body's own exception goes first.
         """
-        return Lock(self, key, ttl, timeout, release, fence)
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+        return Lock(self, key, ttl, timeout, release, fence, terms, if_lost)
 
     try_acquire = try_acquire
     acquire = acquire
 
     async def try_acquire_many(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0, *, fence: bool = False
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        *,
+        fence: bool = False,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
     ) -> list[Lease | None]:
         """Try each key once, in one write: a Lease or None for each, in order.
 
-        An error about any of them gives all back. ``fence`` as of ``acquire``.
+        An error about any of them gives all back. ``fence`` as of ``acquire``; the arguments
+        about renewal as in ``lock``.
         """
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
         claim = self._claim(_args.key_list(keys), ttl)
         if fence is not False:
             claim = fenced(claim, fence)
-        return await self._acquire(_ops_many.try_acquire_many, claim)
+        return await self._acquire(_ops_many.try_acquire_many, claim, terms=terms)
 
     async def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
         """Release each, in one write: True or False for each, as ``Lease.release``.
@@ -120,6 +151,8 @@ class Client:
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
         listed = own_leases(self, leases)
+        if self._keeper.used:
+            let_go(listed)
         return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
 
     async def extend_many(
@@ -134,9 +167,14 @@ class Client:
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
         async with turns(listed):
-            return await self._drive(
-                _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
-            )
+            if self._keeper.used:
+                listed = not_told(listed)
+            op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            results = await self._drive(op)
+        if self._keeper.used:  # some may have been lost meanwhile
+            pairs = zip(not_told(listed), results, strict=True)
+            return [lease is not None and extended for lease, extended in pairs]
+        return results
 
     def lock_all(
         self,
@@ -145,13 +183,20 @@ class Client:
         timeout: float | None = None,
         *,
         fence: bool = False,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        cancel_on_lost: bool = False,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> LockAll:
         """All locks or none, as an async context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released. ``fence`` as of ``acquire``.
+        waited for. On leaving, all are released. The other arguments are those of ``lock``;
+        ``on_lost`` is called for each lease that is lost.
         """
-        return LockAll(self, keys, ttl, timeout, fence)
+        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+        return LockAll(self, keys, ttl, timeout, fence, terms, if_lost)
 
     async def adopt(self, key: str | bytes, token: str, fence: int | None = None) -> Lease:
         """Take over a lease handed on by another process; LockLost if it holds no longer.
@@ -218,9 +263,10 @@ class Client:
 
         Calls under way fail; what an acquire among them had already asked for is given
         back before, for which this takes at most a second. Deferred releases are waited
-        for, at most another.
+        for, at most another; nothing is renewed any more.
         """
         self._closed = True
+        self._keeper.stop()
         loop = asyncio.get_running_loop()
         deferred = [answer for answer in self._deferred if answer.get_loop() is loop]
         if deferred:
@@ -235,6 +281,10 @@ class Client:
         if settling:
             await asyncio.wait(settling, timeout=1.0)
         await self._server.close()
+        self._renewing.close()
+        end = loop.time() + 1.0
+        while not self._keeper.ended() and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
     async def __aenter__(self) -> Client:
         return self
@@ -260,6 +310,7 @@ class Client:
 
     def _made(
         self,
+        generation: int,
         keys: Sequence[str | bytes],
         pairs: Sequence[Pair],
         replies: Sequence[Any],
@@ -267,7 +318,7 @@ class Client:
         deadline: float,
     ) -> list[Lease | None]:
         made: list[Lease | None] = self._loops.make(
-            self, _fork.generation, keys, pairs, replies, ttl / 1000, deadline
+            self, generation, keys, pairs, replies, ttl / 1000, deadline
         )
         return made
 
@@ -289,28 +340,54 @@ class Client:
     ) -> Claim[Lease]:
         return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
-    async def _acquire(self, operation: Callable[[Claim[Lease]], Op[R]], claim: Claim[Lease]) -> R:
-        """Carry out an acquiring; whatever leaves it early, nothing stays held."""
+    async def _acquire(
+        self,
+        operation: Callable[[Claim[Lease]], Op[R]],
+        claim: Claim[Lease],
+        terms: Terms | None = None,
+    ) -> R:
+        """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
+        acquired: Any = None
         try:
-            return await self._drive(operation(claim))
+            acquired = await self._drive(operation(claim), generation=claim.generation)
+            if terms is not None:
+                self._keep(acquired, terms)
+            result: R = acquired
+            return result
         except BaseException:
+            if terms is not None:
+                let_go(acquired if isinstance(acquired, list) else (acquired,))
             self._give_back(claim)
             raise
+
+    def _keep(self, acquired: Any, terms: Terms) -> None:
+        """Renew it, or each of a list, from now on; None among them."""
+        for lease in acquired if isinstance(acquired, list) else (acquired,):
+            if lease is not None:
+                AsyncRenewal(self._keeper, lease, terms)
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
         return await self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
     async def _drive(
-        self, op: Op[R], interrupt: BaseException | None = None, answer: Any = None
+        self,
+        op: Op[R],
+        interrupt: BaseException | None = None,
+        answer: Any = None,
+        generation: int | None = None,
     ) -> R:
         """Carry out the operation's effects until it returns or raises.
+
+        ``generation``: of the process that began it; None: of this one.
 
         Cancellation is thrown into the operation, so that it can leave its lease in a
         truthful state.
         """
         error: BaseException | None = interrupt
-        generation = _fork.generation
+        if generation is None:
+            generation = _fork.generation
+        _fork.check(generation)
         try:
             while True:
                 if error is None:
@@ -332,6 +409,7 @@ class Client:
                 except (FastlockError, asyncio.CancelledError) as failure:
                     error = failure
         except StopIteration as end:
+            _fork.check(generation)
             result: R = end.value
             return result
 
@@ -423,8 +501,7 @@ class Client:
         else:
             reply = answer.result()
         if reply == 0:
-            lease.freed = False
-            told_too_late(lease.key)
+            lease._lost_before()
         elif reply != 1:
             self._give_back_pairs([lease.pair], lease.deadline, lease._generation)
 
@@ -461,6 +538,10 @@ class Client:
             await self._drive(_ops_many.settle(pairs, until))
         except FastlockError as error:
             could_not_give_back(len(pairs), error)
+
+
+def _nothing() -> None:
+    """For a connection that no tokens are drawn for."""
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:

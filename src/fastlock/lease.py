@@ -9,12 +9,13 @@ import inspect
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
+from ._renewal import Renewal, Terms
 from .config import Config
 from .errors import ConfigError, LockError, LockLost
 
@@ -32,14 +33,15 @@ class BaseLease:
         deadline: until when the lock surely holds, in seconds on fastlock's clock
             (CLOCK_BOOTTIME, which runs on during suspend); see ``remaining()``.
         fence: the fencing number, if it was acquired with ``fence=True``; see ``fastlock.fencing``.
+        lost: whether it was lost, true or false, and to wait for; see Lost.
     """
 
     __slots__ = (
         "__weakref__",
         "_client",
+        "_deadline",
         "_generation",
         "_turn",
-        "deadline",
         "doubt",
         "freed",
         "key",
@@ -51,11 +53,11 @@ class BaseLease:
 
     _client: Any
     _generation: int  # of processes: in another one the lease is not ours
-    _turn: Any  # lets one extension at a time through; made when first needed
+    _turn: Any  # lets one extension at a time through; its Renewal, or made when first needed
     key: str | bytes
     pair: Pair  # wire key, token
     ttl: float
-    deadline: float
+    _deadline: float  # unless it is renewed: then its Renewal knows
     number: int  # for fencing; not set where none was asked for
     doubt: bool  # a release may have been carried out without our knowing
     over: bool  # the server has said that it is not ours (any more)
@@ -90,12 +92,80 @@ class BaseLease:
         """Whether nothing but a release of ours can have ended it by now."""
         if self.over or self._generation != _fork.generation:
             return False
-        return clock() < self.deadline
+        if self._turn is None:
+            return clock() < self._deadline
+        return clock() < self.deadline and not self._told()
 
     @property
-    def lost(self) -> bool:
-        """Whether the lock ended other than by release: refused by the server, or expired."""
-        return not self.freed and not self._lasts()
+    def deadline(self) -> float:
+        renewal = self._renewal
+        return self._deadline if renewal is None else renewal.beat.deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        renewal = self._renewal
+        if renewal is None:
+            self._deadline = deadline
+        else:
+            renewal.beat.deadline = deadline
+
+    @property
+    def state(self) -> Literal["held", "unknown", "lost", "released"]:
+        """What is known of the lock, without asking.
+
+        "unknown": its deadline has not passed, but the latest renewal has failed or is overdue,
+        or a release of it may have been carried out unheard. Else it is "held" until then.
+        """
+        if self._is_lost():
+            return "lost"
+        if self.freed:
+            return "released"
+        renewal = self._watched()
+        unsure = self.doubt or (renewal is not None and renewal.beat.unsure)
+        return "unknown" if unsure else "held"
+
+    # -- being renewed
+
+    @property
+    def _renewal(self) -> Renewal | None:
+        turn = self._turn
+        return turn if isinstance(turn, Renewal) else None
+
+    def _watched(self) -> Any:
+        """Its renewal while that goes on."""
+        renewal = self._renewal
+        return None if renewal is None or renewal.done else renewal
+
+    def _told(self) -> bool:
+        """Whether its holder was told that it is lost: from then on it is."""
+        renewal = self._renewal
+        return renewal is not None and renewal.reason is not None
+
+    def _is_lost(self) -> bool:
+        return self._told() or not (self.freed or self._lasts())
+
+    def _why_lost(self) -> str:
+        renewal = self._renewal
+        if renewal is not None:
+            if renewal.reason is not None:
+                return renewal.reason
+            if not (renewal.done or self.over):  # it is about to be told
+                return renewal.why_expired()
+        return "it expired, was deleted or taken over"
+
+    def _let_go(self) -> None:
+        """Before it is released: renew it no more. In a forked child nobody does."""
+        renewal = self._renewal
+        if renewal is not None and self._generation == _fork.generation:
+            renewal.end()
+
+    def _lost_before(self) -> None:
+        """The answer to a deferred release: it was no longer ours."""
+        self.freed = False
+        _log.warning("%r was no longer held when its deferred release arrived", self.key)
+        renewal = self._renewal
+        if renewal is not None:
+            renewal.lose_late(self)
 
     def _check_process(self) -> None:
         if self._generation != _fork.generation:
@@ -183,6 +253,8 @@ class BaseLock:
         key: as the caller wrote it; ttl: seconds; timeout: seconds, None for ever.
         deferred: whether a release of its leases is sent and not waited for.
         fence: whether its leases get fencing numbers.
+        renews: the arguments about renewal, {} without it.
+        if_lost: what leaving a block does when the lock was lost.
     """
 
     def __init__(
@@ -193,12 +265,16 @@ class BaseLock:
         timeout: float | None,
         release: str,
         fence: bool,
+        terms: Terms | None,
+        if_lost: str,
     ) -> None:
         _args.milliseconds(ttl)
         _args.wait(timeout)
         _args.wire_key(key, b"")
         if release not in ("wait", "deferred"):
             raise ConfigError("release", f'{release!r} is neither "wait" nor "deferred"')
+        self.if_lost = policy(if_lost)
+        self.renews = {} if terms is None else terms.options()
         self.deferred = release == "deferred"
         self.fence = fence is not False and _args.flag("fence", fence)
         self.key = key
@@ -214,8 +290,9 @@ class BaseLock:
     def __reduce__(self) -> Any:
         public = self._client.config.public()
         release = "deferred" if self.deferred else "wait"
-        spec = (self.key, self.ttl, self.timeout, release, self.fence)
-        return _unpickle, (type(self._client), public, *spec)
+        options = {"release": release, "fence": self.fence, "if_lost": self.if_lost}
+        options |= self.renews
+        return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout, options)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:
         """threading.Lock's two arguments as one timeout."""
@@ -272,6 +349,18 @@ def own_leases(client: Any, leases: Iterable[L | None]) -> list[L | None]:
     return listed
 
 
+def let_go(leases: Iterable[BaseLease | None]) -> None:
+    """Before they are released: renew them no more."""
+    for lease in leases:
+        if lease is not None:
+            lease._let_go()
+
+
+def not_told(leases: list[L | None]) -> list[L | None]:
+    """None in place of those whose holder was told that they are lost."""
+    return [None if lease is None or lease._told() else lease for lease in leases]
+
+
 def in_order(leases: Iterable[L | None]) -> list[L]:
     """Each lease once, in an order that is the same for everybody."""
     distinct = {id(lease): lease for lease in leases if lease is not None}
@@ -281,10 +370,26 @@ def in_order(leases: Iterable[L | None]) -> list[L]:
 def lost_at_exit(lease: BaseLease) -> LockLost:
     """What leaving a ``with`` raises when the lock had ended before."""
     return LockLost(
-        f"{lease.key!r} was lost before its block ended: it expired, was deleted or taken over "
-        f"(ttl {lease.ttl} s)",
+        f"{lease.key!r} was lost before its block ended: {lease._why_lost()} (ttl {lease.ttl} s)",
         lease.key,
     )
+
+
+def policy(if_lost: str) -> str:
+    """What to do at the end of a block whose lock was lost, checked."""
+    if if_lost not in ("raise", "warn", "ignore"):
+        raise ConfigError("if_lost", f'{if_lost!r} is neither "raise", "warn" nor "ignore"')
+    return if_lost
+
+
+def left(lease: BaseLease, freed: bool, if_lost: str) -> None:
+    """A block was left in order: what to do about a lock that had been lost."""
+    if (freed or lease.freed) and not lease._told():
+        return
+    if if_lost == "raise":
+        raise lost_at_exit(lease)
+    if if_lost == "warn":
+        _log.warning("%s", lost_at_exit(lease))
 
 
 def add_note(error: BaseException, failure: Exception) -> None:
@@ -318,8 +423,7 @@ def _unpickle(
     key: str | bytes,
     ttl: float,
     timeout: float | None,
-    release: str,
-    fence: bool,
+    options: dict[str, Any],
 ) -> Any:
     """Bind to a client of the same server: one that lives here, or the environment's, or new."""
     config = Config(**public)
@@ -329,4 +433,4 @@ def _unpickle(
         environment = Config.from_env()
         client = kind(environment if _where(kind, environment) == where else config)
         _clients[where] = client
-    return client.lock(key, ttl=ttl, timeout=timeout, release=release, fence=fence)
+    return client.lock(key, ttl=ttl, timeout=timeout, **options)

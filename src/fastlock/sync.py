@@ -17,6 +17,7 @@ from ._event import Event
 from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
 from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
+from ._renewal import MAX_HOLD, Keeper, Renewal, Terms, terms_of
 from ._resp import Reentered
 from ._sync_lease import Lease, acquire, try_acquire, turns
 from ._sync_spec import Lock, LockAll
@@ -24,7 +25,7 @@ from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
-from .lease import own_leases, remember
+from .lease import let_go, not_told, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -64,6 +65,7 @@ class Client:
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._closing = Event()  # callers are told
         self._closed = Event()  # the background too
+        self._keeper = Keeper(self._server, self._core, self.config)
         remember(self)
         _fork.register(self)
 
@@ -82,6 +84,10 @@ class Client:
         release: Literal["wait", "deferred"] = "wait",
         *,
         fence: bool = False,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> Lock:
         """A spec of one lock: context manager, decorator, ``threading.Lock``'s methods.
 
@@ -92,23 +98,41 @@ class Client:
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
             fence: whether each lease gets a fencing number; see ``acquire``.
+            auto_renew: renew the lease every third of its ttl, until it is released, lost, or
+                its object is gone. With the compiled core over TCP or a unix socket that needs
+                no GIL.
+            max_hold: seconds after which it is renewed no more; None for ever.
+            on_lost: called with the lease, on a thread for that, when it turns out that it
+                is lost. Needs ``auto_renew``, as nobody else looks.
+            if_lost: what leaving the block does when the lock was lost: "raise" LockLost,
+                "warn" in the log, or "ignore"; the body's own exception goes first.
         """
-        return Lock(self, key, ttl, timeout, release, fence)
+        terms = terms_of(auto_renew, max_hold, on_lost)
+        return Lock(self, key, ttl, timeout, release, fence, terms, if_lost)
 
     try_acquire = try_acquire
     acquire = acquire
 
     def try_acquire_many(
-        self, keys: Iterable[str | bytes], ttl: float = 30.0, *, fence: bool = False
+        self,
+        keys: Iterable[str | bytes],
+        ttl: float = 30.0,
+        *,
+        fence: bool = False,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
     ) -> list[Lease | None]:
         """Try each key once, in one write: a Lease or None for each, in order.
 
-        An error about any of them gives all back. ``fence`` as of ``acquire``.
+        An error about any of them gives all back. ``fence`` as of ``acquire``; ``auto_renew``,
+        ``max_hold`` and ``on_lost`` as in ``lock``.
         """
+        terms = terms_of(auto_renew, max_hold, on_lost)
         claim = self._claim(_args.key_list(keys), ttl)
         if fence is not False:
             claim = fenced(claim, fence)
-        return self._acquire(_ops_many.try_acquire_many, claim)
+        return self._acquire(_ops_many.try_acquire_many, claim, terms=terms)
 
     def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
         """Release each, in one write: True or False for each, as ``Lease.release``.
@@ -116,6 +140,8 @@ class Client:
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
         listed = own_leases(self, leases)
+        if self._keeper.used:
+            let_go(listed)
         return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
@@ -128,9 +154,14 @@ class Client:
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
         with turns(listed):
-            return self._drive(
-                _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
-            )
+            if self._keeper.used:
+                listed = not_told(listed)
+            op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            results = self._drive(op)
+        if self._keeper.used:  # some may have been lost meanwhile
+            pairs = zip(not_told(listed), results, strict=True)
+            return [lease is not None and extended for lease, extended in pairs]
+        return results
 
     def lock_all(
         self,
@@ -139,13 +170,19 @@ class Client:
         timeout: float | None = None,
         *,
         fence: bool = False,
+        auto_renew: bool = False,
+        max_hold: float | None = MAX_HOLD,
+        on_lost: Callable[[Lease], object] | None = None,
+        if_lost: Literal["raise", "warn", "ignore"] = "raise",
     ) -> LockAll:
         """All locks or none, as a context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released. ``fence`` as of ``acquire``.
+        waited for. On leaving, all are released. The other arguments are those of ``lock``;
+        ``on_lost`` is called for each lease that is lost.
         """
-        return LockAll(self, keys, ttl, timeout, fence)
+        terms = terms_of(auto_renew, max_hold, on_lost)
+        return LockAll(self, keys, ttl, timeout, fence, terms, if_lost)
 
     def adopt(self, key: str | bytes, token: str, fence: int | None = None) -> Lease:
         """Take over a lease handed on by another process; LockLost if it holds no longer.
@@ -214,13 +251,15 @@ class Client:
         Calls under way in other threads fail at once, but for one: looking up the server's
         name. Deferred releases, and what is given back in the background, are waited for
         before the connection ends, each at most a second; until then calls that wait for an
-        answer may get it.
+        answer may get it. Nothing is renewed any more.
         """
         self._closing.set()
+        self._keeper.stop()
         self._deferred.close(1.0)
         self._background.finish(1.0)
         self._closed.set()
         self._server.close()
+        self._keeper.join(1.0)
 
     def __enter__(self) -> Client:
         return self
@@ -246,6 +285,7 @@ class Client:
         self._core = _impl.fit(self._core)
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
+        self._keeper = Keeper(self._server, self._core, self.config)
         return self._core
 
     # -- carrying operations out
@@ -256,6 +296,7 @@ class Client:
 
     def _made(
         self,
+        generation: int,
         keys: Sequence[str | bytes],
         pairs: Sequence[Pair],
         replies: Sequence[Any],
@@ -263,7 +304,7 @@ class Client:
         deadline: float,
     ) -> list[Lease | None]:
         made: list[Lease | None] = self._loops.make(
-            self, _fork.generation, keys, pairs, replies, ttl / 1000, deadline
+            self, generation, keys, pairs, replies, ttl / 1000, deadline
         )
         return made
 
@@ -285,26 +326,54 @@ class Client:
     ) -> Claim[Lease]:
         return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
-    def _acquire(self, operation: Callable[[Claim[Lease]], Op[R]], claim: Claim[Lease]) -> R:
-        """Carry out an acquiring; whatever leaves it early, nothing stays held."""
+    def _acquire(
+        self,
+        operation: Callable[[Claim[Lease]], Op[R]],
+        claim: Claim[Lease],
+        terms: Terms | None = None,
+    ) -> R:
+        """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
+        acquired: Any = None
         try:
-            return self._drive(operation(claim))
+            acquired = self._drive(operation(claim), generation=claim.generation)
+            if terms is not None:
+                self._keep(acquired, terms)
+            result: R = acquired
+            return result
         except BaseException:
+            if terms is not None:
+                let_go(acquired if isinstance(acquired, list) else (acquired,))
             self._give_back(claim)
             raise
+
+    def _keep(self, acquired: Any, terms: Terms) -> None:
+        """Renew it, or each of a list, from now on; None among them."""
+        for lease in acquired if isinstance(acquired, list) else (acquired,):
+            if lease is not None:
+                Renewal(self._keeper, lease, terms)
 
     def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
         return self._drive(_ops.ask(verb, (wire,), key, self._retries))
 
-    def _drive(self, op: Op[R], interrupt: BaseException | None = None, answer: Any = None) -> R:
+    def _drive(
+        self,
+        op: Op[R],
+        interrupt: BaseException | None = None,
+        answer: Any = None,
+        generation: int | None = None,
+    ) -> R:
         """Carry out the operation's effects until it returns or raises.
+
+        ``generation``: of the process that began it; None: of this one.
 
         Whatever interrupts in between is thrown into the operation, so that it can
         leave its lease in a truthful state.
         """
         error: BaseException | None = interrupt
-        generation = _fork.generation
+        if generation is None:
+            generation = _fork.generation
+        _fork.check(generation)
         try:
             while True:
                 if error is None:
@@ -326,12 +395,13 @@ class Client:
                 except FastlockError as failure:
                     error = failure
         except StopIteration as end:
+            _fork.check(generation)
             result: R = end.value
             return result
         except BaseException as caught:
             if op.gi_frame is None:  # type: ignore[attr-defined]
                 raise
-            return self._drive(op, caught)
+            return self._drive(op, caught, None, generation)
 
     def _call(self, call: Call) -> tuple[float, list[Any]]:
         timeout = self._patience

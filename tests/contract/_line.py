@@ -21,14 +21,16 @@ class Line:
 
     def __init__(self, core: str) -> None:
         near, self.far = socket.socketpair()
-        self.far.settimeout(5)
+        self.far.settimeout(20)
         self.pipe = _impl.load(core).pipe(near)
 
     def hear(self, data: bytes) -> None:
         """Wait until exactly ``data`` has come."""
         got = b""
         while len(got) < len(data):
-            got += self.far.recv(len(data) - len(got))
+            chunk = self.far.recv(len(data) - len(got))
+            assert chunk, "the other end has gone"
+            got += chunk
         assert got == data
 
     def later(self, *steps: Callable[[], Any]) -> threading.Thread:
@@ -45,7 +47,7 @@ def failure(call: Callable[[], Any]) -> TransportError:
 
 
 def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while not true():
         assert time.monotonic() < end
         time.sleep(0.002)

@@ -166,7 +166,7 @@ async def test_a_second_try_asks_who_has_it(fl: Ways, own_server: Server) -> Non
 
     async def wait() -> None:
         with pytest.raises(fastlock.AcquireTimeout):
-            await client.acquire(key, ttl=5, timeout=0.5)  # more than a round trip takes
+            await client.acquire(key, ttl=5, timeout=0.3)
 
     await wait()
     count = Count(own_server)
@@ -182,7 +182,7 @@ async def test_a_release_that_nobody_waits_for(fl: Ways, own_server: Server) -> 
     await lease.release(wait=False)
     await client.ping()  # behind it, on the same connection
     assert count.commands() == {**released(own_server), "ping": 1}
-    assert lease.lost is False
+    assert not lease.lost
 
 
 async def test_locks_with_numbers(fl: Ways, own_server: Server) -> None:
@@ -291,7 +291,7 @@ async def test_a_release_that_nobody_waits_for_and_a_forgotten_script(
     await lease.release(wait=False)
     await fl.until(lambda: not own_server.admin.exists(key))
     await client.close()
-    assert lease.lost is False
+    assert not lease.lost
     heard, said = count.commands(), spelled_out(released(own_server))
     assert TELLING & heard.keys() == TELLING & said.keys()
 

@@ -47,7 +47,7 @@ async def test_what_is_no_longer_ours_is_told(fl: Ways) -> None:
     assert await client.extend_many([*leases, None, leases[0]], 40) == [
         True, False, False, False, True, False, True,
     ]  # fmt: skip
-    assert [lease.lost for lease in leases] == [False, False, True, True, False]
+    assert [bool(lease.lost) for lease in leases] == [False, False, True, True, False]
     assert fl.admin.get(keys[3]) == b"somebody else's"
     assert fl.admin.exists(keys[2]) == 0
     with pytest.raises(fastlock.LockLost):

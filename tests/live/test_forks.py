@@ -260,9 +260,19 @@ def child_reaches(port: int, number: int = 0) -> None:
 @sync_only
 @one_server
 @pytest.mark.parametrize("way", ["try_acquire", "acquire"])
-@pytest.mark.parametrize("moment", ["usual_of", "take"])
+@pytest.mark.parametrize(
+    ("moment", "options"),
+    [
+        ("usual_of", {}),
+        ("take", {}),
+        ("_claim", {"fence": True}),
+        ("_claim", {"auto_renew": True}),
+        ("_call", {"fence": True}),
+        ("leases", {"fence": True}),
+    ],
+)
 async def test_a_handler_that_forks_in_a_try_makes_no_second_holder(
-    fl: Ways, moment: str, way: str
+    fl: Ways, moment: str, options: dict[str, Any], way: str
 ) -> None:
     """The child neither goes on with its parent's try nor uses its token."""
     client = fl.raw(await fl.warm(fl.client()))
@@ -277,7 +287,7 @@ async def test_a_handler_that_forks_in_a_try_makes_no_second_holder(
 
     sys.setprofile(strike)
     try:
-        got = getattr(client, way)(key, 30.0)
+        got = getattr(client, way)(key, 30.0, **options)
     except fastlock.FastlockError as error:
         got = error
     finally:

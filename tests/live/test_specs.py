@@ -78,7 +78,7 @@ async def test_a_lease_released_inside_its_block_is_not_lost(fl: Ways) -> None:
     client, keys = fl.client(), [fl.key(), fl.key()]
     async with client.lock(keys[0], ttl=5) as lease:
         assert await lease.release() is True
-        assert lease.lost is False
+        assert not lease.lost
         assert lease.valid() is False
     async with client.lock_all(keys, ttl=5) as leases:
         assert await leases[0].release() is True

@@ -18,6 +18,7 @@ from _builds import Built, execute
 TWINS = {
     "_codec.pyi": "_pycodec.pyi",
     "_leases.pyi": "_pyleases.pyi",
+    "_heartbeat.pyi": "_pyheartbeat.pyi",
     "_core.pyi": "_pycore.pyi",
     "_straight.pyi": "_pystraight.pyi",
 }
@@ -27,6 +28,10 @@ ON_PURPOSE = [
     (
         "def __new__(cls, kind: type) -> Leases: ...",
         "def __init__(self, kind: type) -> None: ...",
+    ),
+    (
+        "def __new__(cls, patience: float) -> Heartbeat: ...",
+        "def __init__(self, patience: float) -> None: ...",
     ),
     ('name: Final = "cython"', 'name: Final = "python"'),
     # There a partial, which costs one call less.
@@ -49,6 +54,8 @@ NOT_COMPARED = [
     "fastlock._core.clock",
     # Made by prepare() alone, which knows how.
     "fastlock._pycodec.Prepared.__init__",
+    # An entry ends with its Beat; the compiled one has a destructor that shows nowhere.
+    "fastlock._pyheartbeat.Beat.__del__",
 ]
 
 

@@ -66,7 +66,7 @@ def imports(path: Path) -> set[str]:
     """Modules of this package that the file imports."""
     text = path.read_text()
     if path.suffix == ".pyx":
-        return set(CYTHON_IMPORT.findall(text)) - {"_hiredis", path.stem}
+        return set(CYTHON_IMPORT.findall(text)) - {"_hiredis", "_beats", path.stem}
     depth = len(path.relative_to(SOURCES).parts)
     found = set()
     for node in _at_run_time(ast.parse(text)):
@@ -127,11 +127,13 @@ def test_nobody_but_impl_imports_a_core() -> None:
         for module, paths in modules().items()
         if any(imports(path) & CORES for path in paths)
     }
-    assert users == {"_impl", "_straight"}  # which is of the compiled core itself
+    # Those beside _impl are of a core themselves.
+    assert users == {"_impl", "_straight", "_heartbeat", "_pyheartbeat"}
 
 
 def test_the_compiled_core_takes_only_what_is_below_it() -> None:
     assert imports(SOURCES / "_core.pyx") == {"_codec", "_leases", "_resp", "errors"}
+    assert imports(SOURCES / "_heartbeat.pyx") == {"_codec", "_core"}
     assert imports(SOURCES / "_leases.pyx") == set()
     assert imports(SOURCES / "_codec.pyx") == {"_args", "_resp", "errors"}
 

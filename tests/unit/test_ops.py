@@ -27,7 +27,9 @@ def claim(number: int = 1, until: float | None = None) -> Claim[Held]:
     return Claim([f"k{i}" for i in range(number)], pairs, TTL, until, 3, held)
 
 
-def held(keys: Any, pairs: Any, replies: Any, ttl: int, end: float) -> list[Held | None]:
+def held(
+    generation: int, keys: Any, pairs: Any, replies: Any, ttl: int, end: float
+) -> list[Held | None]:
     leases: list[Held | None] = []
     for key, pair, reply in zip(keys, pairs, replies, strict=True):
         if reply not in (b"OK", None):

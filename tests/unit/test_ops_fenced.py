@@ -25,8 +25,8 @@ class Held(BaseLease):
 def claim(number: int = 1, until: float | None = None) -> Claim[Held]:
     loops = Leases(Held)
 
-    def make(keys: Any, pairs: Any, replies: Any, ttl: int, end: float) -> Any:
-        return loops.make(None, 0, keys, pairs, replies, ttl / 1000, end)
+    def make(generation: int, keys: Any, pairs: Any, replies: Any, ttl: int, end: float) -> Any:
+        return loops.make(None, generation, keys, pairs, replies, ttl / 1000, end)
 
     pairs = [(b"k%d" % i, b"t%d" % i) for i in range(number)]
     plain = Claim([f"k{i}" for i in range(number)], pairs, TTL, until, 3, make)

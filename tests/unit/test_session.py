@@ -75,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
     """A project with this suite's settings and conftest, without its tests."""
     tests = tmp_path / "tests"
     tests.mkdir()
-    for name in ("conftest.py", "_harness.py", "_proxy.py", "_servers.py"):
+    for name in ("conftest.py", "_harness.py", "_matrix.py", "_proxy.py", "_servers.py"):
         shutil.copy(HERE / name, tests)
     shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
     (tests / "_need.py").write_text(HELPER)

@@ -161,4 +161,4 @@ def _promise(config: Config, core: str, report: Report) -> None:
     elif config.ssl:
         report.fact("over TLS, Python's ssl writes and reads: that holds the GIL")
     else:
-        report.fact("the compiled core writes, reads, parses and waits without the GIL")
+        report.fact("the compiled core writes, reads, parses, waits and renews without the GIL")

@@ -100,14 +100,15 @@ class AsyncLock(Held):
 
     async def do_acquire(self, token: bytes) -> bool:
         """One try with this token."""
+        generation = _fork.generation
         client = await self._client()
         pair = self._key(), token
         claim = Claim(
             (self.name,), (pair,), self._timeout_ms(), self._mine().until, client._retries,
-            client._made, _fork.generation,
+            client._made, generation,
         )  # fmt: skip
         try:
-            lease = await client._drive(_ops.try_acquire(claim))
+            lease = await client._drive(_ops.try_acquire(claim), generation=generation)
         except BaseException as error:
             client._give_back(claim)
             if isinstance(error, FastlockError):

@@ -1,0 +1,402 @@
+"""Floor 1, renewing leases by themselves: who keeps them, and who is told when one is lost.
+
+Law: the heartbeat of the core sends and waits; here is what it has to say for a lease, what an
+answer means, and nothing that a held lease's user waits for. The keeper's thread never blocks
+but in the heartbeat: connecting and callbacks have threads of their own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet, WeakValueDictionary, ref
+
+from . import _args, _fork
+from ._clock import clock
+from ._commands import Commands, Pair, is_transient
+from ._errands import Errands
+from ._event import Event
+from ._ops import span
+from ._pause import backoff_pause
+from ._topology import closed_error
+from .errors import ConfigError, FastlockError, ServerError
+
+if TYPE_CHECKING:
+    from ._impl import BeatLike, Core
+    from ._topology import Link, SyncServer
+    from .config import Config
+
+_log = logging.getLogger("fastlock")
+
+#: Seconds after which a lease is renewed no more, unless the caller says otherwise.
+MAX_HOLD = 3600.0
+#: Seconds that the keeper's thread outlives the last lease.
+IDLE = 5.0
+#: Longest pause between two tries to connect, in seconds: a short ttl does not wait longer.
+LONGEST_PAUSE = 0.5
+
+#: Why a lease was lost.
+REFUSED = "the server had it no more: it was deleted, taken over or had expired there"
+UNANSWERED = "no renewal was answered before its deadline"
+
+
+class Terms(NamedTuple):
+    """How a lease is to be renewed."""
+
+    max_hold: float | None  #: seconds; None: for ever
+    on_lost: Callable[[Any], Any] | None  #: called with the lease
+    cancel_on_lost: bool = False  #: asyncio: cancel the task that acquired it
+
+    def options(self) -> dict[str, Any]:
+        """As arguments of an acquire."""
+        named = {"auto_renew": True, "max_hold": self.max_hold, "on_lost": self.on_lost}
+        return {**named, "cancel_on_lost": True} if self.cancel_on_lost else named
+
+
+def terms_of(
+    auto_renew: bool,
+    max_hold: float | None,
+    on_lost: Callable[[Any], Any] | None,
+    cancel_on_lost: bool = False,
+    asynchronous: bool = False,
+) -> Terms | None:
+    """The arguments about renewal, checked; None without it."""
+    for name, flag in (("auto_renew", auto_renew), ("cancel_on_lost", cancel_on_lost)):
+        if not isinstance(flag, bool):
+            raise ConfigError(name, f"{flag!r} is neither True nor False")
+    _args.hold(max_hold)
+    if on_lost is not None:
+        if not callable(on_lost):
+            raise ConfigError("on_lost", f"{on_lost!r} cannot be called; it gets the lease")
+        if not asynchronous and inspect.iscoroutinefunction(on_lost):
+            raise ConfigError(
+                "on_lost", f"{on_lost!r} is a coroutine function, which fastlock.aio.Client runs"
+            )
+    if auto_renew:
+        return Terms(max_hold, on_lost, cancel_on_lost)
+    given = {"on_lost": on_lost is not None, "cancel_on_lost": cancel_on_lost,
+             "max_hold": max_hold != MAX_HOLD}  # fmt: skip
+    for name, is_given in given.items():
+        if is_given:
+            raise ConfigError(name, "nobody watches the lease; add auto_renew=True")
+    return None
+
+
+class Renewal:
+    """One lease's renewal; also its turn: who extends it by hand enters this meanwhile.
+
+    Ends with the lease object: what nobody can release is not renewed.
+    """
+
+    __slots__ = (
+        "__weakref__", "_depth", "_gate", "_keeper", "_lease", "_ms", "beat", "done", "ended",
+        "left", "pair", "reason", "spelled_out", "terms", "until",
+    )  # fmt: skip
+
+    beat: BeatLike
+    pair: Pair
+    until: float  # when max_hold ends
+
+    def __init__(self, keeper: Keeper, lease: Any, terms: Terms) -> None:
+        self._keeper = keeper
+        self._lease = ref(lease)
+        self._ms = round(lease.ttl * 1000)
+        self._gate = threading.RLock()
+        self._depth = 0
+        self.terms = terms
+        self.pair = lease.pair
+        self.spelled_out = False  # in the script's words
+        self.done = False  # it is renewed no more
+        self.left = False  # its holder has let go of it
+        self.reason: str | None = None  # why it was lost; None: it was not
+        self.ended = Event()
+        acquired_at = lease.deadline - span(self._ms)
+        self.until = acquired_at + (float("inf") if terms.max_hold is None else terms.max_hold)
+        try:
+            keeper.add(self, lease.deadline)
+            lease._check_process()  # behind it: a signal handler may have forked before or within
+            lease._turn = self
+        except BaseException:  # whoever looks at the traceback keeps this alive
+            self._finish()
+            raise
+
+    # -- for the keeper
+
+    def timing(self) -> tuple[float, float]:
+        """Period and span, in seconds: every third of the ttl."""
+        return self._ms / 3000, span(self._ms)
+
+    def words(self, commands: Commands) -> tuple[bytes, bytes | int]:
+        """What to send, and the usual reply to it."""
+        return commands.renew(*self.pair, self._ms), commands.renewed
+
+    def lose(self, reason: str) -> None:
+        """It is lost: tell whom it concerns. Any thread."""
+        lease = self._lease()
+        if lease is None or not self._finish():
+            return
+        if reason is REFUSED:
+            lease.over = True
+        self._tell(lease, REFUSED if reason is REFUSED else self.why_expired())
+
+    def why_expired(self) -> str:
+        """Why its deadline could pass."""
+        if clock() < self.until:
+            return UNANSWERED
+        return f"it had been held for max_hold ({self.terms.max_hold} s), and was renewed no more"
+
+    def lose_late(self, lease: Any) -> None:
+        """It turned out that it was lost before the release that nobody waited for."""
+        self._tell(lease, REFUSED)
+
+    def _tell(self, lease: Any, reason: str) -> None:
+        with self._keeper.mutex:
+            if self.reason is not None:  # a lock is lost once
+                return
+            self.reason = reason
+        if self.terms.on_lost is None:
+            _log.warning("%r was lost: %s", lease.key, reason)
+        self._announce(lease)
+
+    def _announce(self, lease: Any) -> None:
+        self.ended.set()
+        on_lost = self.terms.on_lost
+        if on_lost is not None:
+            self._keeper.callbacks.add(partial(run_callback, on_lost, lease))
+
+    # -- for the lease
+
+    def end(self) -> None:
+        """Its holder lets go of it."""
+        self.left = True
+        self._finish()
+        self.ended.set()
+
+    def _finish(self) -> bool:
+        """Whether it was not done before; once more after an interrupt does no harm."""
+        with self._keeper.mutex:
+            first = not self.done
+            self.done = True
+        beat: BeatLike | None = getattr(self, "beat", None)
+        if beat is not None:
+            beat.remove()
+        return first
+
+    def __enter__(self) -> None:
+        self._gate.acquire()
+        try:
+            self._depth += 1
+            while not self.beat.pause(0.05):  # in slices, lest a signal's handler waits
+                pass
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._depth -= 1
+            if not self._depth:
+                self.resume()
+        finally:
+            self._gate.release()
+
+    def resume(self) -> None:
+        """Go on with the ttl that the lease has now."""
+        lease = self._lease()
+        if lease is None or self.done:
+            return
+        if lease.over:  # as the server has said meanwhile
+            self.lose(REFUSED)
+            return
+        self._ms = round(lease.ttl * 1000)
+        self._keeper.resume(self)
+
+
+def run_callback(on_lost: Callable[[Any], Any], lease: Any) -> Any:
+    """Its exceptions are logged."""
+    try:
+        return on_lost(lease)
+    except Exception:
+        _log.exception("on_lost of %r failed", lease.key)
+        return None
+
+
+class Keeper:
+    """One client's: renews its leases over the connection that ``server`` gives."""
+
+    def __init__(self, server: SyncServer, core: Core, config: Config) -> None:
+        self._server = server
+        self._patience = config.socket_timeout
+        self._heart = (core.tls_heartbeat if config.ssl else core.heartbeat)(self._patience)
+        self._scripts = Commands(core)  # which every server knows
+        self._commands = self._scripts
+        self._sample = b""  # tells whether other commands say it in other words
+        self._closing = Event()
+        self.used = False
+        self._forget()
+        _fork.register(self)
+        _all.add(self)
+
+    def _forget(self) -> None:
+        self.mutex = threading.RLock()
+        self._renewals: WeakValueDictionary[int, Renewal] = WeakValueDictionary()
+        self._link: Link | None = None
+        self._thread: threading.Thread | None = None
+        self._connecting = False
+        self._connections = Errands("fastlock-reconnect")
+        self.callbacks = Errands("fastlock-on-lost")
+
+    def forked(self) -> None:
+        """In a forked child: its parent's leases are none of its own."""
+        self._heart.forked()
+        self._forget()
+
+    # -- for renewals
+
+    def add(self, renewal: Renewal, deadline: float) -> None:
+        """Renew from now on."""
+        with self.mutex:
+            if self._closing.is_set():
+                raise closed_error()
+            self.used = True
+            link = self._server.ready()
+            if link is not None and link is not self._link:
+                self._attach(link)
+            words, timing = self._words(renewal), renewal.timing()
+            renewal.beat = self._heart.add(*words, *timing, deadline, renewal.until)
+            self._renewals[renewal.beat.number] = renewal
+            self._start()
+        if link is None:
+            self.connect()
+
+    def resume(self, renewal: Renewal) -> None:
+        """Go on after a pause, perhaps with another ttl."""
+        with self.mutex:
+            renewal.beat.resume(*self._words(renewal), *renewal.timing())
+
+    def _words(self, renewal: Renewal) -> tuple[bytes, bytes | int]:
+        return renewal.words(self._scripts if renewal.spelled_out else self._commands)
+
+    # -- the connection
+
+    def connect(self) -> None:
+        """Have a connection made, where there is none, and renew over it."""
+        with self.mutex:
+            if self._connecting or self._closing.is_set():
+                return
+            self._connecting = True
+        self._connections.add(self._connect)
+
+    def _connect(self) -> None:
+        failures = 0
+        while True:
+            with self.mutex:
+                if self._closing.is_set() or not self._heart.count:
+                    self._connecting = False
+                    return
+            try:
+                link = self._server.link(self._patience)
+            except Exception as error:
+                if not isinstance(error, FastlockError):
+                    _log.exception("connecting for renewals failed")
+                failures += 1
+                self._closing.wait(min(backoff_pause(failures), LONGEST_PAUSE))
+                continue
+            with self.mutex:
+                self._connecting = False
+                self._attach(link)
+            return
+
+    def _attach(self, link: Link) -> None:
+        """Mutex held."""
+        self._link = link
+        sample = link.commands.renew(b"key", b"token", 1)
+        if sample != self._sample:  # another server than before
+            self._sample, self._commands = sample, link.commands
+            for renewal in list(self._renewals.values()):
+                renewal.beat.recode(*self._words(renewal))
+        self._heart.attach(link.pipe)
+
+    # -- the thread
+
+    def _start(self) -> None:
+        """Mutex held."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="fastlock-keeper", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            news = self._heart.wait(IDLE)
+            for number, what, said in news:
+                try:
+                    self._hear(number, what, said)
+                except Exception:  # about one lease: the others go on
+                    _log.exception("a renewal's outcome could not be told")
+            if not news:
+                with self.mutex:
+                    if self._closing.is_set() or not self._heart.count:
+                        self._thread = None
+                        return
+
+    def _hear(self, number: int, what: str, said: Any) -> None:
+        if not number:
+            self.connect()
+            return
+        renewal = self._renewals.get(number)
+        if renewal is None:
+            return
+        if what == "trouble":
+            self._mind(renewal, said)
+        else:
+            renewal.lose(REFUSED if what == "refused" else UNANSWERED)
+
+    def _mind(self, renewal: Renewal, error: ServerError) -> None:
+        """The server refused: say it in other words next time, unless it was "not now".
+
+        SET needs memory, which EXPIRE in a script does not; a user may be forbidden either.
+        """
+        if error.code == "WRONGTYPE":
+            renewal.lose(REFUSED)
+        elif not is_transient(error):
+            with self.mutex:
+                renewal.spelled_out = not renewal.spelled_out
+                renewal.beat.recode(*self._words(renewal))
+
+    # -- the end
+
+    def stop(self) -> None:
+        """Renew nothing any more; returns at once."""
+        self._closing.set()
+        self._heart.stop()
+
+    def ended(self) -> bool:
+        """Whether the keeper's thread has ended, after ``stop``."""
+        return self._thread is None
+
+    def join(self, timeout: float) -> None:
+        """Wait until its threads have ended, after ``stop`` and the closing of the connection."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        self._connections.finish(timeout)
+        self._heart.join()
+
+
+_all: WeakSet[Keeper] = WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """No thread of C's own must run on while the interpreter is taken apart."""
+    for keeper in list(_all):
+        with suppress(Exception):
+            keeper.stop()
+            keeper.join(1.0)
