@@ -107,7 +107,7 @@ class ByScript(TryAcquire):
     def __init__(self, port: int, script: str) -> None:
         super().__init__(port, script)
         link: Any = self.client._server.ready()
-        link.downgrade()
+        link.downgrade("release")
 
 
 class With(TryAcquire):

@@ -54,20 +54,22 @@ _NONE: list[Any] = []  # stays empty
 class _Place:
     """One caller's place in the order of answers. Fields change under the mutex.
 
-    Most callers lead and never sleep, so the gate is made for the first that must.
+    Most callers lead and never sleep, so the gate is made for the first that must. What
+    every call sets has no default in the class, which CPython would look up at every store.
     """
 
     usual: int | None = None  # a deferred command's usual answer; None: any other place
     number = 0  # of a deferred command, from 1
-    begin = 0  # stream offset of the first byte
     entering = False  # its owner is in the middle of queueing it
-    state = _NEW
-    gone = False  # it was answered and has left, all in one go
     told = False  # the gate was opened and its owner has not yet looked
     gate: threading.Lock | None = None  # closed while its owner sleeps
 
-    want = 1
-    replies: list[Any] = _NONE  # made for the first that is not the only one
+    def __init__(self, want: int) -> None:
+        self.want = want
+        self.replies = _NONE  # a list of its own for the first that is not the only one
+        self.begin = 0  # stream offset of the first byte
+        self.state = _NEW
+        self.gone = False  # it was answered and has left, all in one go
 
     def wake(self) -> None:
         if self.gate is not None and not self.told:
@@ -149,9 +151,7 @@ class Pipe:
         answer, ``timed_out`` that only the time ran out and the Pipe goes on; what
         still comes of the answer is then dropped.
         """
-        place = _Place()
-        if count != 1:
-            place.want = count
+        place = _Place(count)
         try:
             if (
                 not self._leader
@@ -192,8 +192,7 @@ class Pipe:
 
         Raises TransportError when the Pipe has ended.
         """
-        place = _Place()
-        place.want = count
+        place = _Place(count)
         self._send_off(place, data)
 
     def defer(self, data: bytes, usual: int) -> int:
@@ -202,8 +201,7 @@ class Pipe:
         The answer is forgotten if it is the integer ``usual``, else kept for ``odd()``.
         Raises TransportError when the Pipe has ended.
         """
-        place = _Place()
-        place.want = 1
+        place = _Place(1)
         place.usual = usual
         self._send_off(place, data)
         return place.number

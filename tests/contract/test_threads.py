@@ -263,7 +263,7 @@ def test_a_lone_caller_may_leave_while_the_python_pipe_is_ended(
 
         def append(self, place: Any) -> None:
             super().append(place)
-            super().append(_pycore._Place())
+            super().append(_pycore._Place(1))
 
         def __iter__(self) -> Iterator[Any]:
             for place in super().__iter__():
