@@ -387,7 +387,8 @@ class Client:
         error: BaseException | None = interrupt
         if generation is None:
             generation = _fork.generation
-        _fork.check(generation)
+        if interrupt is None:  # else that goes first
+            _fork.check(generation)
         try:
             while True:
                 if error is None:
