@@ -42,7 +42,7 @@ demo: $(READY) ## watch locks work on a real server, beside redis-py's Lock
 	@$(BIN)/fastlock demo $(DEMO_ARGS)
 
 test: $(READY) ## run every test (both cores, sync and asyncio, real servers)
-	@$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-matrix: $(READY) ## locks on Valkey 9 and 8.1, Redis 7 and 8.6, 5 minutes
 	@tools/test-matrix $(BIN)/python $(PYTEST_ARGS)

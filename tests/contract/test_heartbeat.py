@@ -59,10 +59,14 @@ class Rhythm:
     def together(self, count: int, **entry: Any) -> list[Any]:
         """So many, which leave at once and in one write: only then there is a connection."""
         beats = [self.add(**entry) for _ in range(count)]
+        self.attach_late()
+        return beats
+
+    def attach_late(self) -> None:
+        """When all that was added is due."""
         time.sleep(0.3)
         assert self.news() == [(0, "broken", None)]
         self.attach()
-        return beats
 
     def attach(self) -> None:
         self.heart.attach(self.line.pipe)
@@ -125,9 +129,9 @@ def test_it_is_said_every_period_and_each_answer_moves_the_deadline(rhythm: Rhyt
 
 
 def test_a_bulk_string_and_an_integer_may_be_usual_too(rhythm: Rhythm) -> None:
-    rhythm.attach()
     beats = [rhythm.add(usual=1), rhythm.add(usual=b"0123456789abcdef"), rhythm.add(usual=b"")]
     before = [beat.deadline for beat in beats]
+    rhythm.attach_late()
     rhythm.hear(3, answer=b":1\r\n$16\r\n0123456789abcdef\r\n$0\r\n\r\n")
     until(lambda: all(beat.deadline > was for beat, was in zip(beats, before, strict=True)))
     assert rhythm.heart.wait(0) == []
