@@ -197,6 +197,7 @@ if os.fork() == 0:
     taken = client.acquire(key, 60)
     os.write(1, b"taken %d\\n" % os.getppid())
     assert taken.release() is True
+    os.write(1, b"freed\\n")
     client.close()
     os._exit(0)
 os.read(hears, 1)
@@ -215,7 +216,8 @@ async def test_a_child_outlives_its_parent(fl: Ways) -> None:
         word, above = _line(process).split()
         assert word == "taken"
         assert int(above) != parent
-    await fl.until(lambda: not fl.admin.exists(key), 10)
+        assert _line(process) == "freed"
+    assert fl.admin.exists(key) == 0
 
 
 def _line(process: Program) -> str:
