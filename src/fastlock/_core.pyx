@@ -72,9 +72,6 @@ cdef extern from "_posix.h":
         POLLERR
         POLLHUP
 
-cdef extern from "_threads.h":
-    int fl_flag_is_set(const int *) nogil
-
 cdef enum:
     CHUNK = 65536           # bytes a receive takes at most
     # While the leader reads, a caller writes at once what has queued if at most so many
@@ -713,7 +710,7 @@ cdef class Pipe:
         outcome = self.enter(text, size, count, &place)
         if outcome == ANSWERED:
             outcome = TIMED_OUT
-        while outcome == TIMED_OUT and not fl_flag_is_set(stop):
+        while outcome == TIMED_OUT and not fl_flag(stop):
             if fl_now() >= deadline:
                 self.fail(b"no answer in time", 0)
                 break

@@ -44,10 +44,12 @@ cdef extern from "_threads.h":
     void fl_bell_wait(pthread_cond_t *, pthread_mutex_t *, long long) nogil
     int fl_thread_start(pthread_t *, void *(*)(void *) noexcept nogil, void *) nogil
     void fl_thread_name(const char *) nogil
-    void fl_flag_set(int *, int) nogil
-    int fl_flag_is_set(const int *) nogil
     double fl_steady() nogil
-    double fl_lasting() nogil
+
+cdef extern from "_posix.h":
+    void fl_raise_flag(int *) nogil
+    int fl_flag(const int *) nogil
+    double fl_clock() nogil
 
 cdef enum:
     BATCH = 1000        # most that leaves in one write: others' commands come in between
@@ -191,7 +193,7 @@ cdef class Heartbeat:
                 self.numbers += 1
                 entry.number = self.numbers
                 entry.removed = False
-                now = fl_lasting()
+                now = fl_clock()
                 entry.keys[DUE] = first_due(entry, now)
                 entry.keys[END] = deadline
                 put(&self.due, DUE, entry)
@@ -222,7 +224,7 @@ cdef class Heartbeat:
                 self.pipe = <void *>pipe
                 used = self.used
                 self.asking = CONNECTED
-                now = fl_lasting()
+                now = fl_clock()
                 for i in range(self.ends.count):
                     entry = self.ends.items[i]
                     if entry.unsure and entry.keys[DUE] > now:
@@ -243,7 +245,7 @@ cdef class Heartbeat:
         cdef bint asking
         with nogil:
             pthread_mutex_lock(&self.mutex)
-            while not fl_flag_is_set(&self.stopped):
+            while not fl_flag(&self.stopped):
                 self.look_for_ends()
                 if self.first_news != NULL or self.asking == ASKING:
                     break
@@ -251,7 +253,7 @@ cdef class Heartbeat:
                 if pause <= 0:
                     break
                 if self.ends.count:
-                    pause = min(pause, NAP, self.ends.items[0].keys[END] - fl_lasting())
+                    pause = min(pause, NAP, self.ends.items[0].keys[END] - fl_clock())
                 fl_bell_wait(&self.told, &self.mutex, <long long>(1e9 * pause) + 1)
             asking = self.asking == ASKING
             if asking:
@@ -324,7 +326,7 @@ cdef class Heartbeat:
     cdef void halt(self) noexcept nogil:
         """The mutex is not held."""
         pthread_mutex_lock(&self.mutex)
-        fl_flag_set(&self.stopped, 1)
+        fl_raise_flag(&self.stopped)
         pthread_cond_broadcast(&self.bell)
         pthread_cond_broadcast(&self.told)
         pthread_cond_broadcast(&self.landed)
@@ -335,7 +337,7 @@ cdef class Heartbeat:
         cdef pthread_t thread
         cdef bint running
         pthread_mutex_lock(&self.mutex)
-        running = self.running and fl_flag_is_set(&self.stopped)
+        running = self.running and fl_flag(&self.stopped)
         thread = self.thread
         if running:
             self.running = False
@@ -344,7 +346,7 @@ cdef class Heartbeat:
             pthread_join(thread, NULL)
 
     cdef bint start(self) noexcept nogil:
-        if fl_flag_is_set(&self.stopped):
+        if fl_flag(&self.stopped):
             return False
         if not self.running:
             self.running = fl_thread_start(&self.thread, body, <void *>self) == 0
@@ -376,7 +378,7 @@ cdef class Heartbeat:
         self.tell(entry, news)
 
     cdef void look_for_ends(self) noexcept nogil:
-        cdef double now = fl_lasting()
+        cdef double now = fl_clock()
         cdef Entry *entry
         while self.ends.count:
             entry = self.ends.items[0]
@@ -394,8 +396,8 @@ cdef class Heartbeat:
         cdef double now, pause
         fl_thread_name(b"fl-heartbeat")
         pthread_mutex_lock(&self.mutex)
-        while not fl_flag_is_set(&self.stopped):
-            now = fl_lasting()
+        while not fl_flag(&self.stopped):
+            now = fl_clock()
             pause = NOTHING_TO_DO
             if self.due.count:
                 pause = min(self.due.items[0].keys[DUE] - now, NAP)
@@ -445,11 +447,11 @@ cdef class Heartbeat:
             return
         self.used = self.pipe
         pthread_mutex_unlock(&self.mutex)
-        sent_at = fl_lasting()
+        sent_at = fl_clock()
         answered = exchange(
             self.used, self.wire, size, count, <long long>(1e9 * patience), &self.stopped, &chain
         )
-        now = fl_lasting()
+        now = fl_clock()
         pthread_mutex_lock(&self.mutex)
         self.land_all(chain, count, sent_at, now)
         if not answered and self.pipe == self.used:
@@ -587,7 +589,7 @@ cdef class Beat:
         with nogil:
             self.lock()
             unsure = self.entry.unsure or (
-                fl_lasting() > self.entry.said + 1.5 * self.entry.period
+                fl_clock() > self.entry.said + 1.5 * self.entry.period
             )
             self.unlock()
         return bool(unsure)
@@ -601,12 +603,12 @@ cdef class Beat:
             self.lock()
             self.entry.paused = True
             self.heart.plan(self.entry, INFINITY)
-            while self.entry.flying and not fl_flag_is_set(&self.heart.stopped):
+            while self.entry.flying and not fl_flag(&self.heart.stopped):
                 pause = end - fl_steady()
                 if pause <= 0:
                     break
                 fl_bell_wait(&self.heart.landed, &self.heart.mutex, <long long>(1e9 * pause) + 1)
-            flying = self.entry.flying and not fl_flag_is_set(&self.heart.stopped)
+            flying = self.entry.flying and not fl_flag(&self.heart.stopped)
             self.unlock()
         return not flying
 
@@ -621,7 +623,7 @@ cdef class Beat:
         self.recode(data, usual)
         with nogil:
             self.lock()
-            now = fl_lasting()
+            now = fl_clock()
             if self.entry.unsure and span > self.entry.span:
                 self.entry.deadline -= span - self.entry.span
                 self.entry.keys[END] = min(self.entry.keys[END], self.entry.deadline)

@@ -68,18 +68,5 @@ static inline double fl_steady(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
-/* Seconds on the leases' clock, as fl_clock in _posix.h. */
-static inline double fl_lasting(void) {
-    struct timespec now;
-#if defined(CLOCK_BOOTTIME)
-    clock_gettime(CLOCK_BOOTTIME, &now);
-#else  /* macOS: CLOCK_MONOTONIC includes sleep */
-    clock_gettime(CLOCK_MONOTONIC, &now);
-#endif
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-/* A flag that one thread sets and another one looks at without a mutex. */
-static inline void fl_flag_set(int *flag, int value) { __atomic_store_n(flag, value, __ATOMIC_RELEASE); }
-static inline int fl_flag_is_set(const int *flag) { return __atomic_load_n(flag, __ATOMIC_ACQUIRE); }
 
 #endif

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,24 @@ async def begin(fl: Ways, process: Program, proxy: Any, wait: str) -> Any:
     return held
 
 
+@asynccontextmanager
+async def main_waits(fl: Ways, wait: str, handler: str) -> AsyncIterator[tuple[Program, Any, Any]]:
+    """The program whose main thread waits, what keeps it waiting, and the proxy.
+
+    ``handler`` "returns" or "raises". No lock is left by it.
+    """
+    proxy, key = fl.proxy(), fl.key()
+    if wait == "pause":
+        fl.admin.set(key, "taken", px=600_000)
+    words = ("main_waits", fl.core, proxy.uri, key, wait, handler)
+    with program(SCENES, *words) as process:
+        yield process, await begin(fl, process, proxy, wait), proxy
+    if wait == "pause":
+        assert fl.admin.get(key) == b"taken"
+        fl.admin.delete(key)
+    await fl.until(lambda: not fl.admin.exists(key, f"{key}:other"))
+
+
 def delay(process: Program, number: int) -> float:
     """Send the signal; how long its handler took to come."""
     sent = time.monotonic()
@@ -59,22 +79,14 @@ def delay(process: Program, number: int) -> float:
 @one_server
 @pytest.mark.parametrize("wait", [*HELD, "pause"])
 async def test_handlers_run_promptly_and_the_wait_goes_on(fl: Ways, wait: str) -> None:
-    proxy, key = fl.proxy(), fl.key()
-    if wait == "pause":
-        fl.admin.set(key, "taken", px=600_000)
-    words = ("main_waits", fl.core, proxy.uri, key, wait, "returns")
-    with program(SCENES, *words) as process:
-        held = await begin(fl, process, proxy, wait)
+    async with main_waits(fl, wait, "returns") as (process, held, _):
         delays = [delay(process, signal.SIGINT) for _ in range(5)]
         delays += [delay(process, signal.SIGTERM) for _ in range(5)]
         assert sorted(delays)[len(delays) // 2] < PROMPT, delays
-        if wait == "pause":
-            assert fl.admin.get(key) == b"taken"
-            return  # the pause is a minute
-        held.go()
-        assert process.said() == "acquired"
-        assert process.ended() == (0, "", "")
-    await fl.until(lambda: not fl.admin.exists(key, f"{key}:other"))
+        if wait != "pause":  # which is a minute
+            held.go()
+            assert process.said() == "acquired"
+            assert process.ended() == (0, "", "")
 
 
 @sync_only
@@ -82,12 +94,7 @@ async def test_handlers_run_promptly_and_the_wait_goes_on(fl: Ways, wait: str) -
 @pytest.mark.parametrize("wait", [*HELD, "pause"])
 async def test_control_c_ends_the_wait_and_leaves_no_lock(fl: Ways, wait: str) -> None:
     """The answer is held back until the interrupt has come out."""
-    proxy, key = fl.proxy(), fl.key()
-    if wait == "pause":
-        fl.admin.set(key, "taken", px=600_000)
-    words = ("main_waits", fl.core, proxy.uri, key, wait, "raises")
-    with program(SCENES, *words) as process:
-        held = await begin(fl, process, proxy, wait)
+    async with main_waits(fl, wait, "raises") as (process, held, proxy):
         delay(process, signal.SIGINT)
         assert process.said() == "KeyboardInterrupt"
         process.tell("go on")
@@ -96,10 +103,6 @@ async def test_control_c_ends_the_wait_and_leaves_no_lock(fl: Ways, wait: str) -
         assert process.ended() == (0, "", "")
     if wait in ("connecting", "greeting connecting"):
         assert proxy.verbs() == []  # nothing was sent, so nothing is given back
-    if wait == "pause":
-        assert fl.admin.get(key) == b"taken"
-        fl.admin.delete(key)
-    await fl.until(lambda: not fl.admin.exists(key, f"{key}:other"))
 
 
 @sync_only
@@ -107,20 +110,11 @@ async def test_control_c_ends_the_wait_and_leaves_no_lock(fl: Ways, wait: str) -
 @pytest.mark.parametrize("wait", ["answer", "pause"])
 async def test_sigterm_ends_the_process_and_leaves_no_lock(fl: Ways, wait: str) -> None:
     """As a supervisor's: the handler raises SystemExit out of the wait."""
-    proxy, key = fl.proxy(), fl.key()
-    if wait == "pause":
-        fl.admin.set(key, "taken", px=600_000)
-    words = ("main_waits", fl.core, proxy.uri, key, wait, "raises")
-    with program(SCENES, *words) as process:
-        held = await begin(fl, process, proxy, wait)
+    async with main_waits(fl, wait, "raises") as (process, held, _):
         delay(process, signal.SIGTERM)
         if held is not None:
             held.go()
         assert process.ended() == (3, "", "")
-    if wait == "pause":
-        assert fl.admin.get(key) == b"taken"
-        fl.admin.delete(key)
-    await fl.until(lambda: not fl.admin.exists(key))
 
 
 @async_only

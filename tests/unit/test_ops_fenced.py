@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from test_ops import TTL, lost, result
 
 import fastlock
 from fastlock import _commands, _impl, _ops, _ops_many
@@ -13,7 +14,6 @@ from fastlock._ops_fenced import fenced
 from fastlock._pyleases import Leases
 from fastlock.lease import BaseLease
 
-TTL = 3000  # ms
 NUMBER = 1_795_598_913_563_814
 NOSCRIPT = fastlock.ServerError("NOSCRIPT No matching script. Please use EVAL.")
 
@@ -31,19 +31,6 @@ def claim(number: int = 1, until: float | None = None) -> Claim[Held]:
     pairs = [(b"k%d" % i, b"t%d" % i) for i in range(number)]
     plain = Claim([f"k{i}" for i in range(number)], pairs, TTL, until, 3, make)
     return fenced(plain, True)
-
-
-def lost(sent_at: float) -> fastlock.TransportError:
-    error = fastlock.TransportError("the reply was lost", sent=True)
-    error.sent_at = sent_at
-    return error
-
-
-def result(op: Any, answer: Any) -> Any:
-    """Send the last answer; what the operation returns."""
-    with pytest.raises(StopIteration) as end:
-        op.send(answer)
-    return end.value.value
 
 
 def test_one_verb_for_first_and_later_tries() -> None:
