@@ -353,7 +353,7 @@ cdef class Heartbeat:
         return self.running
 
     cdef void plan(self, Entry *entry, double due) noexcept nogil:
-        if entry.removed:
+        if entry.removed or entry.keys[END] == INFINITY:  # it has ended
             return
         entry.keys[DUE] = INFINITY if entry.paused or entry.flying else due
         sift(&self.due, DUE, entry)
@@ -626,7 +626,8 @@ cdef class Beat:
             now = fl_clock()
             if self.entry.unsure and span > self.entry.span:
                 self.entry.deadline -= span - self.entry.span
-                self.entry.keys[END] = min(self.entry.keys[END], self.entry.deadline)
+                if self.entry.keys[END] != INFINITY:  # it has ended
+                    self.entry.keys[END] = min(self.entry.keys[END], self.entry.deadline)
             self.entry.period = period
             self.entry.span = span
             self.entry.said = max(self.entry.said, self.entry.deadline - span)

@@ -410,8 +410,10 @@ class Beat:
         raise TypeError("a Beat is made by Heartbeat.add()")
 
     def __del__(self) -> None:
-        if hasattr(self, "_entry"):
-            self.remove()
+        if hasattr(self, "_entry"):  # maybe in a thread that its starter waits for: no mutex
+            entry = self._entry
+            entry.removed, entry.due = True, _NEVER
+            self._heart._entries.pop(entry.number, None)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Beat cannot be pickled or copied")

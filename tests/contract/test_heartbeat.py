@@ -695,3 +695,23 @@ def test_the_surfaces_are_the_same() -> None:
     of_beats = [{name for name in dir(beat) if not name.startswith("_")} for beat in beats]
     assert names == [names[0]] * len(names)
     assert of_beats == [of_beats[0]] * len(of_beats)
+
+
+def test_what_has_ended_goes_on_by_no_longer_span(rhythm: Rhythm, core: str) -> None:
+    """A hand that comes too late to extend it."""
+    rhythm.attach()
+    beat = rhythm.add(left=1.0)
+    rhythm.hear()
+    rhythm.line.far.close()  # its try has failed
+    assert [what for _, what, _ in rhythm.news("broken")] == ["expired"]
+    assert beat.pause(1.0)
+    beat.deadline = rhythm.clock() + 3 * SPAN
+    beat.resume(PING, b"OK", PERIOD, 2 * SPAN)
+    another = Line(core)
+    rhythm.heart.attach(another.pipe)
+    another.far.settimeout(1.0)
+    with pytest.raises(TimeoutError):
+        another.far.recv(1)
+    rhythm.heart.stop()
+    another.pipe.close()
+    another.far.close()
