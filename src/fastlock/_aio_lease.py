@@ -224,7 +224,11 @@ class Lease(BaseLease):
             if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
-            await client._drive(operation(self, milliseconds, client._retries, clock()))
+            try:
+                await client._drive(operation(self, milliseconds, client._retries, clock()))
+            except BaseException as error:
+                self._unheard(error, milliseconds)
+                raise
         if self._told():  # while the answer was under way
             raise lost_at_exit(self)
 
@@ -246,8 +250,9 @@ class Lease(BaseLease):
     async def _leave(
         self, error: BaseException | None, deferred: bool = False, if_lost: str = "raise"
     ) -> None:
-        cut_short = await self._cut_short(error)
+        cut_short = False
         try:
+            cut_short = await self._cut_short(error)
             freed = await self.release(self._waits(deferred))
             if error is None and not cut_short:
                 left(self, bool(freed), if_lost)
@@ -275,6 +280,7 @@ class Lease(BaseLease):
         """Nobody waits for its release: let the background see to it."""
         self._let_go()
         if not self.over:
+            self.doubt = True  # what comes of it nobody hears
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Generator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ._clock import clock
 from ._lost import Lost
@@ -33,7 +34,7 @@ class AsyncRenewal(Renewal):
         self._cancelled = False  # the task, by us
         self._task = asyncio.current_task() if terms.cancel_on_lost else None
         # How often somebody else had asked the task to end (Python 3.11).
-        self._cancelling = getattr(self._task, "cancelling", int)()
+        self._cancelling = self._by_others()
         super().__init__(keeper, lease, terms)
 
     # -- in the loop, after it was lost
@@ -56,6 +57,7 @@ class AsyncRenewal(Renewal):
                 task.add_done_callback(_callbacks.discard)
         if self._task is not None and not self.left and not self._task.done():
             self._cancelled = True
+            _ours[self._task] = _ours.get(self._task, 0) + 1
             self._task.cancel(f"{lease.key!r} was lost")
 
     def end(self) -> None:
@@ -78,10 +80,19 @@ class AsyncRenewal(Renewal):
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
                 struck = error is None
-        others = task.uncancel() > self._cancelling if hasattr(task, "uncancel") else False
+        _ours[task] -= 1
+        if hasattr(task, "uncancel"):
+            task.uncancel()
+        others = self._by_others() > self._cancelling
         if others and error is None:
             raise asyncio.CancelledError
         return struck and not others
+
+    def _by_others(self) -> int:
+        """How often somebody who is no lease has asked the task to end; 0 in Python 3.10."""
+        task = self._task
+        asked = getattr(task, "cancelling", None)
+        return 0 if task is None or asked is None else asked() - _ours.get(task, 0)
 
     # -- by hand
 
@@ -131,6 +142,8 @@ class AsyncLost(Lost):
 
 
 _callbacks: set[asyncio.Task[None]] = set()
+#: How often lost leases have cancelled a task, and have not taken it back.
+_ours: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
 
 
 async def _log_failure(running: Any, lease: Any) -> None:

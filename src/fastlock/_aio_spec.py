@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from . import _args, _ops_many
 from ._ops_fenced import fenced
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, left, lost_at_exit, policy, until_of
+from .lease import (
+    BaseLock,
+    Entries,
+    add_note,
+    check_colour,
+    left,
+    let_go,
+    lost_at_exit,
+    policy,
+    until_of,
+)
 
 if TYPE_CHECKING:
     from ._renewal import Terms
@@ -136,17 +146,9 @@ class LockAll:
         claim = self._client._claim(self._keys, self._ttl, until_of(self._timeout))
         if self._fence:
             claim = fenced(claim, True)
-        try:
-            leases = await self._client._drive(
-                _ops_many.acquire_all(claim), generation=claim.generation
-            )
-            if self._terms is not None:
-                self._client._keep(leases, self._terms)
-            self._entries.add(who, leases)
-            return leases
-        except BaseException:
-            self._client._give_back(claim)
-            raise
+        leases: list[Lease] = await self._client._acquire(_ops_many.acquire_all, claim, self._terms)
+        self._entries.add(who, leases)
+        return leases
 
     async def __aexit__(
         self,
@@ -160,8 +162,9 @@ class LockAll:
         if kind is GeneratorExit:  # a coroutine that is being closed cannot wait
             self._abandon(leases)
             return
-        cut_short = [lease for lease in leases if await lease._cut_short(error)]
+        cut_short: list[Lease] = []
         try:
+            cut_short = [lease for lease in leases if await lease._cut_short(error)]
             results = await self._client.release_many(leases)
             if error is None and not cut_short:
                 for lease, freed in zip(leases, results, strict=True):
@@ -180,9 +183,14 @@ class LockAll:
 
     def _abandon(self, leases: Sequence[Lease]) -> None:
         """Nobody waits for their release: let the background see to it."""
-        until = max(lease.deadline for lease in leases)
-        pairs = [lease.pair for lease in leases]
-        self._client._give_back_pairs(pairs, until, leases[0]._generation)
+        let_go(leases)
+        held = [lease for lease in leases if not lease.over]
+        for lease in held:
+            lease.doubt = True  # what comes of it nobody hears
+        if held:
+            until = max(lease.deadline for lease in held)
+            pairs = [lease.pair for lease in held]
+            self._client._give_back_pairs(pairs, until, held[0]._generation)
 
 
 def _task() -> asyncio.Task[Any] | None:

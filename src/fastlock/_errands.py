@@ -6,13 +6,16 @@ thread may call any method, and so may signal handlers.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
+_log = logging.getLogger("fastlock")
+
 
 class Errands:
-    """``add`` runs what it is given soon, on a thread called ``name``. Errands never raise."""
+    """``add`` runs what it is given soon, on a thread called ``name``; what it raises is logged."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -55,4 +58,7 @@ class Errands:
                     self._thread = None
                     return
                 errand = self._waiting.popleft()
-            errand()
+            try:
+                errand()
+            except BaseException:  # SystemExit, as of a callback: the others still have theirs
+                _log.exception("%s was left by an exception", self._name)

@@ -1,6 +1,6 @@
 """What a process still does when it ends: what is under way is answered for.
 
-Law: two seconds at most for all clients together, whatever the server does; no exception
+Law: three seconds at most for all clients together, whatever the server does; no exception
 leaves. Runs in the main thread, at the interpreter's exit; in a child of multiprocessing
 or billiard, which know no such exit, as one of their finalizers.
 """
@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from . import _fork
 
-#: Seconds for each of the two steps.
+#: Seconds for each of the steps.
 PATIENCE = 1.0
 
 
@@ -24,7 +24,7 @@ class _Ending(Protocol):
     def end(self, timeout: float) -> None: ...
 
 
-_steps: tuple[WeakSet[_Ending], WeakSet[_Ending]] = (WeakSet(), WeakSet())
+_steps: tuple[WeakSet[_Ending], ...] = (WeakSet(), WeakSet(), WeakSet())
 _finalized_in = -1  # the generation of the process that has told its finalizers
 
 
@@ -36,6 +36,11 @@ def first(thing: _Ending) -> None:
 def second(thing: _Ending) -> None:
     """Have ``thing.end(timeout)`` called after those of the first step."""
     _steps[1].add(thing)
+
+
+def last(thing: _Ending) -> None:
+    """Have ``thing.end(timeout)`` called after those of the second step."""
+    _steps[2].add(thing)
 
 
 def expected() -> None:

@@ -458,11 +458,11 @@ def release(lease: HeldLease, retries: int, doubt: bool | None = None) -> Op[boo
 
 def released(lease: HeldLease, reply: Any, doubt: bool, now: float) -> bool:
     """What an answer to a release means, if ``doubt`` an earlier one had gone unanswered."""
-    lease.over = True
-    if reply == 1 or (doubt and now < lease.deadline):
+    decided, lease.over = lease.over, True  # by another's release, which was the unanswered one
+    if reply == 1 or (doubt and not decided and now < lease.deadline):
         lease.freed = True
         return True
-    if not doubt:
+    if decided or not doubt:
         return False
     raise OutcomeUnknown(
         f"{lease.key!r}: the answer to a release was lost and the lease has ended since: whether "

@@ -7,17 +7,15 @@ but in the heartbeat: connecting and callbacks have threads of their own.
 
 from __future__ import annotations
 
-import atexit
 import inspect
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet, WeakValueDictionary, ref
+from weakref import WeakValueDictionary, ref
 
-from . import _args, _fork
+from . import _args, _fork, _leaving
 from ._clock import clock
 from ._commands import Commands, Pair, is_transient
 from ._errands import Errands
@@ -25,7 +23,7 @@ from ._event import Event
 from ._ops import span
 from ._pause import backoff_pause
 from ._topology import closed_error
-from .errors import ConfigError, FastlockError, ServerError
+from .errors import ConfigError, FastlockError, LockError, ServerError
 
 if TYPE_CHECKING:
     from ._impl import BeatLike, Core
@@ -88,6 +86,36 @@ def terms_of(
     return None
 
 
+class Turn:
+    """Lets one extension of a lease at a time through.
+
+    Also in one thread: a signal's handler that comes into the middle of an extension would
+    have its own answered first, and the interrupted one would overwrite what it learned.
+    """
+
+    __slots__ = ("_gate", "_inside", "_key")
+
+    def __init__(self, key: str | bytes) -> None:
+        self._key = key
+        self._gate = threading.RLock()
+        self._inside = False
+
+    def __enter__(self) -> None:
+        self._gate.acquire()
+        if self._inside:
+            self._gate.release()
+            raise LockError(
+                f"{self._key!r} is being extended by this thread, which a handler has "
+                "interrupted; extend it when that is done",
+                self._key,
+            )
+        self._inside = True
+
+    def __exit__(self, *_: object) -> None:
+        self._inside = False
+        self._gate.release()
+
+
 class Renewal:
     """One lease's renewal; also its turn: who extends it by hand enters this meanwhile.
 
@@ -95,7 +123,7 @@ class Renewal:
     """
 
     __slots__ = (
-        "__weakref__", "_depth", "_gate", "_keeper", "_lease", "_ms", "beat", "done", "ended",
+        "__weakref__", "_hand", "_keeper", "_lease", "_ms", "_shortest", "beat", "done", "ended",
         "left", "pair", "reason", "spelled_out", "terms", "until",
     )  # fmt: skip
 
@@ -107,8 +135,8 @@ class Renewal:
         self._keeper = keeper
         self._lease = ref(lease)
         self._ms = round(lease.ttl * 1000)
-        self._gate = threading.RLock()
-        self._depth = 0
+        self._shortest = round(_args.LONGEST * 1000)  # ms
+        self._hand = Turn(lease.key)
         self.terms = terms
         self.pair = lease.pair
         self.spelled_out = False  # in the script's words
@@ -130,7 +158,8 @@ class Renewal:
 
     def timing(self) -> tuple[float, float]:
         """Period and span, in seconds: every third of the ttl."""
-        return self._ms / 3000, span(self._ms)
+        ms = min(self._ms, self._shortest)
+        return ms / 3000, span(ms)
 
     def words(self, commands: Commands) -> tuple[bytes, bytes | int]:
         """What to send, and the usual reply to it."""
@@ -189,9 +218,8 @@ class Renewal:
         return first
 
     def __enter__(self) -> None:
-        self._gate.acquire()
+        self._hand.__enter__()
         try:
-            self._depth += 1
             while not self.beat.pause(0.05):  # in slices, lest a signal's handler waits
                 pass
         except BaseException:
@@ -200,11 +228,17 @@ class Renewal:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._depth -= 1
-            if not self._depth:
-                self.resume()
+            self.resume()
         finally:
-            self._gate.release()
+            self._hand.__exit__()
+
+    def unheard(self, milliseconds: int) -> None:
+        """An extension to so much went unanswered, and may land whenever its connection lets it.
+
+        A renewal over another connection cannot know that it has: from now on each counts for
+        no longer than what that may leave.
+        """
+        self._shortest = min(self._shortest, milliseconds)
 
     def resume(self) -> None:
         """Go on with the ttl that the lease has now."""
@@ -241,7 +275,7 @@ class Keeper:
         self.used = False
         self._forget()
         _fork.register(self)
-        _all.add(self)
+        _leaving.last(self)
 
     def _forget(self) -> None:
         self.mutex = threading.RLock()
@@ -389,14 +423,7 @@ class Keeper:
         self._connections.finish(timeout)
         self._heart.join()
 
-
-_all: WeakSet[Keeper] = WeakSet()
-
-
-@atexit.register
-def _at_exit() -> None:
-    """No thread of C's own must run on while the interpreter is taken apart."""
-    for keeper in list(_all):
-        with suppress(Exception):
-            keeper.stop()
-            keeper.join(1.0)
+    def end(self, timeout: float) -> None:
+        """The process ends: no thread of C's own must run on while it is taken apart."""
+        self.stop()
+        self.join(timeout)

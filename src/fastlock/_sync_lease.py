@@ -20,7 +20,7 @@ from ._commands import Pair
 from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
-from ._renewal import MAX_HOLD, terms_of
+from ._renewal import MAX_HOLD, Turn, terms_of
 from .errors import FastlockError
 from .lease import BaseLease, add_note, in_order, left, lost_at_exit, until_of, usual_of
 
@@ -223,7 +223,11 @@ class Lease(BaseLease):
             if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
-            client._drive(operation(self, milliseconds, client._retries, clock()))
+            try:
+                client._drive(operation(self, milliseconds, client._retries, clock()))
+            except BaseException as error:
+                self._unheard(error, milliseconds)
+                raise
         if self._told():  # while the answer was under way
             raise lost_at_exit(self)
 
@@ -258,6 +262,7 @@ class Lease(BaseLease):
         """Interrupted while releasing: let the background see to it."""
         self._let_go()
         if not self.over:
+            self.doubt = True  # what comes of it nobody hears
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 
@@ -276,5 +281,5 @@ _turns = threading.RLock()  # guards the making of them; a signal handler may ma
 def _first_turn(lease: Lease) -> Any:
     with _turns:
         if lease._turn is None:
-            lease._turn = threading.RLock()
+            lease._turn = Turn(lease.key)
         return lease._turn

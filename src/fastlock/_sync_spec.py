@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from . import _args, _ops_many
 from ._ops_fenced import fenced
 from .errors import AcquireTimeout, FastlockError
-from .lease import BaseLock, Entries, add_note, check_colour, left, policy, until_of
+from .lease import BaseLock, Entries, add_note, check_colour, left, let_go, policy, until_of
 
 if TYPE_CHECKING:
     from ._renewal import Terms
@@ -85,20 +85,26 @@ class Lock(BaseLock):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """As ``threading.Lock.acquire``: True once held; -1 waits for ever."""
         patience = self._wait_of(blocking, timeout)
+        lease: Lease | None = None
         try:
             if blocking:
-                lease: Lease | None = self._client.acquire(
+                lease = self._client.acquire(
                     self.key, self.ttl, patience, fence=self.fence, **self.renews
                 )
             else:
                 lease = self._client.try_acquire(
                     self.key, self.ttl, fence=self.fence, **self.renews
                 )
+            if lease is not None:
+                self._held = [lease]
+            return lease is not None
         except AcquireTimeout:
             return False
-        if lease is not None:
-            self._held = [lease]
-        return lease is not None
+        except BaseException:  # interrupted with it in hand
+            if lease is not None:
+                self._held = []
+                lease._abandon()
+            raise
 
     def release(self) -> bool:
         """As ``threading.Lock.release``, from any thread; False: it was no longer ours.
@@ -148,15 +154,15 @@ class LockAll:
         claim = self._client._claim(self._keys, self._ttl, until_of(self._timeout))
         if self._fence:
             claim = fenced(claim, True)
+        leases: list[Lease] = []
         entry = None
         try:
-            leases = self._client._drive(_ops_many.acquire_all(claim), generation=claim.generation)
-            if self._terms is not None:
-                self._client._keep(leases, self._terms)
+            leases = self._client._acquire(_ops_many.acquire_all, claim, self._terms)
             entry = self._entries.add(who, leases)
             return leases
         except BaseException:
             self._entries.drop(entry)
+            let_go(leases)
             self._client._give_back(claim)
             raise
 
@@ -166,9 +172,11 @@ class LockAll:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        entry = self._entries.leaving(threading.current_thread())
-        leases = entry[1]
+        entry = None
+        leases: Sequence[Lease] = ()
         try:
+            entry = self._entries.leaving(threading.current_thread())
+            leases = entry[1]
             results = self._client.release_many(leases)
             if error is None:
                 for lease, freed in zip(leases, results, strict=True):

@@ -170,7 +170,14 @@ class Client:
             if self._keeper.used:
                 listed = not_told(listed)
             op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
-            results = await self._drive(op)
+            try:
+                results = await self._drive(op)
+            except BaseException as error:
+                if milliseconds is not None and self._keeper.used:
+                    for lease in listed:
+                        if lease is not None:
+                            lease._unheard(error, milliseconds)
+                raise
         if self._keeper.used:  # some may have been lost meanwhile
             pairs = zip(not_told(listed), results, strict=True)
             return [lease is not None and extended for lease, extended in pairs]

@@ -17,7 +17,7 @@ from ._clock import clock
 from ._commands import Pair
 from ._renewal import Renewal, Terms
 from .config import Config
-from .errors import ConfigError, LockError, LockLost
+from .errors import ConfigError, FastlockError, LockError, LockLost, OutcomeUnknown
 
 L = TypeVar("L", bound="BaseLease")
 
@@ -158,6 +158,13 @@ class BaseLease:
         renewal = self._renewal
         if renewal is not None and self._generation == _fork.generation:
             renewal.end()
+
+    def _unheard(self, error: BaseException, milliseconds: int) -> None:
+        """An extension ended so: if it may still be carried out, renewals must know."""
+        renewal = self._renewal
+        known = isinstance(error, FastlockError) and not isinstance(error, OutcomeUnknown)
+        if renewal is not None and not known:
+            renewal.unheard(milliseconds)
 
     def _lost_before(self) -> None:
         """The answer to a deferred release: it was no longer ours."""
