@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import re
 import shutil
 import signal
@@ -111,11 +112,16 @@ def binary_of(kind: str) -> str | None:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nobody listens on, below those that the system gives to connections.
+
+    One of these could be some client's by the time that the server wants it.
+    """
+    while True:
+        with socket.socket() as sock:
+            port = random.randrange(12_000, 32_000)
+            with suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                return port
 
 
 class Server:

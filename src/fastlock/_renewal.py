@@ -23,7 +23,7 @@ from ._event import Event
 from ._ops import span
 from ._pause import backoff_pause
 from ._topology import closed_error
-from .errors import ConfigError, FastlockError, LockError, ServerError
+from .errors import ConfigError, FastlockError, ServerError
 
 if TYPE_CHECKING:
     from ._impl import BeatLike, Core
@@ -86,44 +86,14 @@ def terms_of(
     return None
 
 
-class Turn:
-    """Lets one extension of a lease at a time through.
-
-    Also in one thread: a signal's handler that comes into the middle of an extension would
-    have its own answered first, and the interrupted one would overwrite what it learned.
-    """
-
-    __slots__ = ("_gate", "_inside", "_key")
-
-    def __init__(self, key: str | bytes) -> None:
-        self._key = key
-        self._gate = threading.RLock()
-        self._inside = False
-
-    def __enter__(self) -> None:
-        self._gate.acquire()
-        if self._inside:
-            self._gate.release()
-            raise LockError(
-                f"{self._key!r} is being extended by this thread, which a handler has "
-                "interrupted; extend it when that is done",
-                self._key,
-            )
-        self._inside = True
-
-    def __exit__(self, *_: object) -> None:
-        self._inside = False
-        self._gate.release()
-
-
 class Renewal:
-    """One lease's renewal; also its turn: who extends it by hand enters this meanwhile.
+    """One lease's renewal; also its turn: who extends it by hand has its gate, and pauses it.
 
     Ends with the lease object: what nobody can release is not renewed.
     """
 
     __slots__ = (
-        "__weakref__", "_hand", "_keeper", "_lease", "_ms", "_shortest", "beat", "done", "ended",
+        "__weakref__", "_keeper", "_lease", "_ms", "_shortest", "beat", "done", "ended", "gate",
         "left", "pair", "reason", "spelled_out", "terms", "until",
     )  # fmt: skip
 
@@ -136,7 +106,7 @@ class Renewal:
         self._lease = ref(lease)
         self._ms = round(lease.ttl * 1000)
         self._shortest = round(_args.LONGEST * 1000)  # ms
-        self._hand = Turn(lease.key)
+        self.gate = threading.RLock()
         self.terms = terms
         self.pair = lease.pair
         self.spelled_out = False  # in the script's words
@@ -217,20 +187,10 @@ class Renewal:
             beat.remove()
         return first
 
-    def __enter__(self) -> None:
-        self._hand.__enter__()
-        try:
-            while not self.beat.pause(0.05):  # in slices, lest a signal's handler waits
-                pass
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.resume()
-        finally:
-            self._hand.__exit__()
+    def pause(self) -> None:
+        """Send nothing until ``resume``; when this returns nothing is under way."""
+        while not self.beat.pause(0.05):  # in slices, lest a signal's handler waits
+            pass
 
     def unheard(self, milliseconds: int) -> None:
         """An extension to so much went unanswered, and may land whenever its connection lets it.

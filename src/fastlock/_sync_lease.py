@@ -20,8 +20,8 @@ from ._commands import Pair
 from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
-from ._renewal import MAX_HOLD, Turn, terms_of
-from .errors import FastlockError
+from ._renewal import MAX_HOLD, terms_of
+from .errors import FastlockError, LockError
 from .lease import BaseLease, add_note, in_order, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Lease(BaseLease):
         self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
 
     def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
-        with self._turn or _first_turn(self):
+        with turns((self,)):
             if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
@@ -271,15 +271,32 @@ def turns(leases: Iterable[Lease | None]) -> Iterator[None]:
     """Everybody's turn to be extended; taken in one order by all."""
     with ExitStack() as stack:
         for lease in in_order(leases):
-            stack.enter_context(lease._turn or _first_turn(lease))
+            stack.enter_context(_gate(lease))
+            renewal = lease._renewal
+            if renewal is not None:
+                stack.callback(renewal.resume)
+                renewal.pause()
         yield
 
 
 _turns = threading.RLock()  # guards the making of them; a signal handler may make one, too
 
 
-def _first_turn(lease: Lease) -> Any:
+def _gate(lease: Lease) -> Any:
+    """The lock that lets one extension at a time through; LockError if this thread has it.
+
+    That would be a signal's handler in the middle of an extension: its own would be answered
+    first, and the interrupted one overwrite what it learned.
+    """
     with _turns:
         if lease._turn is None:
-            lease._turn = Turn(lease.key)
-        return lease._turn
+            lease._turn = threading.RLock()
+    gate = lease._turn if lease._renewal is None else lease._renewal.gate
+    owned: bool = gate._is_owned()  # type: ignore[union-attr]  # as Condition asks it
+    if owned:
+        raise LockError(
+            f"{lease.key!r} is being extended by this thread, which a handler has interrupted; "
+            "extend it when that is done",
+            lease.key,
+        )
+    return gate
