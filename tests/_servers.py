@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import random
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -118,7 +118,7 @@ def free_port() -> int:
     """
     while True:
         with socket.socket() as sock:
-            port = random.randrange(12_000, 32_000)
+            port = 12_000 + secrets.randbelow(20_000)
             with suppress(OSError):
                 sock.bind(("127.0.0.1", port))
                 return port

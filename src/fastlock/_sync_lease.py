@@ -213,7 +213,8 @@ class Lease(BaseLease):
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
 
         Raises LockLost if it is no longer ours, OutcomeUnknown when the answer was lost;
-        LockError in a forked child. One extension of a lease at a time.
+        LockError in a forked child, and in a signal's handler that has come into the middle of
+        another extension. One extension of a lease at a time.
         """
         self._check_process()
         self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
