@@ -20,7 +20,7 @@ from ._ops import Claim, Op
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
 from .errors import FastlockError, TransportError
-from .lease import BaseLease, add_note, in_order, left, lost_at_exit, until_of, usual_of
+from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
     from .aio import Client
@@ -294,7 +294,8 @@ def _turn(lease: Lease) -> asyncio.Lock | AsyncRenewal:
 @asynccontextmanager
 async def turns(leases: Iterable[Lease | None]) -> AsyncIterator[None]:
     """Everybody's turn to be extended; taken in one order by all."""
+    distinct = {id(lease): lease for lease in leases if lease is not None}
     async with AsyncExitStack() as stack:
-        for lease in in_order(leases):
-            await stack.enter_async_context(_turn(lease))
+        for number in sorted(distinct):
+            await stack.enter_async_context(_turn(distinct[number]))
         yield

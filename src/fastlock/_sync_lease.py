@@ -8,9 +8,7 @@ alone. What that saves: ``python -m bench instructions`` counts a pair.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -21,8 +19,9 @@ from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
-from .errors import FastlockError, LockError
-from .lease import BaseLease, add_note, in_order, left, lost_at_exit, until_of, usual_of
+from ._turns import alone
+from .errors import FastlockError
+from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
     from ._impl import StraightLike
@@ -220,17 +219,26 @@ class Lease(BaseLease):
         self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
 
     def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
-        with turns((self,)):
-            if self.over or self._told():
-                raise lost_at_exit(self)
-            client = self._client
-            try:
-                client._drive(operation(self, milliseconds, client._retries, clock()))
-            except BaseException as error:
-                self._unheard(error, milliseconds)
-                raise
+        turns = self._client._turns
+        while True:
+            with turns.gate(self):
+                if not turns.is_listed(self):
+                    with alone(self):
+                        self._send_ttl(operation, milliseconds)
+                    break
+            turns.wait(self)
         if self._told():  # while the answer was under way
             raise lost_at_exit(self)
+
+    def _send_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
+        if self.over or self._told():
+            raise lost_at_exit(self)
+        client = self._client
+        try:
+            client._drive(operation(self, milliseconds, client._retries, clock()))
+        except BaseException as error:
+            self._unheard(error, milliseconds)
+            raise
 
     def __enter__(self) -> Lease:
         return self
@@ -265,39 +273,3 @@ class Lease(BaseLease):
         if not self.over:
             self.doubt = True  # what comes of it nobody hears
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
-
-
-@contextmanager
-def turns(leases: Iterable[Lease | None]) -> Iterator[None]:
-    """Everybody's turn to be extended; taken in one order by all."""
-    with ExitStack() as stack:
-        for lease in in_order(leases):
-            stack.enter_context(_gate(lease))
-            renewal = lease._renewal
-            if renewal is not None:
-                stack.callback(renewal.resume)
-                renewal.pause()
-        yield
-
-
-_turns = threading.RLock()  # guards the making of them; a signal handler may make one, too
-
-
-def _gate(lease: Lease) -> Any:
-    """The lock that lets one extension at a time through; LockError if this thread has it.
-
-    That would be a signal's handler in the middle of an extension: its own would be answered
-    first, and the interrupted one overwrite what it learned.
-    """
-    with _turns:
-        if lease._turn is None:
-            lease._turn = threading.RLock()
-    gate = lease._turn if lease._renewal is None else lease._renewal.gate
-    owned: bool = gate._is_owned()  # type: ignore[union-attr]  # as Condition asks it
-    if owned:
-        raise LockError(
-            f"{lease.key!r} is being extended by this thread, which a handler has interrupted; "
-            "extend it when that is done",
-            lease.key,
-        )
-    return gate

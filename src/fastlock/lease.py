@@ -368,12 +368,6 @@ def not_told(leases: list[L | None]) -> list[L | None]:
     return [None if lease is None or lease._told() else lease for lease in leases]
 
 
-def in_order(leases: Iterable[L | None]) -> list[L]:
-    """Each lease once, in an order that is the same for everybody."""
-    distinct = {id(lease): lease for lease in leases if lease is not None}
-    return [distinct[number] for number in sorted(distinct)]
-
-
 def lost_at_exit(lease: BaseLease) -> LockLost:
     """What leaving a ``with`` raises when the lock had ended before."""
     return LockLost(

@@ -19,10 +19,11 @@ from ._ops_fenced import fenced
 from ._pause import backoff_pause, retry_pause
 from ._renewal import MAX_HOLD, Keeper, Renewal, Terms, terms_of
 from ._resp import Reentered
-from ._sync_lease import Lease, acquire, try_acquire, turns
+from ._sync_lease import Lease, acquire, try_acquire
 from ._sync_spec import Lock, LockAll
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
+from ._turns import Turns
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
 from .lease import let_go, not_told, own_leases, remember
@@ -66,6 +67,7 @@ class Client:
         self._closing = Event()  # callers are told
         self._closed = Event()  # the background too
         self._keeper = Keeper(self._server, self._core, self.config)
+        self._turns = Turns()
         remember(self)
         _fork.register(self)
 
@@ -153,7 +155,7 @@ class Client:
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
-        with turns(listed):
+        with self._turns.many(listed), self._turns.together(listed):
             if self._keeper.used:
                 listed = not_told(listed)
             op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
@@ -280,6 +282,7 @@ class Client:
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
         self._tokens.renew()
+        self._turns.forked()
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
         closing, self._closing, self._closed = self._closing.is_set(), Event(), Event()
@@ -290,6 +293,7 @@ class Client:
     def _patched(self) -> _impl.Core:
         """Before the first connection: threads are green ones now, and so must be what waits."""
         self._core = _impl.fit(self._core)
+        self._turns.forked()
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
         self._keeper = Keeper(self._server, self._core, self.config)

@@ -143,7 +143,7 @@ async def test_a_handler_cannot_extend_what_is_being_extended(fl: Ways, renewed:
     held = proxy.fault("hold_reply")
 
     def handler(*_: object) -> None:
-        with pytest.raises(fastlock.LockError, match="is being extended by this thread") as caught:
+        with pytest.raises(fastlock.LockError, match="a handler has interrupted") as caught:
             lease.extend(0.5)
         told.append(caught.value.key)
         held.go()

@@ -207,7 +207,10 @@ async def test_an_interrupt_behind_a_lost_answer_to_a_release_leaves_the_truth(
 
 @sync_only
 @one_server
-async def test_an_interrupt_at_every_point_of_an_extend_leaves_a_true_deadline(fl: Ways) -> None:
+@pytest.mark.parametrize("many", [False, True])
+async def test_an_interrupt_at_every_point_of_an_extend_leaves_a_true_deadline(
+    fl: Ways, many: bool
+) -> None:
     client = fl.raw(await fl.warm(fl.client()))
     key = fl.key()
     for ttl in (5, 60):
@@ -215,7 +218,10 @@ async def test_an_interrupt_at_every_point_of_an_extend_leaves_a_true_deadline(f
             lease = client.acquire(key, 20, 5)
             try:
                 with struck_at(step) as where:
-                    lease.extend(ttl)
+                    if many:
+                        client.extend_many([lease], ttl)
+                    else:
+                        lease.extend(ttl)
             except Interrupt:
                 pass
             assert 0 < lease.remaining() * 1000 <= fl.admin.pttl(key) + 50, where
