@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
 from ._clock import clock
+from ._doubt import UNDER_WAY
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
@@ -192,7 +193,7 @@ class Lease(BaseLease):
         link = client._server.link_of_this_loop()
         if self.doubt or link is None:
             return await client._drive(_ops.release(self, client._retries))
-        self.doubt = True  # for whoever interrupts from here on
+        self.doubt = UNDER_WAY
         answer: Any = None
         failure: BaseException | None = None
         sent_at = clock()
@@ -205,8 +206,11 @@ class Lease(BaseLease):
         except TransportError as error:
             failure = error
             error.sent_at = sent_at
+        except BaseException:  # nobody will hear the answer
+            self.doubt = True
+            raise
         _fork.check(generation)
-        op = _ops.release(self, client._retries, doubt=False)
+        op = _ops.release(self, client._retries, begun=True)
         op.send(None)
         return await client._drive(op, failure, (sent_at, answer))
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from . import _leaving
 from ._background import Background
+from ._doubt import UNDER_WAY
 from ._resp import Reentered
 from .errors import TransportError
 
@@ -55,7 +56,7 @@ class Deferred:
     def send(self, lease: Any) -> None:
         """Release ``lease`` without waiting for the answer."""
         link = self._ready()
-        lease.doubt = True  # for whoever interrupts from here on
+        lease.doubt = UNDER_WAY
         try:
             if link is None:
                 raise TransportError("there is no connection")
@@ -65,6 +66,9 @@ class Deferred:
             lease.over = lease.freed = True
             self._background.add([lease.pair], lease.deadline)
             return
+        except BaseException:  # nobody will look at the answer
+            lease.doubt = True
+            raise
         lease.over = lease.freed = True
         self._pending.append((pipe, number, lease))
         if number % OFTEN == 0:

@@ -18,7 +18,11 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 from types import MemberDescriptorType
 
+from ._doubt import UNDER_WAY as _UNDER_WAY
+
 __all__ = ["Leases"]
+
+cdef object UNDER_WAY = _UNDER_WAY
 
 cdef extern from *:
     """
@@ -37,6 +41,7 @@ cdef extern from "structmember.h":  # of Python.h only from CPython 3.12 on
 cdef extern from "Python.h":
     ctypedef struct PyMemberDescrObject:
         PyMemberDef *d_member
+    PyObject *Py_False
     PyObject *Py_True
     PyObject *PyType_GenericAlloc(PyTypeObject *, Py_ssize_t) except NULL
     PyObject *PySequence_Fast_GET_ITEM(object sequence, Py_ssize_t place)  # borrowed
@@ -203,9 +208,10 @@ cdef class Leases:
         return places
 
     def release(self, list leases not None, places):
-        """Leave each in doubt; the pairs, and the places of those that were so before."""
+        """Say of each that it is under way; the pairs, and where there was doubt before: which."""
         cdef list pairs = []
-        cdef set doubtful = set()
+        cdef dict doubts = {}
+        cdef PyObject *doubt
         cdef Places at
         cdef Py_ssize_t i
         cdef object lease
@@ -214,13 +220,15 @@ cdef class Leases:
             for i in range(at.count):
                 lease = leases[place_of(&at, i)]
                 self.check(lease)
-                if fl_get(field(<PyObject *>lease, self.doubt)) == Py_True:
-                    doubtful.add(place_of(&at, i))
+                doubt = fl_get(field(<PyObject *>lease, self.doubt))
+                if doubt != Py_False:
+                    doubts[place_of(&at, i)] = <object>doubt
             for i in range(at.count):
                 lease = leases[place_of(&at, i)]
-                put(<PyObject *>lease, self.doubt, True)
+                if place_of(&at, i) not in doubts:
+                    put(<PyObject *>lease, self.doubt, UNDER_WAY)
                 pairs.append(<object>field(<PyObject *>lease, self.pair)[0])
-        return pairs, doubtful
+        return pairs, doubts
 
     def released(self, list leases not None, places, list results not None):
         """Each is freed by us."""
@@ -240,15 +248,15 @@ cdef class Leases:
                 results[place_of(&at, i)] = True
 
     cdef tuple pair_to_free(self, object lease, object generation):
-        """Leave it in doubt; None if it is over, in doubt already, or another process's."""
+        """Say that it is under way; None if it is over, in doubt already, or another process's."""
         cdef PyObject *raw = <PyObject *>lease
         if (
             self.is_over(lease)
-            or field(raw, self.doubt)[0] == Py_True
+            or field(raw, self.doubt)[0] != Py_False
             or <object>field(raw, self.generation)[0] != generation
         ):
             return None
-        put(raw, self.doubt, True)
+        put(raw, self.doubt, UNDER_WAY)
         return <tuple>field(raw, self.pair)[0]
 
     cdef int freed_by_us(self, object lease) except -1:

@@ -40,6 +40,7 @@ from ._commands import (
     out_of_step,
     wants_spelling_out,
 )
+from ._doubt import UNDER_WAY
 from .errors import (
     AcquireTimeout,
     FastlockError,
@@ -130,7 +131,7 @@ class HeldLease(Protocol):
     deadline: float
     pair: Pair
     number: int
-    doubt: bool
+    doubt: int  # see _doubt
     over: bool
     freed: bool
 
@@ -420,49 +421,57 @@ def recognised(
 # ------------------------------------------------------------------ release, extend
 
 
-def release(lease: HeldLease, retries: int, doubt: bool | None = None) -> Op[bool]:
+def release(lease: HeldLease, retries: int, begun: bool = False) -> Op[bool]:
     """True: freed by us. False: it was no longer ours. OutcomeUnknown: cannot be known.
 
     When an answer was lost and the repetition finds the lock not ours, the lost one
-    had freed it, provided that our own deadline has not passed. ``doubt``: whether that may
-    be so of one before this; None: as the lease says.
+    had freed it, provided that our own deadline has not passed. ``begun``: the first sending
+    is under way, and the lease says so.
     """
     failures = 0
+    lost = False  # an answer, of this call or of one before it
     while True:
-        before = lease.doubt if doubt is None else doubt
-        doubt = None
-        lease.doubt = True  # for whoever interrupts from here on
+        lost = lost or lease.doubt is True
+        ours = begun or not lease.doubt
+        begun = False
+        if ours:
+            lease.doubt = UNDER_WAY
         call = Call("release", lease.pair)
         try:
             sent_at, (reply,) = yield call
             if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
-                if isinstance(reply, ServerError):
-                    lease.doubt = before
-                    checked(reply, lease.key)
-            now = (yield Now()) if before else sent_at
-            return released(lease, reply, before, now)
+                checked(reply, lease.key)
+            now = (yield Now()) if lost else sent_at
+            return released(lease, reply, lost, now)
         except OutcomeUnknown:
             raise
         except FastlockError as error:
-            lease.doubt = before or (isinstance(error, TransportError) and error.sent)
+            lost = lost or (isinstance(error, TransportError) and error.sent)
+            if lost:
+                lease.doubt = True
+            elif ours and lease.doubt is UNDER_WAY:
+                lease.doubt = False
             if not isinstance(error, TransportError):
                 raise
             failures += 1
             if failures > retries:
-                if lease.doubt:
+                if lost:
                     raise release_unknown(lease) from error
                 raise
+        except BaseException:  # nobody will hear the answer
+            lease.doubt = True
+            raise
         yield Backoff(failures, None)
 
 
-def released(lease: HeldLease, reply: Any, doubt: bool, now: float) -> bool:
-    """What an answer to a release means, if ``doubt`` an earlier one had gone unanswered."""
-    decided, lease.over = lease.over, True  # by another's release, which was the unanswered one
-    if reply == 1 or (doubt and not decided and now < lease.deadline):
+def released(lease: HeldLease, reply: Any, lost: bool, now: float) -> bool:
+    """What an answer to a release means, if that to an earlier one was ``lost``."""
+    decided, lease.over = lease.over, True
+    if reply == 1 or (lost and not lease.freed and now < lease.deadline):
         lease.freed = True
         return True
-    if decided or not doubt:
+    if lease.freed or decided or not lost:  # freed by another call, which was told so
         return False
     raise OutcomeUnknown(
         f"{lease.key!r}: the answer to a release was lost and the lease has ended since: whether "

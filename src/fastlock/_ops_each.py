@@ -18,6 +18,7 @@ from ._commands import (
     not_ready,
     wants_spelling_out,
 )
+from ._doubt import UNDER_WAY
 from ._ops import (
     Backoff,
     Call,
@@ -37,7 +38,9 @@ class Loops(Protocol):
     """What of a core goes through many leases; see ``_pyleases``."""
 
     def held(self, leases: list[Any]) -> Sequence[int]: ...
-    def release(self, leases: list[Any], places: Sequence[int]) -> tuple[list[Pair], set[int]]: ...
+    def release(
+        self, leases: list[Any], places: Sequence[int]
+    ) -> tuple[list[Pair], dict[int, int]]: ...
     def released(self, leases: list[Any], places: Sequence[int], results: list[bool]) -> None: ...
 
 
@@ -112,24 +115,25 @@ def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError
     while places:
         pairs = work.sending(places, (yield Now()))
         call = Call(work.verb, (pairs, *work.args), len(pairs), spelled_out=spelled_out)
-        failure: TransportError | None = None
         try:
-            sent_at, replies = yield call
-        except FastlockError as error:
-            if not isinstance(error, TransportError):
-                for place in places:
-                    work.unanswered(place, False)
-                raise
-            failure = error
-            sent_at, replies = error.sent_at, error.replies
-        if lacking and replies and not isinstance(replies[0], ServerError):
-            yield Downgrade(work.verb)
-        spelled_out = lacking = False
-        if failure is None and work.usual(places, replies, sent_at):
-            break
-        replies, failure = yield from up_to_nonsense(work.verb, sent_at, replies, failure)
+            failure: TransportError | None = None
+            try:
+                sent_at, replies = yield call
+            except TransportError as error:
+                failure = error
+                sent_at, replies = error.sent_at, error.replies
+            if lacking and replies and not isinstance(replies[0], ServerError):
+                yield Downgrade(work.verb)
+            spelled_out = lacking = False
+            if failure is None and work.usual(places, replies, sent_at):
+                break
+            replies, failure = yield from up_to_nonsense(work.verb, sent_at, replies, failure)
+            now = yield Now()
+        except BaseException as error:  # of fastlock's: it was not sent; else nobody hears
+            for place in places:
+                work.unanswered(place, not isinstance(error, FastlockError))
+            raise
         sent = failure is None or failure.sent
-        now = yield Now()
         again = []
         for index, place in enumerate(places):
             reply = replies[index] if index < len(replies) else failure
@@ -169,10 +173,10 @@ class _Releases:
         self._leases = leases
         self._loops = loops
         self._results = results
-        self._doubtful: set[int] = set()  # before the present sending
+        self._doubts: dict[int, int] = {}  # before the present sending, where there was any
 
     def sending(self, places: Sequence[int], now: float) -> list[Pair]:
-        pairs, self._doubtful = self._loops.release(self._leases, places)
+        pairs, self._doubts = self._loops.release(self._leases, places)
         return pairs
 
     def usual(self, places: Sequence[int], replies: list[Any], sent_at: float) -> bool:
@@ -182,17 +186,21 @@ class _Releases:
         return True
 
     def answered(self, place: int, reply: Any, sent_at: float, now: float) -> None:
-        lease, doubt = self._leases[place], place in self._doubtful
-        lease.doubt = doubt
+        lease = self._leases[place]
+        self.unanswered(place, False)
         checked(reply, lease.key)
-        self._results[place] = released(lease, reply, doubt, now)
+        self._results[place] = released(lease, reply, self._doubts.get(place) is True, now)
 
     def unanswered(self, place: int, sent: bool) -> None:
-        self._leases[place].doubt = sent or place in self._doubtful
+        lease = self._leases[place]
+        if sent:
+            lease.doubt = True
+        elif place not in self._doubts and lease.doubt is UNDER_WAY:
+            lease.doubt = False
 
     def unknown(self, place: int) -> OutcomeUnknown | None:
         lease = self._leases[place]
-        return release_unknown(lease) if lease.doubt else None
+        return release_unknown(lease) if lease.doubt is True else None
 
 
 class _Extensions:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ._doubt import UNDER_WAY
+
 __all__ = ["Leases"]
 
 _blank = object.__new__
@@ -86,15 +88,16 @@ class Leases:
 
     def release(
         self, leases: list[Any], places: Sequence[int]
-    ) -> tuple[list[tuple[bytes, bytes]], set[int]]:
-        """Leave each in doubt; the pairs, and the places of those that were so before."""
-        doubtful = {place for place in places if leases[place].doubt}
+    ) -> tuple[list[tuple[bytes, bytes]], dict[int, int]]:
+        """Say of each that it is under way; the pairs, and where there was doubt before: which."""
+        doubts = {place: leases[place].doubt for place in places if leases[place].doubt}
         pairs = []
         for place in places:
             lease = leases[place]
-            lease.doubt = True
+            if place not in doubts:
+                lease.doubt = UNDER_WAY
             pairs.append(lease.pair)
-        return pairs, doubtful
+        return pairs, doubts
 
     def released(self, leases: list[Any], places: Sequence[int], results: list[bool]) -> None:
         """Each is freed by us."""

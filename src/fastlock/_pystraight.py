@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._args import SURELY_SHORT, wire_key
+from ._doubt import UNDER_WAY
 from ._pytime import clock
 from ._resp import Reentered
 from .errors import TransportError
@@ -78,7 +79,7 @@ class Straight:
         """True: freed. None: it takes more than this. Else (sent at, reply or error)."""
         if lease.over or lease.doubt or lease._generation != generation:
             return None
-        lease.doubt = True  # for whoever interrupts from here on
+        lease.doubt = UNDER_WAY  # whoever is interrupted from here on leaves it in doubt
         sent_at = clock()
         try:
             (reply,) = self._call(self._release(*lease.pair), 1, timeout)

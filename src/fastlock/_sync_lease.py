@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
+from ._doubt import UNDER_WAY
 from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
@@ -186,27 +187,32 @@ class Lease(BaseLease):
         if self._turn is not None:
             self._check_process()
             self._let_go()
-        if wait and way is not None:
-            freed = way.free(self, generation, client._patience)
-            if freed is True:
-                return True
-        if self._generation != generation:
-            self._check_process()
-        if self.over:
-            return False
-        if not wait:
-            client._deferred.send(self)
-            return None
-        if freed is None or link is None:
-            return client._drive(_ops.release(self, client._retries))
-        _fork.check(generation)
-        begun, failure, answer = client._outcome(link, freed, client._patience)
-        if not begun:
-            self.doubt = False  # it was not sent
-        op = _ops.release(self, client._retries, doubt=False)
-        if begun:
-            op.send(None)
-        return client._drive(op, failure, answer)
+        try:
+            if wait and way is not None:
+                freed = way.free(self, generation, client._patience)
+                if freed is True:
+                    return True
+            if self._generation != generation:
+                self._check_process()
+            if self.over:
+                return False
+            if not wait:
+                client._deferred.send(self)
+                return None
+            if freed is None or link is None:
+                return client._drive(_ops.release(self, client._retries))
+            _fork.check(generation)
+            begun, failure, answer = client._outcome(link, freed, client._patience)
+            if not begun:
+                self.doubt = False  # it was not sent
+            op = _ops.release(self, client._retries, begun)
+            if begun:
+                op.send(None)
+            return client._drive(op, failure, answer)
+        except BaseException:
+            if self.doubt is UNDER_WAY:  # nobody will hear the answer
+                self.doubt = True
+            raise
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).

@@ -45,7 +45,7 @@ class Turns:
     def many(self, leases: Iterable[Lease | None]) -> threading.RLock:
         """To be entered by who extends these; LockError if this thread is about others."""
         keys = [lease.key for lease in leases if lease is not None]
-        return _not_ours(self._many, keys[0] if keys else None)
+        return _not_ours(self._many, keys[0] if keys else "")
 
     def is_listed(self, lease: Lease) -> bool:
         """Behind the gate: whether it is being extended with many, as far as is known."""
@@ -91,16 +91,15 @@ def alone(lease: Lease) -> Iterator[None]:
         renewal.resume()
 
 
-def _not_ours(lock: Any, key: str | bytes | None) -> threading.RLock:
+def _not_ours(lock: Any, key: str | bytes) -> threading.RLock:
     """LockError if this thread holds it already.
 
     That would be a signal's handler in the middle of an extension: its own would be answered
     first, and the interrupted one overwrite what it learned.
     """
     if lock._is_owned():
-        about = "leases" if key is None else repr(key)
         raise LockError(
-            f"{about}: this thread is in the middle of an extension, which a handler has "
+            f"{key!r}: this thread is in the middle of an extension, which a handler has "
             "interrupted; extend it when that is done",
             key,
         )

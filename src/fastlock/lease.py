@@ -59,7 +59,7 @@ class BaseLease:
     ttl: float
     _deadline: float  # unless it is renewed: then its Renewal knows
     number: int  # for fencing; not set where none was asked for
-    doubt: bool  # a release may have been carried out without our knowing
+    doubt: int  # whether a release may have been carried out without our knowing: see _doubt
     over: bool  # the server has said that it is not ours (any more)
     freed: bool  # by a release of ours
 

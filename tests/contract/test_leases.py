@@ -11,6 +11,7 @@ import pytest
 from _harness import CORES
 
 from fastlock import _impl, aio, sync
+from fastlock._doubt import UNDER_WAY
 
 KINDS = {"sync": sync.Lease, "asyncio": aio.Lease}
 FIELDS = ("_client", "_generation", "_turn", "key", "pair", "ttl", "deadline")
@@ -83,16 +84,17 @@ def test_a_release_from_doubt_to_certainty(loops: Any) -> None:
     leases[3].doubt = True
     places = loops.held(leases)
     assert places == [0, 2, 3]
-    assert loops.release(leases, places) == ([(b"k%d" % i, b"t%d" % i) for i in places], {3})
-    assert [lease.doubt for lease in leases[:4]] == [True, False, True, True]
+    assert loops.release(leases, places) == ([(b"k%d" % i, b"t%d" % i) for i in places], {3: True})
+    assert [lease.doubt for lease in leases[:4]] == [UNDER_WAY, False, UNDER_WAY, True]
     # The same lease twice: neither was in doubt before.
-    assert loops.release([leases[1]] * 2, [0, 1]) == ([(b"k1", b"t1")] * 2, set())
+    assert loops.release([leases[1]] * 2, [0, 1]) == ([(b"k1", b"t1")] * 2, {})
+    assert loops.release([leases[0]], [0]) == ([(b"k0", b"t0")], {0: UNDER_WAY})
     results = [False] * 5
     loops.released(leases, places, results)
     assert results == [True, False, True, True, False]
     assert [(lease.over, lease.freed, lease.doubt) for lease in leases[:4]] == [
         (True, True, False),
-        (True, False, True),
+        (True, False, UNDER_WAY),
         (True, True, False),
         (True, True, False),
     ]

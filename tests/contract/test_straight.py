@@ -10,6 +10,7 @@ import pytest
 from _line import Line, failure
 
 from fastlock import _impl, sync
+from fastlock._doubt import UNDER_WAY
 from fastlock.errors import ConfigError, ServerError, TransportError
 
 
@@ -139,7 +140,7 @@ def test_any_other_answer_to_a_release_is_handed_back(way: Way, answer: bytes, r
     sent_at, said = way.straight.free(lease, 7, 5)
     assert said == reply
     assert sent_at <= sync.clock()
-    assert (lease.doubt, lease.over, lease.freed) == (True, False, False)
+    assert (lease.doubt, lease.over, lease.freed) == (UNDER_WAY, False, False)
     assert way.straight.free(lease, 7, 5) is None  # what is in doubt takes more than this
 
 
@@ -148,7 +149,7 @@ def test_silence_about_a_release_is_handed_back(way: Way) -> None:
     _, said = way.straight.free(lease, 7, 0.05)
     assert isinstance(said, TransportError)
     assert said.sent is True
-    assert lease.doubt is True
+    assert lease.doubt is UNDER_WAY  # until the operation says what it means
 
 
 def test_another_processes_lease_is_not_freed(way: Way) -> None:

@@ -141,7 +141,7 @@ def test_every_thread_s_leases_keep_their_references(codec: _impl.Core) -> None:
             leases = loops.make(client, 1, [key] * 30, [pair] * 30, replies, ttl, ttl)
             assert loops.foreign(client, 1, leases) == -1
             places = loops.held(leases)
-            assert loops.release(leases, places) == ([pair] * 20, set())
+            assert loops.release(leases, places) == ([pair] * 20, {})
             results = [False] * 30
             loops.released(leases, places, results)
             assert sum(results) == 20
@@ -157,7 +157,7 @@ def test_all_release_the_same_leases(codec: _impl.Core) -> None:
 
     def work() -> None:
         for _ in range(ROUNDS):
-            found, _doubtful = loops.release(leases, range(50))
+            found, _doubts = loops.release(leases, range(50))
             assert found == pairs
             loops.released(leases, range(50), [False] * 50)
 
