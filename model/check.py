@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Searches the model of the protocol completely, and each known mistake in it until it is found.
 
-    model/check.py                  everything, in about a minute; exit code 1 if anything is off
+    model/check.py                  everything, in two minutes; exit code 1 if anything is off
     model/check.py --list           what there is
     model/check.py NAME...          some of it
     model/check.py --trace NAME...  and, of a mistake, the shortest story that shows it

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from . import _commands, _fork
 from ._aiopipe import AsyncPipe
+from ._clock import clock
 from ._commands import ServerInfo, is_transient, not_ready
 from ._connect import open_async
 from ._impl import Core
@@ -83,6 +84,7 @@ class AsyncServer:
 
     async def _connect(self) -> Link:
         config, pack = self._config, self._core.pack
+        end = clock() + config.connect_timeout
         try:
             opened = await open_async(config, config.connect_timeout)
         except ServerError as error:
@@ -91,12 +93,12 @@ class AsyncServer:
         pipe.attach(opened.transport)
         try:
             data, count = _commands.greeting(pack)
-            replies = await asyncio.wait_for(pipe.call(data, count), config.connect_timeout)
+            replies = await asyncio.wait_for(pipe.call(data, count), end - clock())
             commands, info = _commands.dialect(self._core, replies, opened.protocol)
             old = connection_to_kill(self._last, info)
             if old is not None:
                 kill = pipe.call(_commands.kill_connection(pack, old), 1)
-                await asyncio.wait_for(kill, config.connect_timeout)
+                await asyncio.wait_for(kill, end - clock())
         except BaseException as error:
             pipe.abort("could not be set up")
             if isinstance(error, (TransportError, asyncio.TimeoutError)):

@@ -134,7 +134,7 @@ class Client:
         on_lost: Callable[[Lease], object] | None = None,
         cancel_on_lost: bool = False,
     ) -> list[Lease | None]:
-        """Try each key once, in one write: a Lease or None for each, in order.
+        """Try each key once: a Lease or None for each, in order.
 
         An error about any of them gives all back. ``fence`` as of ``acquire``; the arguments
         about renewal as in ``lock``.
@@ -146,7 +146,7 @@ class Client:
         return await self._acquire(_ops_many.try_acquire_many, claim, terms=terms)
 
     async def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
-        """Release each, in one write: True or False for each, as ``Lease.release``.
+        """Release each: True or False for each, as ``Lease.release``.
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
@@ -158,7 +158,7 @@ class Client:
     async def extend_many(
         self, leases: Iterable[Lease | None], ttl: float | None = None
     ) -> list[bool]:
-        """Replace the time to live of each, in one write: ``ttl`` seconds from now.
+        """Replace the time to live of each: ``ttl`` seconds from now.
 
         None: each the same as before. True for each that is still ours, False for what is
         not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases
@@ -270,7 +270,8 @@ class Client:
 
         Calls under way fail; what an acquire among them had already asked for is given
         back before, for which this takes at most a second. Deferred releases are waited
-        for, at most another; nothing is renewed any more.
+        for, at most another; nothing is renewed any more. Where bytes cannot be sent, ending
+        the connection takes up to ``socket_timeout`` more, and the end of renewals a second.
         """
         self._closed = True
         self._keeper.stop()

@@ -87,9 +87,11 @@ class StaleFence(LockLost):
 class OutcomeUnknown(LockError):
     """The server may or may not have carried the operation out.
 
-    Raised after the retries are used up. After an acquire the caller does not
-    hold the lock, and what may still have arrived is given back in the
-    background; after a release or an extend the call may be repeated.
+    Raised when the retries are used up, when the answer to a release comes after the
+    lease's deadline, and at once by ``force_release``. After an acquire the caller does not
+    hold the lock, and what may still have arrived is given back in the background; after a
+    release or an extend the call may be repeated. False from a repeated release then says
+    only that the lock is not ours now.
     """
 
 
@@ -130,4 +132,7 @@ class TransportError(FastlockError, ConnectionError):
 
 
 class ProtocolError(FastlockError):
-    """The bytes that arrived are not RESP, or exceed the decoder's limits."""
+    """While connecting: somebody answers, but in no RESP, or beyond the decoder's limits.
+
+    On a connection that has worked such bytes end it: TransportError, or OutcomeUnknown.
+    """

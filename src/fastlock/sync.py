@@ -125,7 +125,7 @@ class Client:
         max_hold: float | None = MAX_HOLD,
         on_lost: Callable[[Lease], object] | None = None,
     ) -> list[Lease | None]:
-        """Try each key once, in one write: a Lease or None for each, in order.
+        """Try each key once: a Lease or None for each, in order.
 
         An error about any of them gives all back. ``fence`` as of ``acquire``; ``auto_renew``,
         ``max_hold`` and ``on_lost`` as in ``lock``.
@@ -137,7 +137,7 @@ class Client:
         return self._acquire(_ops_many.try_acquire_many, claim, terms=terms)
 
     def release_many(self, leases: Iterable[Lease | None]) -> list[bool]:
-        """Release each, in one write: True or False for each, as ``Lease.release``.
+        """Release each: True or False for each, as ``Lease.release``.
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
         """
@@ -147,7 +147,7 @@ class Client:
         return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
-        """Replace the time to live of each, in one write: ``ttl`` seconds from now.
+        """Replace the time to live of each: ``ttl`` seconds from now.
 
         None: each the same as before. True for each that is still ours, False for what is
         not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases

@@ -157,8 +157,8 @@ def _round_trip(client: fastlock.Client, report: Report) -> None:
 def _promise(config: Config, core: str, report: Report) -> None:
     """Where threads go on while others wait for the server."""
     if core != "cython":
-        report.fact("the Python core holds the GIL while it writes, reads and parses")
+        report.fact("the Python core needs the GIL to write, read and parse")
     elif config.ssl:
-        report.fact("over TLS, Python's ssl writes and reads: that holds the GIL")
+        report.fact("over TLS, Python's ssl writes and reads: that needs the GIL")
     else:
         report.fact("the compiled core writes, reads, parses, waits and renews without the GIL")

@@ -37,7 +37,7 @@ _OPTIONAL = {
     "rich": "optional: colour and progress bar for fastlock demo; extra 'cli'",
 }
 _PATCH = {"gevent": "gevent.monkey.patch_all()", "eventlet": "eventlet.monkey_patch()"}
-_OLDEST_REDIS_PY = (5, 0, 1)
+_OLDEST_REDIS_PY = (5, 1)
 #: What CPython warns of when an extension module switches the GIL on.
 _SWITCHED_ON = re.compile(r"global interpreter lock .* has been enabled to load module '([\w.]+)'")
 

@@ -106,7 +106,7 @@ class RedisLock(Lock, IConfigurable, IReferenceable, IOpenable):
             self._session = _Session(client)
 
     def close(self, context: IContext | str | None) -> None:
-        """Close the connection; nothing if it is not open. Never waits for the server.
+        """Close the connection; nothing if it is not open. Waits a second at most.
 
         Locks still held stay until their ttl ends; after another ``open`` this instance
         can release them.
