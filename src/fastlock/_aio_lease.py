@@ -194,25 +194,29 @@ class Lease(BaseLease):
         if self.doubt or link is None:
             return await client._drive(_ops.release(self, client._retries))
         self.doubt = UNDER_WAY
-        answer: Any = None
-        failure: BaseException | None = None
-        sent_at = clock()
         try:
-            reply = await link.pipe.one(link.commands.release(*self.pair))
-            if reply == 1 and generation == _fork.generation:
-                self.over = self.freed = True
-                return True
-            answer = [reply]
-        except TransportError as error:
-            failure = error
-            error.sent_at = sent_at
-        except BaseException:  # nobody will hear the answer
-            self.doubt = True
+            answer: Any = None
+            failure: BaseException | None = None
+            sent_at = clock()
+            try:
+                reply = await link.pipe.one(link.commands.release(*self.pair))
+                if reply == 1 and generation == _fork.generation:
+                    self.over = self.freed = True
+                    return True
+                answer = [reply]
+            except TransportError as error:
+                failure = error
+                error.sent_at = sent_at
+            _fork.check(generation)
+            op = _ops.release(self, client._retries, begun=True)
+            op.send(None)
+            return await client._drive(op, failure, (sent_at, answer))
+        except FastlockError:
             raise
-        _fork.check(generation)
-        op = _ops.release(self, client._retries, begun=True)
-        op.send(None)
-        return await client._drive(op, failure, (sent_at, answer))
+        except BaseException:
+            if self.doubt and not self.over:  # nobody will hear the answer
+                self.doubt = True
+            raise
 
     async def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).

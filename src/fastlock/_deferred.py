@@ -56,6 +56,10 @@ class Deferred:
     def send(self, lease: Any) -> None:
         """Release ``lease`` without waiting for the answer."""
         link = self._ready()
+        if lease.doubt:  # another release may free it, and the answer to this one tell of no loss
+            lease.over = lease.freed = True
+            self._background.add([lease.pair], lease.deadline)
+            return
         lease.doubt = UNDER_WAY
         try:
             if link is None:

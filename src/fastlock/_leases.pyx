@@ -7,8 +7,8 @@ instructions. The fields of a lease are slots of a Python class, which is what r
 fastest from Python; here they are reached where the slots' descriptors say that they are.
 
 Without the GIL: ``key``, ``pair``, ``_client`` and ``_generation`` are written once, when a
-lease is made; of the other fields only bools are read or written here, atomically, as CPython
-does it. They are never freed, so that it does not matter who gives back which reference.
+lease is made; of the other fields only bools and ``doubt`` are read or written here, atomically,
+as CPython does it. They are never freed, so that it does not matter who gives back which reference.
 """
 
 cimport cython
@@ -18,11 +18,13 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 from types import MemberDescriptorType
 
+from ._doubt import SHARED as _SHARED
 from ._doubt import UNDER_WAY as _UNDER_WAY
 
 __all__ = ["Leases"]
 
 cdef object UNDER_WAY = _UNDER_WAY
+cdef object SHARED = _SHARED
 
 cdef extern from *:
     """
@@ -225,8 +227,11 @@ cdef class Leases:
                     doubts[place_of(&at, i)] = <object>doubt
             for i in range(at.count):
                 lease = leases[place_of(&at, i)]
-                if place_of(&at, i) not in doubts:
+                doubt = fl_get(field(<PyObject *>lease, self.doubt))
+                if doubt == Py_False:
                     put(<PyObject *>lease, self.doubt, UNDER_WAY)
+                elif doubt == <PyObject *>UNDER_WAY and place_of(&at, i) in doubts:
+                    put(<PyObject *>lease, self.doubt, SHARED)
                 pairs.append(<object>field(<PyObject *>lease, self.pair)[0])
         return pairs, doubts
 

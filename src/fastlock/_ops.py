@@ -40,7 +40,7 @@ from ._commands import (
     out_of_step,
     wants_spelling_out,
 )
-from ._doubt import UNDER_WAY
+from ._doubt import SHARED, UNDER_WAY
 from .errors import (
     AcquireTimeout,
     FastlockError,
@@ -429,29 +429,28 @@ def release(lease: HeldLease, retries: int, begun: bool = False) -> Op[bool]:
     is under way, and the lease says so.
     """
     failures = 0
-    lost = False  # an answer, of this call or of one before it
+    lost = False  # an answer, of this call or of another that will not hear it
     while True:
         lost = lost or lease.doubt is True
-        ours = begun or not lease.doubt
-        begun = False
-        if ours:
-            lease.doubt = UNDER_WAY
+        if not lease.doubt:
+            lease.doubt, begun = UNDER_WAY, True
+        elif lease.doubt is UNDER_WAY and not begun:
+            lease.doubt = SHARED
         call = Call("release", lease.pair)
         try:
             sent_at, (reply,) = yield call
             if is_unusual(call.verb, reply):
                 sent_at, reply = yield from mended(call, sent_at, reply)
                 checked(reply, lease.key)
+            lost = lost or lease.doubt is True
             now = (yield Now()) if lost else sent_at
             return released(lease, reply, lost, now)
         except OutcomeUnknown:
             raise
         except FastlockError as error:
             lost = lost or (isinstance(error, TransportError) and error.sent)
-            if lost:
-                lease.doubt = True
-            elif ours and lease.doubt is UNDER_WAY:
-                lease.doubt = False
+            unheard(lease, lost, begun)
+            begun = False
             if not isinstance(error, TransportError):
                 raise
             failures += 1
@@ -459,10 +458,18 @@ def release(lease: HeldLease, retries: int, begun: bool = False) -> Op[bool]:
                 if lost:
                     raise release_unknown(lease) from error
                 raise
-        except BaseException:  # nobody will hear the answer
-            lease.doubt = True
+        except BaseException:
+            unheard(lease, lost or call.left, begun)
             raise
         yield Backoff(failures, None)
+
+
+def unheard(lease: HeldLease, lost: bool, ours: bool) -> None:
+    """Nobody will hear an answer to this sending, if it was one; ``ours``: UNDER_WAY is."""
+    if lost:
+        lease.doubt = True
+    elif ours and lease.doubt is UNDER_WAY:
+        lease.doubt = False
 
 
 def released(lease: HeldLease, reply: Any, lost: bool, now: float) -> bool:

@@ -18,7 +18,6 @@ from ._commands import (
     not_ready,
     wants_spelling_out,
 )
-from ._doubt import UNDER_WAY
 from ._ops import (
     Backoff,
     Call,
@@ -29,6 +28,7 @@ from ._ops import (
     extension_unknown,
     release_unknown,
     released,
+    unheard,
 )
 from ._ops_many import portions, up_to_nonsense
 from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
@@ -94,6 +94,9 @@ class _Work(Protocol):
     def unanswered(self, place: int, sent: bool) -> None:
         """This sending surely did nothing, unless ``sent``."""
 
+    def interrupted(self, place: int) -> None:
+        """Whatever became of it, nobody will hear."""
+
     def unknown(self, place: int) -> OutcomeUnknown | None:
         """The error if an earlier sending may have done it."""
 
@@ -113,45 +116,56 @@ def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError
     spelled_out = lacking = False
     trouble: FastlockError | None = None
     while places:
-        pairs = work.sending(places, (yield Now()))
-        call = Call(work.verb, (pairs, *work.args), len(pairs), spelled_out=spelled_out)
+        now = yield Now()
+        failure: TransportError | None = None
+        again = []
+        call: Call | None = None
         try:
-            failure: TransportError | None = None
+            pairs = work.sending(places, now)
+            call = Call(work.verb, (pairs, *work.args), len(pairs), spelled_out=spelled_out)
             try:
                 sent_at, replies = yield call
             except TransportError as error:
                 failure = error
                 sent_at, replies = error.sent_at, error.replies
+            except FastlockError:
+                for place in places:
+                    work.unanswered(place, False)
+                raise
             if lacking and replies and not isinstance(replies[0], ServerError):
                 yield Downgrade(work.verb)
             spelled_out = lacking = False
             if failure is None and work.usual(places, replies, sent_at):
                 break
             replies, failure = yield from up_to_nonsense(work.verb, sent_at, replies, failure)
+            sent = failure is None or failure.sent
             now = yield Now()
-        except BaseException as error:  # of fastlock's: it was not sent; else nobody hears
-            for place in places:
-                work.unanswered(place, not isinstance(error, FastlockError))
+            for index, place in enumerate(places):
+                reply = replies[index] if index < len(replies) else failure
+                if isinstance(reply, TransportError):
+                    work.unanswered(place, sent)
+                elif wants_spelling_out(reply) and not call.spelled_out:
+                    spelled_out, lacking = True, lacks_command(reply)  # type: ignore[arg-type]
+                    work.unanswered(place, False)
+                elif is_transient(reply):
+                    failure = failure or not_ready(reply)  # type: ignore[arg-type]
+                    work.unanswered(place, False)
+                else:
+                    try:
+                        work.answered(place, reply, sent_at, now)
+                    except (OutcomeUnknown, ServerError) as error:
+                        trouble = trouble or error
+                    continue
+                again.append(place)
+        except FastlockError:
             raise
-        sent = failure is None or failure.sent
-        again = []
-        for index, place in enumerate(places):
-            reply = replies[index] if index < len(replies) else failure
-            if isinstance(reply, TransportError):
-                work.unanswered(place, sent)
-            elif wants_spelling_out(reply) and not call.spelled_out:
-                spelled_out, lacking = True, lacks_command(reply)  # type: ignore[arg-type]
-                work.unanswered(place, False)
-            elif is_transient(reply):
-                failure = failure or not_ready(reply)  # type: ignore[arg-type]
-                work.unanswered(place, False)
-            else:
-                try:
-                    work.answered(place, reply, sent_at, now)
-                except (OutcomeUnknown, ServerError) as error:
-                    trouble = trouble or error
-                continue
-            again.append(place)
+        except BaseException:
+            for place in places:
+                if call is None or call.left:
+                    work.interrupted(place)
+                else:
+                    work.unanswered(place, False)
+            raise
         places = again
         if failure is not None:
             failures += 1
@@ -187,16 +201,18 @@ class _Releases:
 
     def answered(self, place: int, reply: Any, sent_at: float, now: float) -> None:
         lease = self._leases[place]
-        self.unanswered(place, False)
+        if isinstance(reply, ServerError):
+            self.unanswered(place, False)
         checked(reply, lease.key)
-        self._results[place] = released(lease, reply, self._doubts.get(place) is True, now)
+        self._results[place] = released(lease, reply, lease.doubt is True, now)
 
     def unanswered(self, place: int, sent: bool) -> None:
+        unheard(self._leases[place], sent, place not in self._doubts)
+
+    def interrupted(self, place: int) -> None:
         lease = self._leases[place]
-        if sent:
+        if lease.doubt and not lease.over:
             lease.doubt = True
-        elif place not in self._doubts and lease.doubt is UNDER_WAY:
-            lease.doubt = False
 
     def unknown(self, place: int) -> OutcomeUnknown | None:
         lease = self._leases[place]
@@ -251,6 +267,9 @@ class _Extensions:
             self._doubtful.add(place)
         elif place not in self._doubtful:
             self._leases[place].deadline = self._before[place]
+
+    def interrupted(self, place: int) -> None:
+        """The earlier deadline stands."""
 
     def unknown(self, place: int) -> OutcomeUnknown | None:
         return extension_unknown(self._leases[place]) if place in self._doubtful else None

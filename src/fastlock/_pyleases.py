@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._doubt import UNDER_WAY
+from ._doubt import SHARED, UNDER_WAY
 
 __all__ = ["Leases"]
 
@@ -94,8 +94,10 @@ class Leases:
         pairs = []
         for place in places:
             lease = leases[place]
-            if place not in doubts:
+            if not lease.doubt:
                 lease.doubt = UNDER_WAY
+            elif lease.doubt is UNDER_WAY and place in doubts:
+                lease.doubt = SHARED
             pairs.append(lease.pair)
         return pairs, doubts
 

@@ -20,7 +20,6 @@ from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
-from ._turns import alone
 from .errors import FastlockError
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
@@ -194,7 +193,7 @@ class Lease(BaseLease):
                     return True
             if self._generation != generation:
                 self._check_process()
-            if self.over:
+            if freed is None and self.over:
                 return False
             if not wait:
                 client._deferred.send(self)
@@ -203,14 +202,16 @@ class Lease(BaseLease):
                 return client._drive(_ops.release(self, client._retries))
             _fork.check(generation)
             begun, failure, answer = client._outcome(link, freed, client._patience)
-            if not begun:
+            if not begun and self.doubt is UNDER_WAY:
                 self.doubt = False  # it was not sent
             op = _ops.release(self, client._retries, begun)
             if begun:
                 op.send(None)
             return client._drive(op, failure, answer)
+        except FastlockError:
+            raise
         except BaseException:
-            if self.doubt is UNDER_WAY:  # nobody will hear the answer
+            if self.doubt and not self.over:  # nobody will hear the answer
                 self.doubt = True
             raise
 
@@ -225,14 +226,7 @@ class Lease(BaseLease):
         self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
 
     def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
-        turns = self._client._turns
-        while True:
-            with turns.gate(self):
-                if not turns.is_listed(self):
-                    with alone(self):
-                        self._send_ttl(operation, milliseconds)
-                    break
-            turns.wait(self)
+        self._client._turns.alone(self, lambda: self._send_ttl(operation, milliseconds))
         if self._told():  # while the answer was under way
             raise lost_at_exit(self)
 

@@ -492,10 +492,11 @@ class Client:
     def _defer(self, lease: Lease) -> None:
         """Send the release at once; see to its answer when it comes."""
         link = self._server.ready()
+        doubt = lease.doubt
         lease.over = lease.freed = True
         try:
-            if link is None:
-                raise TransportError("there is no connection")
+            if link is None or doubt:  # another release may free it, and this tell of no loss
+                raise TransportError("not over this connection")
             answer = link.pipe.defer(link.commands.release(*lease.pair))
         except TransportError:
             self._give_back_pairs([lease.pair], lease.deadline, lease._generation)

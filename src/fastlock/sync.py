@@ -155,22 +155,25 @@ class Client:
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
-        with self._turns.many(listed), self._turns.together(listed):
-            if self._keeper.used:
-                listed = not_told(listed)
-            op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
-            try:
-                results = self._drive(op)
-            except BaseException as error:
-                if milliseconds is not None and self._keeper.used:
-                    for lease in listed:
-                        if lease is not None:
-                            lease._unheard(error, milliseconds)
-                raise
+        results = self._turns.together(listed, lambda: self._extend_many(listed, milliseconds))
         if self._keeper.used:  # some may have been lost meanwhile
             pairs = zip(not_told(listed), results, strict=True)
             return [lease is not None and extended for lease, extended in pairs]
         return results
+
+    def _extend_many(self, leases: list[Lease | None], milliseconds: int | None) -> list[bool]:
+        """False for those whose holder was told meanwhile that they are lost."""
+        if self._keeper.used:
+            leases = not_told(leases)
+        op = _ops_each.extend_many(leases, milliseconds, self._loops, self._retries)
+        try:
+            return self._drive(op)
+        except BaseException as error:
+            if milliseconds is not None and self._keeper.used:
+                for lease in leases:
+                    if lease is not None:
+                        lease._unheard(error, milliseconds)
+            raise
 
     def lock_all(
         self,

@@ -10,6 +10,7 @@ import asyncio
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -165,6 +166,48 @@ async def test_a_handler_cannot_extend_what_is_being_extended(fl: Ways, renewed:
     lease.extend(20)  # the turn was given back, once
     assert lease.remaining() < 20
     assert lease.release() is True
+
+
+@sync_only
+async def test_a_handler_does_not_wait_for_who_waits_for_its_thread(fl: Ways) -> None:
+    """Somebody extends many, and waits for the one whose extension the handler has interrupted."""
+    proxy = fl.proxy()
+    client = fl.raw(await fl.warm(fl.client(proxy.uri)))
+    first, second = leases = [client.acquire(fl.key(), 30) for _ in range(2)]
+    for lease in leases:
+        lease.extend(30)
+    told: list[Any] = []
+    results: list[bool] = []
+    held = proxy.fault("hold_reply")
+    others = threading.Thread(target=lambda: results.extend(client.extend_many(leases, 40)))
+
+    def handler(*_: object) -> None:
+        others.start()
+        while not client._turns._listed:
+            time.sleep(0.005)
+        for extend in (lambda: second.extend(5), lambda: client.extend_many([second], 5)):
+            with pytest.raises(fastlock.LockError, match="a handler has interrupted"):
+                extend()
+            told.append(extend)
+        held.go()
+
+    def strike() -> None:
+        held.wait()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        first.extend(60)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        striker.join(10)
+        others.join(10)
+    assert (len(told), results) == (2, [True, True])
+    for lease in leases:
+        assert 30_000 < fl.admin.pttl(lease.key) <= 40_000
+        assert lease.release() is True
 
 
 @sync_only

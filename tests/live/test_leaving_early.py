@@ -649,3 +649,27 @@ async def test_closing_the_client_gives_back_what_was_under_way(fl: Ways, method
     # From here on nothing that was held can arrive, and nobody gives anything back.
     await fl.until(lambda: not proxy.open and "fastlock-give-back" not in leftovers()[1], 10)
     assert fl.admin.exists(key) == 0
+
+
+@sync_only
+async def test_who_is_interrupted_before_its_turn_renews_nothing_in_the_middle(fl: Ways) -> None:
+    """Another thread's extension is under way, with renewals paused: a renewal would land behind."""
+    proxy, key = fl.proxy(), fl.key()
+    client = fl.raw(await fl.warm(fl.client(proxy.uri)))
+    lease = client.acquire(key, 1.5, auto_renew=True)
+    held = proxy.fault("hold_reply")
+    other = threading.Thread(target=lease.extend, args=(60,))
+    other.start()
+    held.wait()
+    with signal_raises(signal.SIGUSR1):
+        striker = strike_main_when(lambda: time.sleep(0.2))
+        with pytest.raises(Interrupt):
+            client.extend_many([lease], 60)
+        striker.join()
+    before = len(proxy.commands)
+    time.sleep(1.2)  # the time of two renewals
+    assert len(proxy.commands) == before
+    held.go()
+    other.join(10)
+    assert 50 < lease.remaining() < fl.admin.pttl(key) / 1000 + 0.05
+    assert lease.release() is True

@@ -12,7 +12,7 @@ import pytest
 
 import fastlock
 from fastlock import _ops, _ops_each
-from fastlock._doubt import UNDER_WAY
+from fastlock._doubt import SHARED
 from fastlock._ops import Backoff, Now
 from fastlock._pyleases import Leases
 
@@ -84,7 +84,7 @@ def test_two_at_once(way: Way, other: Way, in_order: bool, replies: tuple[int, i
     first, second = way(lease), other(lease)
     sent(first)
     sent(second)
-    assert lease.doubt is UNDER_WAY
+    assert lease.doubt is SHARED
     told = {}
     pairs = [(first, replies[0]), (second, replies[1])]
     for op, reply in pairs if in_order else pairs[::-1]:
@@ -118,8 +118,8 @@ def test_one_is_lost_while_another_finds_nothing(way: Way, other: Way) -> None:
     sent(second)
     lost(first)
     assert lease.doubt is True
-    assert said(second, 0) is False
-    assert said(first, 0) is True  # its own lost one
+    assert said(second, 0) is True  # the lost one had freed it: who hears so first has
+    assert said(first, 0) is False
 
 
 @each_way
@@ -130,7 +130,7 @@ def test_what_was_not_sent_leaves_another_under_way(way: Way, other: Way) -> Non
     sent(first)
     sent(second)
     lost(second, was_sent=False)
-    assert lease.doubt is UNDER_WAY
+    assert lease.doubt is SHARED
     assert said(second, 0) is False
     assert said(first, 0) is False
 
@@ -172,3 +172,52 @@ def test_past_the_deadline_a_lost_one_is_not_known(way: Way) -> None:
     with pytest.raises(fastlock.OutcomeUnknown):
         said(op, 0, DEADLINE)
     assert lease.over is True
+
+
+@each_way
+@both_ways
+def test_what_was_not_sent_hides_no_other(way: Way, other: Way) -> None:
+    """The first takes nothing back that stands for the second."""
+    lease = Held()
+    first, second = way(lease), other(lease)
+    sent(first)
+    sent(second)
+    lost(first, was_sent=False)
+    assert lease.doubt is SHARED
+    assert said(second, 1) is True
+
+
+@each_way
+@both_ways
+def test_one_that_is_interrupted_behind_its_sending_is_lost_for_the_other_too(
+    way: Way, other: Way
+) -> None:
+    lease = Held()
+    first, second = way(lease), other(lease)
+    sent(first)
+    sent(second)
+    with pytest.raises(Interrupt):
+        first.throw(Interrupt())
+    assert lease.doubt is True
+    assert said(second, 0) is True
+
+
+@each_way
+def test_an_interrupt_before_anything_leaves_takes_the_doubt_back(way: Way) -> None:
+    """As while it waits for a connection."""
+    lease = Held()
+    op = way(lease)
+    sent(op).left = False
+    with pytest.raises(Interrupt):
+        op.throw(Interrupt())
+    assert lease.doubt is False
+
+
+def test_an_interrupt_among_many_answers_leaves_each_in_doubt_or_over() -> None:
+    leases = [Held() for _ in range(3)]
+    op = _ops_each.release_many(leases, Leases(Held), 3)
+    sent(op)
+    assert type(op.send((100.0, [0, 1, 0]))) is Now
+    with pytest.raises(Interrupt):
+        op.throw(Interrupt())
+    assert [lease.doubt for lease in leases] == [True] * 3

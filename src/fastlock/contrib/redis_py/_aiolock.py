@@ -148,6 +148,7 @@ class AsyncLock(Held):
         except FastlockError as error:
             raise as_redis(error, self.name) from error
         except BaseException:  # cancelled, perhaps before anything was sent
+            lease.doubt = True
             client._give_back_pairs([lease.pair], self._debt(lease), lease._generation)
             raise
         if not freed:

@@ -184,6 +184,7 @@ class Lock(Held):
         except FastlockError as error:
             raise as_redis(error, self.name) from error
         except BaseException:  # interrupted, perhaps before anything was sent
+            lease.doubt = True
             client._give_back_pairs([lease.pair], self._debt(lease), lease._generation)
             raise
         if not freed:
