@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--no-gil", action="store_true", help="refuse a Python that is built with the GIL")
     add("--trustme", help="a Python that has trustme, where this one cannot have it")
     add("--hiredis", help="a folder with the package hiredis, where it is not installed")
+    add("--one-kind", action="store_true", help="each test on one kind of server, in turns")
     add("--leak-operations", type=int, default=10_000, help="of tests/leaks, each way (10000)")
 
 
@@ -138,6 +139,27 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     body = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     pyfuncitem.funcargs["fl"].run(body)
     return True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark whole folders. With ``--one-kind``, of tests that are alike but for the server, one
+    stays, of each kind in turn.
+    """
+    for item in items:
+        mark = {"contract": "contract", "redis_py": "drop_in"}.get(item.path.parent.name)
+        if mark is not None:
+            item.add_marker(mark)
+    if not config.getoption("--one-kind"):
+        return
+    alike: dict[Any, list[pytest.Item]] = {}
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        rest = {} if spec is None else {**spec.indices, "server": None}
+        alike.setdefault((item.nodeid.partition("[")[0], *sorted(rest.items())), []).append(item)
+    kept = [same[place % len(same)] for place, same in enumerate(alike.values())]
+    left_out = set(items) - set(kept)
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
 
 
 # ------------------------------------------------------------------ several workers: pytest -n

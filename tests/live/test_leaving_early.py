@@ -653,7 +653,7 @@ async def test_closing_the_client_gives_back_what_was_under_way(fl: Ways, method
 
 @sync_only
 async def test_who_is_interrupted_before_its_turn_renews_nothing_in_the_middle(fl: Ways) -> None:
-    """Another thread's extension is under way, with renewals paused: a renewal would land behind."""
+    """Another thread is extending it, with renewals paused: one now would land behind that."""
     proxy, key = fl.proxy(), fl.key()
     client = fl.raw(await fl.warm(fl.client(proxy.uri)))
     lease = client.acquire(key, 1.5, auto_renew=True)
