@@ -61,9 +61,11 @@ def test_nothing_is_wrong_whatever_is_broken(kind: str, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _broken.MISTAKES)
 def test_a_mistake_is_found(name: str, folder: Path) -> None:
+    """In the first seven seconds, or in the next: a slow machine gets through little."""
     mistake = _broken.MISTAKES[name]
-    run = Run(1, 7.0, KINDS[0], folder, name, calm=0.0, kinds=mistake.kinds)
-    history, verdict = played(run)
-    assert mistake.rule in {violation.rule for violation in verdict.violations}, report(
-        history, verdict
-    )
+    for seed in (1, 11, 21, 31):
+        run = Run(seed, 7.0, KINDS[0], folder, name, calm=0.0, kinds=mistake.kinds)
+        history, verdict = played(run)
+        if mistake.rule in {violation.rule for violation in verdict.violations}:
+            return
+    pytest.fail(report(history, verdict))
