@@ -77,8 +77,9 @@ def fault(error: Exception, config: Config, guard: Guard, timeout: float) -> Fas
     names = {base.__name__ for cause in causes for base in type(cause).__mro__}
     if "TimeoutError" in names:
         return _timeout(config, timeout)
-    # Otherwise it is whatever redis-py's parser stumbled over.
-    return _closed(config) if guard.closed else _not_resp(config)
+    if guard.closed or not guard.heard:  # uvloop has words of its own for writing to such a peer
+        return _closed(config)
+    return _not_resp(config)  # whatever redis-py's parser stumbled over
 
 
 def _provider(error: Exception) -> FastlockError:

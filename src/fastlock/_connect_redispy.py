@@ -56,6 +56,11 @@ class Guard:
         self.unread: Callable[[], int] = int  # bytes received and not yet parsed (asyncio)
         self.held = held
 
+    @property
+    def heard(self) -> bool:
+        """Whether the peer has said anything."""
+        return self._received > 0
+
     def remaining(self) -> float:
         """Seconds left; never 0, which would mean "do not block" to a socket."""
         return max(self.deadline - monotonic(), 0.001)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from _builds import Builder, Built, Run, execute
 
+pytestmark = pytest.mark.slow
+
 PROBE = "import fastlock, fastlock._impl as i; print(fastlock.core, '|', *i.explain())"
 
 

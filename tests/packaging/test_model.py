@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from _builds import ROOT, execute
 
+pytestmark = pytest.mark.slow
+
 MODEL = ROOT / "model"
 
 spin = pytest.mark.skipif(shutil.which("spin") is None, reason="spin is not installed")
