@@ -49,8 +49,9 @@ class Client:
 
     Every method that talks to the server may raise TransportError (the connection could
     not be made or broke, and ``retries`` were used up), ServerError (the server refused)
-    and FastlockError once the client is closed. Cancelling any of them is safe: a
-    cancelled acquire leaves the lock not held.
+    and FastlockError once the client is closed or in another event loop; while connecting
+    also ProtocolError (no such server answers) and ConfigError (a TLS file). Cancelling any of
+    them is safe: a cancelled acquire leaves the lock not held.
     """
 
     _core = _impl.core
@@ -136,7 +137,8 @@ class Client:
     ) -> list[Lease | None]:
         """Try each key once: a Lease or None for each, in order.
 
-        An error about any of them gives all back. ``fence`` as of ``acquire``; the arguments
+        An error about any of them, OutcomeUnknown among these, gives all back.
+        ``fence`` as of ``acquire``; the arguments
         about renewal as in ``lock``.
         """
         terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
@@ -149,6 +151,8 @@ class Client:
         """Release each: True or False for each, as ``Lease.release``.
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
+        ConfigError: not this client's lease. LockError: another process's. After all were
+        tried: OutcomeUnknown, TransportError or ServerError; then it may be called again.
         """
         listed = own_leases(self, leases)
         if self._keeper.used:
@@ -161,8 +165,10 @@ class Client:
         """Replace the time to live of each: ``ttl`` seconds from now.
 
         None: each the same as before. True for each that is still ours, False for what is
-        not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases
-        in question count with the earlier deadline.
+        not, None among them. Without ``ttl`` each different ttl takes a write of its own.
+        ConfigError: not this client's lease. LockError: another process's. After all were
+        tried: OutcomeUnknown (the leases in question count with the earlier deadline),
+        TransportError or ServerError.
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
@@ -199,8 +205,10 @@ class Client:
         """All locks or none, as an async context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released. The other arguments are those of ``lock``;
-        ``on_lost`` is called for each lease that is lost.
+        waited for. On leaving, all are released. Entering raises AcquireTimeout, or
+        OutcomeUnknown when an answer was lost for good. ConfigError: no key, or one twice.
+        The other arguments are those of ``lock``; ``on_lost`` is called for each lease that
+        is lost.
         """
         terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
         return LockAll(self, keys, ttl, timeout, fence, terms, if_lost)

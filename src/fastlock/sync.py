@@ -47,7 +47,8 @@ class Client:
 
     Every method that talks to the server may raise TransportError (the connection could
     not be made or broke, and ``retries`` were used up), ServerError (the server refused)
-    and FastlockError once the client is closed.
+    and FastlockError once the client is closed; while connecting also ProtocolError (no such
+    server answers) and ConfigError (a TLS file).
     """
 
     _core = _impl.core
@@ -127,7 +128,8 @@ class Client:
     ) -> list[Lease | None]:
         """Try each key once: a Lease or None for each, in order.
 
-        An error about any of them gives all back. ``fence`` as of ``acquire``; ``auto_renew``,
+        An error about any of them, OutcomeUnknown among these, gives all back.
+        ``fence`` as of ``acquire``; ``auto_renew``,
         ``max_hold`` and ``on_lost`` as in ``lock``.
         """
         terms = terms_of(auto_renew, max_hold, on_lost)
@@ -140,6 +142,8 @@ class Client:
         """Release each: True or False for each, as ``Lease.release``.
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
+        ConfigError: not this client's lease. LockError: another process's. After all were
+        tried: OutcomeUnknown, TransportError or ServerError; then it may be called again.
         """
         listed = own_leases(self, leases)
         if self._keeper.used:
@@ -150,8 +154,10 @@ class Client:
         """Replace the time to live of each: ``ttl`` seconds from now.
 
         None: each the same as before. True for each that is still ours, False for what is
-        not, None among them. Raises as ``release_many``; after OutcomeUnknown the leases
-        in question count with the earlier deadline.
+        not, None among them. Without ``ttl`` each different ttl takes a write of its own.
+        ConfigError: not this client's lease. LockError: another process's. After all were
+        tried: OutcomeUnknown (the leases in question count with the earlier deadline),
+        TransportError or ServerError.
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
@@ -190,8 +196,10 @@ class Client:
         """All locks or none, as a context manager that gives the list of Leases.
 
         No order of the keys can deadlock two callers: none is held while others are
-        waited for. On leaving, all are released. The other arguments are those of ``lock``;
-        ``on_lost`` is called for each lease that is lost.
+        waited for. On leaving, all are released. Entering raises AcquireTimeout, or
+        OutcomeUnknown when an answer was lost for good. ConfigError: no key, or one twice.
+        The other arguments are those of ``lock``; ``on_lost`` is called for each lease that
+        is lost.
         """
         terms = terms_of(auto_renew, max_hold, on_lost)
         return LockAll(self, keys, ttl, timeout, fence, terms, if_lost)

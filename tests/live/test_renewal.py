@@ -523,7 +523,8 @@ async def test_ten_thousand_leases_cost_next_to_nothing(fl: Ways, own_server: Se
     used, took = time.process_time() - used, clock() - started
     reads = own_server.admin.info("stats")["total_reads_processed"] - reads
     counted = calls(own_server) - counted
-    assert counted > MANY * 0.9  # about each of them was renewed, however late a slow machine
+    print(f"{MANY} leases: {used / took:.2%} of a core, {reads / took:.1f} writes a second")
+    assert counted >= MANY  # the time is longer than a third of the ttl: each was renewed
     assert reads < 3 * took / 0.25  # a write for every quarter of a second, and a few more
     assert used / took < 0.02
     assert all(lease.state == "held" for lease in leases)
