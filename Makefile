@@ -86,8 +86,8 @@ $(FUZZ): tools/make-sanitized setup.py $(PACKAGE)
 	@touch $@
 
 leaks: $(READY) ## a million operations each way leave nothing behind, 20 minutes
-	@$(BIN)/python -m pytest -n auto --timeout=0 --leak-operations=$(LEAK_OPERATIONS) \
-		tests/leaks $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --timeout=0 -o faulthandler_timeout=0 \
+		--leak-operations=$(LEAK_OPERATIONS) tests/leaks $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .
