@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
 from ._clock import clock
-from ._doubt import UNDER_WAY
+from ._doubt import UNDER_WAY, interrupted
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
@@ -214,8 +214,7 @@ class Lease(BaseLease):
         except FastlockError:
             raise
         except BaseException:
-            if self.doubt and not self.over:  # nobody will hear the answer
-                self.doubt = True
+            interrupted(self)
             raise
 
     async def extend(self, ttl: float | None = None) -> None:

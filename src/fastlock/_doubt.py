@@ -13,7 +13,13 @@ Law, while the lease is not over:
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 UNDER_WAY: Final = 2
 SHARED: Final = 3
+
+
+def interrupted(lease: Any) -> None:
+    """Nobody will hear the answer to a release that was under way, if one was."""
+    if lease.doubt and not lease.over:
+        lease.doubt = True

@@ -18,6 +18,7 @@ from ._commands import (
     not_ready,
     wants_spelling_out,
 )
+from ._doubt import interrupted
 from ._ops import (
     Backoff,
     Call,
@@ -210,9 +211,7 @@ class _Releases:
         unheard(self._leases[place], sent, place not in self._doubts)
 
     def interrupted(self, place: int) -> None:
-        lease = self._leases[place]
-        if lease.doubt and not lease.over:
-            lease.doubt = True
+        interrupted(self._leases[place])
 
     def unknown(self, place: int) -> OutcomeUnknown | None:
         lease = self._leases[place]

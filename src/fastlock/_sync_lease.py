@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
-from ._doubt import UNDER_WAY
+from ._doubt import UNDER_WAY, interrupted
 from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
@@ -211,8 +211,7 @@ class Lease(BaseLease):
         except FastlockError:
             raise
         except BaseException:
-            if self.doubt and not self.over:  # nobody will hear the answer
-                self.doubt = True
+            interrupted(self)
             raise
 
     def extend(self, ttl: float | None = None) -> None:

@@ -155,7 +155,8 @@ class Client:
 
         None: each the same as before. True for each that is still ours, False for what is
         not, None among them. Without ``ttl`` each different ttl takes a write of its own.
-        ConfigError: not this client's lease. LockError: another process's. After all were
+        ConfigError: not this client's lease. LockError: another process's, or in a signal's
+        handler that has come into the middle of an extension. After all were
         tried: OutcomeUnknown (the leases in question count with the earlier deadline),
         TransportError or ServerError.
         """

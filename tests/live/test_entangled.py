@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,6 +30,24 @@ def sent(proxy: Any, key: str) -> int:
         key.encode() in args and args[0].decode().upper() not in HANDSHAKE
         for args in list(proxy.commands)
     )
+
+
+@contextmanager
+def struck_when(fault: Any, handler: Any) -> Iterator[None]:
+    """The main thread runs ``handler`` for a signal once the proxy's fault has happened."""
+
+    def strike() -> None:
+        fault.wait()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        striker.join(10)
 
 
 async def test_two_releases_of_a_stolen_lock_free_nothing(fl: Ways) -> None:
@@ -149,18 +169,8 @@ async def test_a_handler_cannot_extend_what_is_being_extended(fl: Ways, renewed:
         told.append(caught.value.key)
         held.go()
 
-    def strike() -> None:
-        held.wait()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    striker = threading.Thread(target=strike)
-    striker.start()
-    try:
+    with struck_when(held, handler):
         lease.extend(60)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-        striker.join(10)
     assert told == [key]
     assert 50_000 < fl.admin.pttl(key) <= 60_000
     lease.extend(20)  # the turn was given back, once
@@ -191,19 +201,9 @@ async def test_a_handler_does_not_wait_for_who_waits_for_its_thread(fl: Ways) ->
             told.append(extend)
         held.go()
 
-    def strike() -> None:
-        held.wait()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    striker = threading.Thread(target=strike)
-    striker.start()
-    try:
+    with struck_when(held, handler):
         first.extend(60)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-        striker.join(10)
-        others.join(10)
+    others.join(10)
     assert (len(told), results) == (2, [True, True])
     for lease in leases:
         assert 30_000 < fl.admin.pttl(lease.key) <= 40_000

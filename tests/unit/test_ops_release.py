@@ -74,16 +74,22 @@ def lost(op: Any, was_sent: bool = True) -> None:
     assert effect.verb.startswith("release")
 
 
+def both_sent(way: Way, other: Way) -> tuple[Held, Any, Any]:
+    """A lease, and two releases of it that are under way."""
+    lease = Held()
+    first, second = way(lease), other(lease)
+    sent(first)
+    sent(second)
+    return lease, first, second
+
+
 @each_way
 @both_ways
 @pytest.mark.parametrize("in_order", [True, False])
 @pytest.mark.parametrize("replies", [(0, 0), (1, 0)])
 def test_two_at_once(way: Way, other: Way, in_order: bool, replies: tuple[int, int]) -> None:
     """Of both the answers are there; whose thread looks first is chance."""
-    lease = Held()
-    first, second = way(lease), other(lease)
-    sent(first)
-    sent(second)
+    lease, first, second = both_sent(way, other)
     assert lease.doubt is SHARED
     told = {}
     pairs = [(first, replies[0]), (second, replies[1])]
@@ -98,10 +104,7 @@ def test_two_at_once(way: Way, other: Way, in_order: bool, replies: tuple[int, i
 @pytest.mark.parametrize("in_order", [True, False])
 def test_two_at_once_and_both_answers_lost(way: Way, other: Way, in_order: bool) -> None:
     """One of the two lost ones had freed it; who hears so first has."""
-    lease = Held()
-    ops = [way(lease), other(lease)]
-    for op in ops:
-        sent(op)
+    lease, *ops = both_sent(way, other)
     for op in ops:
         lost(op)
     told = [said(op, 0) for op in (ops if in_order else ops[::-1])]
@@ -112,10 +115,7 @@ def test_two_at_once_and_both_answers_lost(way: Way, other: Way, in_order: bool)
 @each_way
 @both_ways
 def test_one_is_lost_while_another_finds_nothing(way: Way, other: Way) -> None:
-    lease = Held()
-    first, second = way(lease), other(lease)
-    sent(first)
-    sent(second)
+    lease, first, second = both_sent(way, other)
     lost(first)
     assert lease.doubt is True
     assert said(second, 0) is True  # the lost one had freed it: who hears so first has
@@ -125,10 +125,7 @@ def test_one_is_lost_while_another_finds_nothing(way: Way, other: Way) -> None:
 @each_way
 @both_ways
 def test_what_was_not_sent_leaves_another_under_way(way: Way, other: Way) -> None:
-    lease = Held()
-    first, second = way(lease), other(lease)
-    sent(first)
-    sent(second)
+    lease, first, second = both_sent(way, other)
     lost(second, was_sent=False)
     assert lease.doubt is SHARED
     assert said(second, 0) is False
@@ -178,10 +175,7 @@ def test_past_the_deadline_a_lost_one_is_not_known(way: Way) -> None:
 @both_ways
 def test_what_was_not_sent_hides_no_other(way: Way, other: Way) -> None:
     """The first takes nothing back that stands for the second."""
-    lease = Held()
-    first, second = way(lease), other(lease)
-    sent(first)
-    sent(second)
+    lease, first, second = both_sent(way, other)
     lost(first, was_sent=False)
     assert lease.doubt is SHARED
     assert said(second, 1) is True
@@ -192,10 +186,7 @@ def test_what_was_not_sent_hides_no_other(way: Way, other: Way) -> None:
 def test_one_that_is_interrupted_behind_its_sending_is_lost_for_the_other_too(
     way: Way, other: Way
 ) -> None:
-    lease = Held()
-    first, second = way(lease), other(lease)
-    sent(first)
-    sent(second)
+    lease, first, second = both_sent(way, other)
     with pytest.raises(Interrupt):
         first.throw(Interrupt())
     assert lease.doubt is True
