@@ -559,3 +559,17 @@ async def test_the_environment_s_settings(fl: Ways, monkeypatch: pytest.MonkeyPa
     client, key = fl.client(fastlock.Config.from_env()), fl.key()
     async with client.lock(key, ttl=5):
         assert await client.holder(key) == "from-the-environment"
+
+
+@pytest.mark.parametrize("late", ["HELLO", "INFO"])
+async def test_all_of_connecting_has_one_deadline(fl: Ways, late: str) -> None:
+    """Each answer comes within ``connect_timeout``; all of them together do not."""
+    proxy = fl.proxy()
+    proxy.fault("delay_reply", verb="HELLO", seconds=0.5)
+    proxy.fault("delay_reply", verb="INFO", seconds=0.5 if late == "INFO" else 0.0)
+    client = fl.client(proxy.uri, connect_timeout=0.8, retries=0)
+    if late == "INFO":
+        with pytest.raises(fastlock.TransportError):
+            await client.ping()
+    else:
+        await client.ping()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from _connecting import SECRET, Way, bounded, peer
 
+from fastlock._connect_faults import fault
+from fastlock._connect_redispy import Guard
 from fastlock.config import Config
 from fastlock.errors import ProtocolError, TransportError
 
@@ -129,3 +131,13 @@ def test_a_peer_that_hangs_up_is_named(way: Way, reset: bool, protocol: int) -> 
         config = Config(host="127.0.0.1", port=port, protocol=protocol)
         text = way.refused(TransportError, config)
     assert "closed the connection during the handshake; if it expects TLS" in text
+
+
+def test_a_peer_that_said_nothing_is_not_said_to_answer() -> None:
+    """As uvloop puts it when it writes to one that has hung up."""
+    config = Config()
+    guard = Guard(config, 1.0, None)  # type: ignore[arg-type]
+    error = RuntimeError("unable to perform operation; the handler is closed")
+    assert "closed the connection" in str(fault(error, config, guard, 1.0))
+    guard.received(b"+PONG\r\n")
+    assert "answers, but not as" in str(fault(error, config, guard, 1.0))
