@@ -69,6 +69,20 @@ async def test_two_releases_of_a_stolen_lock_free_nothing(fl: Ways) -> None:
     fl.admin.delete(key)
 
 
+async def test_a_deferred_release_beside_a_waiting_one_tells_of_no_loss(fl: Ways) -> None:
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri))
+    lease = await client.acquire(key, ttl=30)
+    held = proxy.fault("hold_reply")
+    first = fl.spawn(lease.release())
+    await fl.happened(held)
+    assert await lease.release(wait=False) is None
+    held.go()
+    assert await first is True
+    await fl.sleep(0.3)  # in which the other one's answer would be looked at
+    assert (lease.state, bool(lease.lost)) == ("released", False)
+
+
 @pytest.mark.parametrize("renewed", [False, True])
 async def test_what_is_given_back_is_valid_no_more(fl: Ways, renewed: bool) -> None:
     """As by the interrupted end of a block."""
