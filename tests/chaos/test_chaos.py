@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from chaos._checker import Verdict
 from chaos._conductor import CALM, Run, play
 from chaos._history import History
 from chaos._report import report
+
+#: What no run may have been without.
+MUST_STRIKE = (*_plan.SERVER_FAULTS, "kill", "freeze", "cancel")
+MUST_CHECK = ("exclusion", "server", "fencing", "release", "loss", "leak")
 
 KINDS = tuple(dict.fromkeys("valkey" if kind == "given" else kind for kind in SERVERS))
 
@@ -47,15 +52,20 @@ def played(run: Run) -> tuple[History, Verdict]:
 def test_nothing_is_wrong_whatever_is_broken(kind: str, folder: Path) -> None:
     if _servers.binary_of(kind) is None:
         pytest.skip(f"{kind}-server is not installed")
-    history, verdict = played(Run(1, CALM + 11.0, kind, folder))
-    text = report(history, verdict)
-    assert verdict.violations == [], text
-    assert not verdict.void, text
-    # and it was no idle run
-    assert {*_plan.SERVER_FAULTS} <= {*history.faults}, text
-    assert {"kill", "freeze", "cancel"} <= {*history.faults}, text
-    for rule in ("exclusion", "server", "fencing", "release", "loss", "leak"):
-        assert verdict.checked[rule] > 3, text
+    faults: Counter[str] = Counter()
+    checked: Counter[str] = Counter()
+    for seed in (1, 11, 21):  # a slow machine gets through little, and has two more
+        history, verdict = played(Run(seed, CALM + 11.0, kind, folder))
+        text = report(history, verdict)
+        assert verdict.violations == [], text
+        assert not verdict.void, text
+        faults.update(history.faults)
+        checked.update(verdict.checked)
+        missing = [fault for fault in MUST_STRIKE if not faults[fault]]
+        missing += [rule for rule in MUST_CHECK if checked[rule] <= 10]
+        if not missing:
+            return
+    pytest.fail(f"met too little of {missing}: {text}")
 
 
 @pytest.mark.slow
