@@ -35,6 +35,7 @@ from . import (
     w3_tasks,
     w4_batches,
     w5_contended,
+    w5_wakeup,
     w6_processes,
 )
 
@@ -43,9 +44,9 @@ PARTS = (
     "w1", "w2", "w3", "w4", "native", "w5", "w6", "neighbours", "component", "floor",
     "syscalls", "instructions",
 )  # fmt: skip
-QUICK = ("w1", "w2", "w3", "w4")
+QUICK = ("w1", "w2", "w3", "w4", "w5")
 #: Minutes of measuring, whatever is left then; setting up a fresh clone comes on top.
-MINUTES = 15.0
+MINUTES = 17.0
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -164,7 +165,8 @@ class Run:
         self.sections.update(self.step("w3", "w3", w3_tasks.run, *where, rounds, w3) or {})
         for keys in (1000,) if quick else w4_batches.SIZES:
             self.section("w4", f"w4-{keys}", w4_batches.run, *where, rounds, keys)
-        self.sections.update(self.step("w5", "w5", w5_contended.run, *where, rounds) or {})
+        for name, w5 in (("w5", w5_contended.run), ("w5-wakeup", w5_wakeup.run)):
+            self.sections.update(self.step("w5", name, w5, *where, rounds, quick) or {})
         self.section("neighbours", "neighbours", neighbours.run, *where, rounds)
         self.sections.update(self.step("w6", "w6", w6_processes.run, *where, rounds) or {})
 

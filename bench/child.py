@@ -2,7 +2,8 @@
 
 W: ``w1`` a lone caller, ``w2`` threads, ``w3`` tasks, ``w4`` batches, ``w5@SECONDS`` callers
 who all want one lock and hold it so long (threads or tasks), ``w5p@SECONDS`` the same as
-processes, ``beside`` pairs beside a batch.
+processes, ``wakeup`` from one process's release to another's acquire, ``killed@SECONDS`` from
+the end of a dead process's lease, ``beside`` pairs beside a batch.
 
 Law: the protocol of runner.py and the loops around a pair, the same for ours and for rivals;
 a pair that was not both acquired and released ends the process.
@@ -21,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from . import child_neighbours, child_w5
+from . import child_neighbours, child_w5, child_wakeup
 from .figures import latency_figures
 
 #: The number of the first key, for several processes at once.
@@ -210,11 +211,17 @@ def answer_orders(measures: list[Measure]) -> None:
 def sync_measure(workload: str, kind: Any, port: int, script: str, count: int) -> Measure:
     workload, _, hold = workload.partition("@")
     if workload == "w5p":
-        return child_w5.processes(lambda: kind(port, script).side(key_of(0)), count, float(hold))
+
+        def side() -> child_w5.Side:
+            made: child_w5.Side = kind(port, script).side(key_of(0))
+            return made
+
+        together = child_w5.processes(side, count, float(hold), port)
+        return lambda mode, amount: together(amount, mode == "l")
     contestant = kind(port, script)
     if workload == "w5":
         sides = [contestant.side(key_of(0)) for _ in range(count)]
-        return lambda mode, amount: child_w5.threads(sides, float(hold), amount)
+        return lambda mode, amount: child_w5.threads(sides, float(hold), port, amount, mode == "l")
     if workload == "beside":
         many = contestant.batch([key_of(1 + i) for i in range(count)])
         one = contestant.pair(key_of(0))
@@ -239,7 +246,9 @@ def async_measure(
     contestant = run(kind(port, script, count if workload != "beside" else 2))
     if workload == "w5":
         sides = [contestant.side(key_of(0)) for _ in range(count)]
-        return lambda mode, amount: run(child_w5.tasks(sides, float(hold), amount))
+        return lambda mode, amount: run(
+            child_w5.tasks(sides, float(hold), port, amount, mode == "l")
+        )
     if workload == "beside":
         many = contestant.batch([key_of(1 + i) for i in range(count)])
         one = contestant.pair(key_of(0))
@@ -250,6 +259,16 @@ def async_measure(
         return lambda mode, amount: run(lone_task(pairs[0], mode, amount))
     run(tasks(pairs, "n", 1))
     return lambda mode, amount: run(tasks(pairs, mode, amount))
+
+
+def woken(known: dict[str, Any], name: str, where: tuple[int, str], ttl: float) -> Measure:
+    holder = known[child_wakeup.holder_of(name)]
+
+    def partner(ttl: float) -> child_w5.Side:
+        side: child_w5.Side = holder(*where).side(key_of(0), ttl)
+        return side
+
+    return child_wakeup.measure(known[name], partner, where, key_of(0), ttl)
 
 
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
@@ -276,7 +295,10 @@ def main(workload: str, names: str, port: str, script: str, count: str, loop: st
     for name in names.split(","):
         kind = known[name]
         where = workload, kind, int(port), script, int(count)
-        if inspect.iscoroutinefunction(kind):
+        what, _, ttl = workload.partition("@")
+        if what in ("wakeup", "killed"):
+            measures.append(woken(known, name, (int(port), script), float(ttl or 0)))
+        elif inspect.iscoroutinefunction(kind):
             measures.append(async_measure(*where, new_loop(loop)))
         else:
             measures.append(sync_measure(*where))

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-Round = dict[str, float]
+Round = dict[str, Any]
 Section = dict[str, Any]
 
 #: A rate may fall this far below the best one with fewer callers.
@@ -43,12 +43,14 @@ def value_of(one: Round, what: str) -> float | None:
 
     ``pairs`` and ``handovers``: per second; ``cpu``: seconds per pair; ``commands``: of the
     server, per hand-over; ``share``: of the hand-overs that the time held leaves room for;
-    anything else as it stands there.
+    ``p50_pings`` and ``p99_pings``: in round trips of a PING; anything else as it stands there.
     """
     if what == "pairs":
         return one["pairs"] / one["seconds"]
     if what == "cpu":
         return one["cpu"] / one["pairs"]
+    if what in ("p50_pings", "p99_pings"):
+        return one[what[:3]] / one["ping"] if one.get("ping") else None
     if what not in one and what != "share":
         return None
     if what == "handovers":
@@ -66,6 +68,19 @@ def values(section: Section, name: str, what: str) -> list[float]:
     entry = section["contestants"].get(name)
     found = [value_of(one, what) for one in entry["rounds"]] if entry else []
     return [value for value in found if value is not None]
+
+
+def calls(section: Section, name: str) -> dict[str, float]:
+    """The server's commands by name, per hand-over: each the median over all rounds."""
+    entry = section["contestants"].get(name)
+    rounds = [one for one in entry["rounds"] if one.get("handovers")] if entry else []
+    known = sorted({command for one in rounds for command in one.get("calls", ())})
+    return {
+        command: statistics.median(
+            one["calls"].get(command, 0) / one["handovers"] for one in rounds
+        )
+        for command in known
+    }
 
 
 def median(section: Section, name: str, what: str) -> float | None:

@@ -8,6 +8,8 @@ into one process.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,6 +29,9 @@ from .rivals import (
 
 #: Under valgrind on a busy machine even connecting takes seconds.
 PATIENCE = {"connect_timeout": 60.0, "socket_timeout": 60.0}
+
+#: Arguments of ``acquire`` where all want one lock, as JSON; see variants.py.
+OPTIONS: dict[str, Any] = json.loads(os.environ.get("BENCH_LOCK", "{}"))
 
 
 def uri(port: int) -> str:
@@ -52,14 +57,14 @@ class TryAcquire:
 
         return pair
 
-    def side(self, key: str) -> Side:
+    def side(self, key: str, ttl: float = TTL) -> Side:
         client = self.client
 
         def leave(lease: fastlock.Lease) -> None:
             if not lease.release():
                 raise Refused
 
-        return lambda: client.acquire(key, TTL), leave
+        return lambda: client.acquire(key, ttl, **OPTIONS), leave
 
     def batch(self, keys: list[str]) -> Callable[[], None]:
         client = self.client
@@ -171,7 +176,7 @@ class AsyncTryAcquire:
             if not await lease.release():
                 raise Refused
 
-        return lambda: client.acquire(key, TTL), leave
+        return lambda: client.acquire(key, TTL, **OPTIONS), leave
 
     def batch(self, keys: list[str]) -> Callable[[], Awaitable[None]]:
         client = self.client

@@ -1,5 +1,5 @@
 """Draws a result file: ``python -m bench.plot RESULTS.json [STEM]``: STEM-throughput.svg,
-STEM-latency.svg and STEM-cost.svg.
+STEM-latency.svg, STEM-cost.svg; of W5 STEM-contended.svg and STEM-waits.svg.
 
 Law: medians over all rounds of that one file, and nothing that is not in it; one colour for
 ours, greys for the others. Without matplotlib nothing is drawn.
@@ -8,40 +8,17 @@ ours, greys for the others. Without matplotlib nothing is drawn.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import plot_w5
 from .figures import QUANTILES, curve, median
+from .styles import STYLES, legend, panels, quantiles
 from .targets import Results
 from .verdicts import void
 
-#: Contestant: its label, colour, line style. In the order of the legend.
-STYLES = {
-    "c-hiredis": ("C on libhiredis", "#222222", "--"),
-    "c-threads": ("C, a connection per thread", "#222222", "--"),
-    "c-depth": ("C, one connection", "#222222", "--"),
-    "c-pipeline": ("C, pipeline", "#222222", "--"),
-    "machinery": ("asyncio alone, no I/O", "#222222", "--"),
-    "fastlock-deferred": ("fastlock, deferred release", "#1f6fb4", "-."),
-    "fastlock": ("fastlock", "#1f6fb4", "-"),
-    "fastlock-uvloop": ("fastlock on uvloop", "#1f6fb4", "-."),
-    "fastlock-aio": ("fastlock, asyncio", "#1f6fb4", "-"),
-    "fastlock-pure": ("fastlock, Python core", "#74aede", "-"),
-    "fastlock-aio-pure": ("fastlock, asyncio, Python core", "#74aede", "-"),
-    "redis-py+hiredis": ("redis-py Lock + hiredis", "#c0504d", "-"),
-    "redis-py": ("redis-py Lock", "#d99694", "-"),
-    "redis-py-raw": ("redis-py, raw commands", "#d99694", ":"),
-    "redis-aio": ("redis.asyncio Lock + hiredis", "#c0504d", "-"),
-    "redis-aio-uvloop": ("the same on uvloop", "#c0504d", "-."),
-    "valkey-glide-sync": ("valkey-glide-sync", "#8a8a8a", "-"),
-    "valkey-glide": ("valkey-glide", "#8a8a8a", "-"),
-    "python-redis-lock": ("python-redis-lock", "#a8a8a8", ":"),
-    "coredis": ("coredis Lock", "#b4b4b4", ":"),
-    "pottery": ("pottery", "#c4c4c4", "-"),
-}
 COSTS = {
     "w1": "one caller, one key\n(server on the same core)",
     "w2-32": "32 threads, a key each",
@@ -63,7 +40,11 @@ def draw_all(results: Results, stem: Path) -> list[Path]:
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     })  # fmt: skip
     drawn = []
-    for name, draw in (("throughput", throughput), ("latency", latency), ("cost", cost)):
+    pictures = (
+        ("throughput", throughput), ("latency", latency), ("cost", cost),
+        ("contended", plot_w5.contended), ("waits", plot_w5.waits),
+    )  # fmt: skip
+    for name, draw in pictures:
         figure = draw(results)
         if figure is None:
             continue
@@ -74,13 +55,6 @@ def draw_all(results: Results, stem: Path) -> list[Path]:
         figure.savefig(target, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
         drawn.append(target)
     return drawn
-
-
-def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, count, figsize=(1.2 + 5.4 * count, height), squeeze=False)
-    return figure, list(axes[0])
 
 
 def throughput(results: Results) -> Any:
@@ -94,7 +68,7 @@ def throughput(results: Results) -> Any:
             shown[workload] = lines
     if not shown:
         return None
-    figure, axes = _panels(len(shown), 4.2)
+    figure, axes = panels(len(shown), 4.2)
     for axis, (workload, lines) in zip(axes, shown.items(), strict=True):
         sizes = sorted({point["count"] for points in lines.values() for point in points})
         for name, points in lines.items():
@@ -112,14 +86,9 @@ def throughput(results: Results) -> Any:
         axis.grid(axis="y", color="#e6e6e6")
         axis.set_xlabel({"w2": "threads, a key each", "w3": "tasks, a key each"}[workload])
         axis.set_ylabel("pairs of acquire and release per second")
-        _legend(axis)
+        legend(axis)
     figure.tight_layout()
     return figure
-
-
-def _legend(axis: Any) -> None:
-    """Below the picture, where it hides nothing."""
-    axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def latency(results: Results) -> Any:
@@ -127,12 +96,12 @@ def latency(results: Results) -> Any:
     section = results["sections"].get("w1")
     entries = section["contestants"] if section else {}
     chosen = {
-        name: _quantiles(entries[name]) for name in STYLES
+        name: quantiles(entries[name]["latencies"]) for name in STYLES
         if name in entries and any("quantiles" in one for one in entries[name]["latencies"])
     }  # fmt: skip
     if not chosen:
         return None
-    figure, (axis,) = _panels(1, 4.2)
+    figure, (axis,) = panels(1, 4.2)
     for name, late in chosen.items():
         label, colour, style = STYLES[name]
         axis.plot([one * 1e6 for one in late], QUANTILES, style, color=colour, label=label)
@@ -146,15 +115,9 @@ def latency(results: Results) -> Any:
     axis.grid(color="#e6e6e6")
     axis.set_xlabel("microseconds for acquire and release, one caller")
     axis.set_ylabel("% of pairs")
-    _legend(axis)
+    legend(axis)
     figure.tight_layout()
     return figure
-
-
-def _quantiles(entry: dict[str, Any]) -> list[float]:
-    """The median over the rounds of each."""
-    rounds = [one["quantiles"] for one in entry["latencies"] if "quantiles" in one]
-    return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
 def _bars(section: dict[str, Any]) -> Iterator[tuple[str, str, float]]:

@@ -5,13 +5,13 @@ prints the same tables as the run that made it.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-from . import component, floor, w1_lone, w2_threads, w3_tasks, w4_batches, w5_contended
+from . import component, floor, report_w5, w1_lone, w2_threads, w3_tasks, w4_batches
 from .figures import curve, keeps, median, short_tail, spread, values
+from .tables import notes, table, title
 from .targets import FEWEST, YARDSTICKS, Results
-from .verdicts import QUIET, judged, void, why
+from .verdicts import judged, void, why
 
 _COMPARED = {
     "w1": (w1_lone.RIVAL, w1_lone.LIMIT),
@@ -33,7 +33,7 @@ def render(results: Results) -> str:
     parts = [_head(results)]
     for name, section in sections.items():
         if name.startswith("w5"):
-            parts.append(_contended(name, section))
+            parts.append(report_w5.render(name, section))
         elif name == "neighbours":
             parts.append(_neighbours(name, section))
         else:
@@ -52,37 +52,6 @@ def _head(results: Results) -> str:
     if "took" in results:
         lines += [f"{'took':10} {results['took']:.0f} s"]
     return "\n".join(lines)
-
-
-def table(rows: Iterable[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right."""
-    listed = list(rows)
-    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    lines = []
-    for row in listed:
-        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first.strip().ljust(widths[0]), *others]))
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _title(name: str, section: dict[str, Any], unit: str) -> str:
-    several = section.get("processes", 1)
-    rounds = max((len(one["rounds"]) for one in section["contestants"].values()), default=0)
-    how = f"{rounds} rounds of {section['seconds']} s"
-    how += ", all in one process" if section["together"] else ", a process each"
-    if several > 1:
-        how += f", {several} processes of each at once"
-    return (
-        f"{name}: {section['count']} {unit}; server {section['server']} on core "
-        f"{section['server_core']}, client on core {section['client_core']}; {how}"
-    )
-
-
-def _notes(section: dict[str, Any]) -> str:
-    noise = f"(others used {section['others']:.2f} cores meanwhile"
-    noise += ": NOISY, do not quote)" if section["others"] > QUIET else ")"
-    absent = [f"{name}: {why}" for name, why in section["absent"].items()]
-    return "\n".join([noise, *absent])
 
 
 def _section(name: str, section: dict[str, Any]) -> str:
@@ -115,39 +84,13 @@ def _section(name: str, section: dict[str, Any]) -> str:
             row += [_late(entry, "p50"), _late(entry, "p99")]
         row += [] if section["together"] else [str(entry.get("connections", ""))]
         rows.append(row)
-    return f"{_title(name, section, _UNIT[workload])}\n{table(rows)}\n{_notes(section)}"
+    return f"{title(name, section, _UNIT[workload])}\n{table(rows)}\n{notes(section)}"
 
 
 def _late(entry: dict[str, Any], which: str) -> str:
     rounds = [*entry["latencies"], *entry["rounds"]]
     found = [one[which] for one in rounds if which in one]
     return f"{statistics.median(found) * 1e6:.0f}" if found else ""
-
-
-def _contended(name: str, section: dict[str, Any]) -> str:
-    rival = w5_contended.RIVALS[name.split("-")[1]]
-    theirs = median(section, rival, "handovers")
-    rows = [["", "hand-overs/s", "spread", f"x {rival}", "acquired/s", "CPU us/acquired"]]
-    rows[0] += ["commands/hand-over", "of the ideal", "longest wait ms", "least share"]
-    for who, entry in section["contestants"].items():
-        found = values(section, who, "handovers")
-        if not found:
-            continue
-        middle = statistics.median(found)
-        share = median(section, who, "share") if name.endswith("ms") else None
-        rows.append([
-            who, f"{middle:,.0f}", f"{spread(found):.0%}",
-            f"{middle / theirs:.2f}" if theirs else "",
-            f"{median(section, who, 'pairs') or 0:,.0f}",
-            f"{(median(section, who, 'cpu') or 0) * 1e6:.1f}",
-            f"{median(section, who, 'commands') or 0:.1f}",
-            "" if share is None else f"{share:.2f}",
-            f"{max(one['longest'] for one in entry['rounds']) * 1000:.1f}",
-            f"{median(section, who, 'least') or 0:.2f}",
-        ])  # fmt: skip
-    hold = section["workload"].partition("@")[2]
-    title = _title(name, section, f"callers of one key, held {float(hold) * 1000:g} ms")
-    return f"{title}\n{table(rows)}\n{_notes(section)}"
 
 
 def _neighbours(name: str, section: dict[str, Any]) -> str:
@@ -162,8 +105,8 @@ def _neighbours(name: str, section: dict[str, Any]) -> str:
             who, *("-" if one is None else f"{one * 1000:.2f}" for one in [*shown, worst]),
             "-" if batch is None else f"{batch:.2f}", f"{grown / 1e6:.0f}",
         ])  # fmt: skip
-    title = _title(name, section, "keys in one call, beside a caller of single pairs")
-    return f"{title}\n{table(rows)}\n{_notes(section)}"
+    head = title(name, section, "keys in one call, beside a caller of single pairs")
+    return f"{head}\n{table(rows)}\n{notes(section)}"
 
 
 def _verdict(holds: bool | None) -> str:

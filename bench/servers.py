@@ -22,6 +22,10 @@ RELEASE_SCRIPT = (
     'if redis.call("get",KEYS[1])==ARGV[1] then return redis.call("del",KEYS[1]) else return 0 end'
 )
 
+#: Commands that no lock needs; nor any of CLIENT's, but for those that wake waiters.
+ASIDE = {"auth", "command", "hello", "info", "ping", "select"}
+TRACKING = {"client|caching", "client|tracking"}
+
 
 def binary(kind: str) -> str | None:
     """The program of "redis" or "valkey", or of a path; None if it is not installed."""
@@ -62,7 +66,6 @@ class Server:
     version: str
     script: str  # SHA-1 of RELEASE_SCRIPT, which is loaded
     native: str | None  # "DELIFEQ", "DELEX" or None
-    _asked: int = 0
 
     @property
     def title(self) -> str:
@@ -75,14 +78,6 @@ class Server:
     def connections(self) -> int:
         """How many clients are connected, the asking one not counted."""
         return self.ask("CLIENT", "LIST").count("laddr=") - 1
-
-    def commands(self) -> int:
-        """How many commands it has carried out, those that asked for this number not counted."""
-        self._asked += 1
-        for line in self.ask("INFO", "stats").splitlines():
-            if line.startswith("total_commands_processed:"):
-                return int(line.partition(":")[2]) - self._asked
-        return 0
 
     def cpu(self) -> float:
         """CPU seconds used so far, user and system; 0.0 where /proc is missing."""
@@ -105,6 +100,34 @@ def ask(port: int, *words: str) -> str:
                 rest += sock.recv(65536)
             data = rest
     return data.decode("utf-8", "replace").strip()
+
+
+def command_calls(port: int) -> dict[str, int]:
+    """How often it has carried out each command, by name, those within a script included."""
+    return calls_of(ask(port, "INFO", "commandstats"))
+
+
+def calls_of(text: str) -> dict[str, int]:
+    """The same, of that answer: lines as ``cmdstat_set:calls=3,usec=12,...``."""
+    found = {}
+    for line in text.splitlines():
+        name, _, figures = line.partition(":")
+        if name.startswith("cmdstat_"):
+            found[name.removeprefix("cmdstat_")] = int(figures.split(",")[0].partition("=")[2])
+    return found
+
+
+def calls_between(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """What was carried out meanwhile for locks: all that does not only open a connection or
+    look at the server."""
+    more = {name: count - before.get(name, 0) for name, count in after.items()}
+    return {name: count for name, count in sorted(more.items()) if count and _for_locks(name)}
+
+
+def _for_locks(name: str) -> bool:
+    if name.startswith("client|"):
+        return name in TRACKING
+    return name not in ASIDE
 
 
 @contextmanager

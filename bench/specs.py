@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 from .runner import Spec
+from .variants import VARIANTS
 
 COMPILED = {"FASTLOCK_CORE": "cython"}
 PURE = {"FASTLOCK_CORE": "python"}
 NO_HIREDIS = {"BENCH_HIREDIS": "0"}
+#: Between two tries, seconds: as redis-py does by itself.
+OWN_PAUSE = {"BENCH_SLEEP": "0.1"}
+#: Who holds the lock that a contestant waits for, in w5_wakeup.py.
+HELD_BY_REDIS_PY = {"BENCH_HOLDER": "redis-py"}
 
 _ALL = [
     # the limits
@@ -56,6 +63,14 @@ _ALL = [
         "fastlock-component-pure", "pip-services4, Python core", python="fastlock-component",
         env=PURE, needs="fastlock.contrib.pip_services4",
     ),
+    Spec(
+        "fastlock-after-redis-py", "compiled, redis-py's Lock released", python="fastlock",
+        env=COMPILED | HELD_BY_REDIS_PY, needs="redis, hiredis",
+    ),
+    Spec(
+        "fastlock-aio-after-redis-py", "asyncio, redis-py's Lock released", python="fastlock-aio",
+        env=COMPILED | HELD_BY_REDIS_PY, needs="redis, hiredis",
+    ),
     Spec("drop-in", "redis-py's lock(), installed", python="drop-in", env=COMPILED, needs="redis"),
     Spec("drop-in-pure", "on the Python core", python="drop-in", env=PURE, needs="redis"),
     Spec("drop-in-aio", "asyncio, installed", python="drop-in-aio", env=COMPILED, needs="redis"),
@@ -63,6 +78,10 @@ _ALL = [
     Spec("redis-py+hiredis", "redis-py Lock", python="redis-py", needs="redis, hiredis"),
     Spec(
         "redis-py", "redis-py Lock, no hiredis", python="redis-py", env=NO_HIREDIS, needs="redis",
+    ),
+    Spec(
+        "redis-py-default", "redis-py Lock, polls as it does by itself; hiredis",
+        python="redis-py", env=OWN_PAUSE, needs="redis, hiredis",
     ),
     Spec("redis-py-raw", "SET, EVALSHA; hiredis", python="redis-py-raw", needs="redis, hiredis"),
     Spec("valkey-py", "valkey-py Lock", python="valkey-py", needs="valkey"),
@@ -78,6 +97,10 @@ _ALL = [
     ),
     Spec("redis-aio", "redis.asyncio Lock; hiredis", python="redis-aio", needs="redis, hiredis"),
     Spec(
+        "redis-aio-default", "redis.asyncio Lock, polls as it does by itself; hiredis",
+        python="redis-aio", env=OWN_PAUSE, needs="redis, hiredis",
+    ),
+    Spec(
         "redis-aio-uvloop", "the same on uvloop", python="redis-aio", uvloop=True,
         needs="redis, hiredis, uvloop",
     ),
@@ -85,6 +108,21 @@ _ALL = [
     Spec("valkey-glide-sync", "SET, EVALSHA", python="valkey-glide-sync", needs="glide_sync"),
     Spec("valkey-glide", "SET, EVALSHA", python="valkey-glide", needs="glide"),
 ]  # fmt: skip
+
+#: Ours that differ by what is asked of acquire() alone; threads and processes are one of them.
+_ALL += [
+    Spec(
+        name,
+        f"{'asyncio, ' * (kind == 'tasks')}{core}, {variant.what}",
+        python="fastlock-aio" if kind == "tasks" else "fastlock",
+        env=env | {"BENCH_LOCK": json.dumps(variant.lock)},
+    )
+    for variant in VARIANTS[1:]
+    for kind in variant.kinds
+    for name, core, env in zip(
+        variant.names(kind), ("compiled", "Python core"), (COMPILED, PURE), strict=True
+    )
+]
 
 SPECS = {spec.name: spec for spec in _ALL}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as program
-from bench import child_w5, figures, report, verdicts
+from bench import figures, report, verdicts
 from bench.runner import together
 from bench.targets import TARGETS, YARDSTICKS, Count, Figure, Ratio, Target
 
@@ -59,14 +59,6 @@ def test_a_median_is_over_all_rounds_and_never_the_best() -> None:
 def test_what_was_not_measured_is_none() -> None:
     assert figures.median(section(ours=entry(5)), "ours", "p99") is None
     assert figures.median(section(ours=entry()), "ours", "pairs") is None
-
-
-def test_hand_overs_are_per_second_and_their_share_is_of_the_time_held() -> None:
-    one = {"pairs": 500, "seconds": 2.0, "cpu": 1.0, "handovers": 400, "held": 1.0}
-    assert figures.value_of(one, "handovers") == 200
-    assert figures.value_of(one, "share") == pytest.approx(0.4)  # of 500 per second
-    assert figures.value_of({**one, "commands": 1200}, "commands") == 3
-    assert figures.value_of({**one, "held": 0.0}, "share") is None
 
 
 def test_latencies() -> None:
@@ -118,26 +110,6 @@ def test_processes_at_once_are_added_up() -> None:
     one, other = ({"pairs": 10, "seconds": s, "cpu": 0.5} for s in (1.0, 1.25))
     assert together([one, other]) == {"pairs": 20, "seconds": 1.25, "cpu": 1.0}
     assert together([one]) is one
-
-
-# -- the ledger of a contended key
-
-
-def test_a_hand_over_is_to_another_caller() -> None:
-    ledger = child_w5.Ledger()
-    for caller in (1, 1, 2, 2, 1):
-        ledger.enter(caller)
-        ledger.leave(0.5, 0.25)
-    told = ledger.report(2.0, 1.0, [3, 2])
-    assert (told["handovers"], told["held"], told["longest"]) == (3, 1.25, 0.5)
-    assert told["least"] == pytest.approx(0.8)
-
-
-def test_two_holders_at_once_are_found_out() -> None:
-    ledger = child_w5.Ledger()
-    ledger.enter(1)
-    with pytest.raises(child_w5.Broken, match="1 and 2"):
-        ledger.enter(2)
 
 
 # -- verdicts
