@@ -9,6 +9,9 @@ from .styles import STYLES, legend, panels, quantiles
 from .targets import Results
 from .w5_contended import DRAWN, HOLDS, KINDS
 
+#: Hand-overs per second that are marked.
+TICKS = [first * 10**zeros for zeros in range(6) for first in (1, 2, 5)]
+
 
 def contended(results: Results) -> Any:
     """Hand-overs per second by kind of caller, for each time that the lock is held."""
@@ -16,7 +19,7 @@ def contended(results: Results) -> Any:
     kinds = [kind for kind in KINDS if f"w5-{kind}" in sections]
     if not kinds:
         return None
-    figure, axes = panels(len(kinds), 4.4, 4.6)
+    figure, axes = panels(len(kinds), 4.4)
     places = range(len(HOLDS))
     for axis, kind in zip(axes, kinds, strict=True):
         ideal = [
@@ -38,7 +41,9 @@ def contended(results: Results) -> Any:
         axis.set_yscale("log")
         axis.set_xticks(list(places), [f"{hold * 1000:g} ms" for hold in HOLDS.values()])
         axis.set_xlim(-0.2, len(HOLDS) - 0.8)
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        low, high = axis.get_ylim()
+        ticks = [t for t in TICKS if low <= t <= high]
+        axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
         axis.minorticks_off()
         axis.grid(axis="y", color="#e6e6e6")
         axis.set_title(f"eight {kind}, one key", fontsize=9)
@@ -52,7 +57,10 @@ def contended(results: Results) -> Any:
 def waits(results: Results) -> Any:
     """How many hand-overs were waited for how long; and how soon one process woke another."""
     sections = results["sections"]
-    titles = {f"w5-{kind}{DRAWN}": f"eight {kind}, one key, held {DRAWN[1:]}" for kind in KINDS}
+    titles = {
+        f"w5-{kind}{DRAWN}": f"eight {kind}, one key, held {HOLDS[DRAWN] * 1000:g} ms"
+        for kind in KINDS
+    }
     titles["w5-wakeup"] = "two processes: after the other's release"
     shown = {}
     for name in titles:
@@ -62,7 +70,7 @@ def waits(results: Results) -> Any:
             shown[name] = {who: late for who, late in lines.items() if late}
     if not shown:
         return None
-    figure, axes = panels(len(shown), 4.4, 4.6)
+    figure, axes = panels(len(shown), 4.6, columns=2)
     for axis, (name, lines) in zip(axes, shown.items(), strict=True):
         for who, late in lines.items():
             label, colour, style = STYLES[who]

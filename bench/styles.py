@@ -47,12 +47,17 @@ for _variant in VARIANTS[1:]:
             STYLES[_name] = (f"{_label}, {_variant.what}", _colour, _variant.line)
 
 
-def panels(count: int, height: float, width: float = 5.4) -> tuple[Any, list[Any]]:
-    """A figure with so many pictures beside each other; inches."""
+def panels(count: int, height: float, columns: int = 3) -> tuple[Any, list[Any]]:
+    """A figure with so many pictures, each so high, in inches."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, count, figsize=(1.2 + width * count, height), squeeze=False)
-    return figure, list(axes[0])
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    size = (1.2 + (5.4 if columns < 3 else 4.6) * columns, rows * height)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
 
 
 def legend(axis: Any) -> None:
