@@ -14,7 +14,8 @@ TICKS = [first * 10**zeros for zeros in range(6) for first in (1, 2, 5)]
 
 
 def contended(results: Results) -> Any:
-    """Hand-overs per second by kind of caller, for each time that the lock is held."""
+    """Hand-overs per second by kind of caller, for each time that the lock is held; none, where
+    there were none."""
     sections = results["sections"]
     kinds = [kind for kind in KINDS if f"w5-{kind}" in sections]
     if not kinds:

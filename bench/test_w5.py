@@ -15,6 +15,7 @@ from bench.specs import SPECS
 from bench.targets import TARGETS, Figure, Ratio
 from bench.test_arithmetic import results, section
 from bench.variants import VARIANTS, Variant
+from bench.w5_contended import contestants
 
 
 def callers(number: int) -> list[Caller]:
@@ -174,12 +175,19 @@ def test_a_variant_names_its_contestants() -> None:
 
 def test_every_contestant_is_known_and_can_be_drawn() -> None:
     names = [name for one in VARIANTS for kind in one.kinds for name in one.names(kind)]
-    for _, rival, others in w5_contended.KINDS.values():
-        names += [rival, *others.split()]
+    names += [name for kind in w5_contended.KINDS for name in contestants(kind).split()]
     for some in (w5_wakeup.OURS, w5_wakeup.AFTER, w5_wakeup.RIVALS, w5_wakeup.CROWDED):
         names += some.split()
     assert set(names) <= set(SPECS)
     assert set(names) <= set(styles.STYLES)
+
+
+def test_who_takes_part_in_a_kind() -> None:
+    assert contestants("tasks", quick=True) == "fastlock-aio redis-aio"
+    every = contestants("threads").split()
+    assert every[:2] == ["fastlock", "fastlock-pure"]
+    assert set(every[2:]) == {"redis-py+hiredis", "redis-py-default", "python-redis-lock"}
+    assert contestants("threads", longest=True).split() == [every[0], *every[2:]]
 
 
 def test_every_variant_s_targets_are_among_the_targets() -> None:

@@ -7,6 +7,7 @@ rival to be compared with polls a hundred times as often as it does by itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from . import variants
@@ -24,6 +25,8 @@ KINDS = {
     "processes": ("w5p", "redis-py+hiredis", "redis-py-default python-redis-lock"),
 }
 RIVALS = {kind: rival for kind, (_, rival, _) in KINDS.items()}
+#: Seconds of a slice without and with holding; rounds at the longest hold, which spreads least.
+SHORT, SLICE, FEW = 0.4, 0.5, 3
 #: The hold whose waits are kept one percent by one, for drawing.
 DRAWN = "-1ms"
 
@@ -32,18 +35,30 @@ def run(server: Server, cores: tuple[int, int], rounds: int, quick: bool) -> dic
     """Sections by name: w5-threads, w5-threads-1ms and so on."""
     sections: dict[str, Any] = {}
     for suffix, hold in HOLDS.items():
-        heats = {}
-        for kind, (loop, rival, others) in KINDS.items():
-            if quick and suffix and (kind, suffix) != ("processes", "-1ms"):
-                continue
-            chosen = [variants.names(kind)[0], rival]
-            if not quick:
-                chosen = [*variants.names(kind), rival, *others.split()]
-            plan = Plan(
-                f"{loop}@{hold}", CALLERS, *cores, rounds, 0.3 if quick else 0.5,
-                timed=suffix == DRAWN,
-            )  # fmt: skip
-            heats[f"w5-{kind}{suffix}"] = Heat(named(" ".join(chosen)), plan, server)
+        longest = hold == max(HOLDS.values())
+        plan = Plan(
+            "", CALLERS, *cores, min(rounds, FEW) if longest else rounds,
+            0.3 if quick else SLICE if hold else SHORT, timed=suffix == DRAWN,
+        )  # fmt: skip
+        heats = {
+            f"w5-{kind}{suffix}": Heat(
+                named(contestants(kind, quick, longest)),
+                replace(plan, workload=f"{loop}@{hold}"),
+                server,
+            )
+            for kind, (loop, *_) in KINDS.items()
+            if not (quick and suffix) or (kind, suffix) == ("processes", "-1ms")
+        }
         if heats:
             sections.update(zip(heats, race(list(heats.values())), strict=True))
     return sections
+
+
+def contestants(kind: str, quick: bool = False, longest: bool = False) -> str:
+    """Ours and the rivals, spaces between; at the longest hold without the Python core, for
+    there its own speed matters least."""
+    _, rival, others = KINDS[kind]
+    if quick:
+        return f"{variants.names(kind)[0]} {rival}"
+    ours = [name for name in variants.names(kind) if not (longest and name.endswith("-pure"))]
+    return " ".join([*ours, rival, others])

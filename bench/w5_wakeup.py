@@ -32,7 +32,7 @@ QUICK = "fastlock redis-py+hiredis"
 
 def run(server: Server, cores: tuple[int, int], rounds: int, quick: bool) -> dict[str, Any]:
     """Sections by name: w5-wakeup, w5-killed, and the same with -200k."""
-    wakeup = Plan("wakeup", 2, *cores, rounds, 0.6)
+    wakeup = Plan("wakeup", 2, *cores, rounds, 0.5)
     if quick:
         return _race(server, {"w5-wakeup": (QUICK, wakeup)})
     killed = Plan(f"killed@{TTL}", 2, *cores, min(3, rounds), 0.6)
