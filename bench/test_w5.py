@@ -5,6 +5,9 @@ Law: no measurement here and no server; every expected number can be worked out 
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +111,30 @@ def test_threads_do_not_run_beyond_the_word_to_stop() -> None:
     child_w5.turns(caller, (enter, lambda _: None), 0.0)
     assert len(taken) == 3
     assert caller.done == 2  # the third came with the word
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+def test_a_worker_ends_with_its_parent_even_when_that_is_killed() -> None:
+    """Both hold the pipe that is read here, so it ends when both have ended."""
+    program = (
+        "import multiprocessing, time\n"
+        "from bench.child_w5 import end_with_parent\n"
+        "def work():\n"
+        "    end_with_parent()\n"
+        "    print('at work', flush=True)\n"
+        "    time.sleep(60)\n"
+        "multiprocessing.get_context('fork').Process(target=work).start()\n"
+        "time.sleep(60)\n"
+    )
+    root = Path(child_w5.__file__).parent.parent
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "at work\n"
+        parent.kill()
+        assert parent.communicate(timeout=20) == ("", None)
 
 
 # -- the server's commands
