@@ -45,6 +45,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE = Path("src/fastlock")
 #: The modules of the compiled core, and the one among them that hiredis is linked into.
 MODULES = (
+    "fastlock._pack",
     "fastlock._codec",
     "fastlock._leases",
     "fastlock._core",

@@ -32,7 +32,7 @@ TRANSIENT = frozenset({"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"})
 
 
 class Packing(Protocol):
-    """What of a core makes bytes; see ``_pycodec``."""
+    """What of a core makes bytes; see ``_pypack``."""
 
     @property
     def pack(self) -> Callable[..., bytes]: ...

@@ -1,8 +1,9 @@
 from socket import socket
 from typing import Any, Final, final
 
-from ._codec import Decoder, Numbered, pack, prepare
+from ._codec import Decoder
 from ._leases import Leases
+from ._pack import Numbered, pack, prepare
 
 __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
 

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 # cython: freethreading_compatible=True
-"""The compiled core: the codec of ``_codec.pyx``, and Pipe.
+"""The compiled core: the codec of ``_pack.pyx`` and ``_codec.pyx``, and Pipe.
 
 Law: the same names, arguments, results and errors as ``_pycore.py``; it knows
 RESP, sockets and time, and no lock words. Nothing that runs without the GIL
@@ -32,8 +32,9 @@ from fastlock._hiredis cimport REDIS_REPLY_INTEGER, REDIS_REPLY_PUSH
 import os
 import threading
 
-from ._codec import Decoder, Numbered, pack, prepare
+from ._codec import Decoder
 from ._leases import Leases
+from ._pack import Numbered, pack, prepare
 from ._resp import MALFORMED, MAX_ANSWER, MAX_LINE, NO_ANSWER, TOO_MUCH
 from .errors import TransportError
 

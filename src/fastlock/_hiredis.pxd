@@ -1,5 +1,5 @@
 # hiredis's reply parser (read.h), the only part of hiredis that is compiled in.
-# Law: declarations only, and only what _core.pyx uses.
+# Law: declarations only, and only what the compiled core uses.
 
 cdef extern from "read.h" nogil:
     enum:

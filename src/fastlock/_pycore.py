@@ -18,8 +18,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from ._pycodec import Decoder, Numbered, pack, prepare
+from ._pycodec import Decoder
 from ._pyleases import Leases
+from ._pypack import Numbered, pack, prepare
 from ._pytime import clock
 from ._resp import MAX_ANSWER, MAX_LINE, NO_ANSWER, TOO_MUCH, Push, Reentered
 from ._sockets import close_descriptor, patched_by, reset_on_close

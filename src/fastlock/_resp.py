@@ -38,6 +38,9 @@ class Push(list[Any]):
 #: No other line that is a number, or announces one, is longer.
 MAX_BIGNUM = 1000
 
+#: What an integer of RESP, and of a command, can be.
+INT64 = range(-(2**63), 2**63)
+
 #: One text for every fault in the byte stream, so that it depends neither on the
 #: core nor on how the bytes were cut into chunks.
 MALFORMED = (

@@ -11,19 +11,11 @@ that what it means still stands in ``_ops`` alone.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
-from fastlock._codec cimport (
-    Filling,
-    Numbered,
-    Prepared,
-    Reply,
-    free_chain,
-    text_of,
-    values_of,
-    wire_of,
-)
+from fastlock._codec cimport Reply, free_chain, text_of, values_of
 from fastlock._core cimport ANSWERED, Outcome, Pipe
 from fastlock._hiredis cimport REDIS_REPLY_INTEGER, REDIS_REPLY_NIL, REDIS_REPLY_STATUS
 from fastlock._leases cimport Leases
+from fastlock._pack cimport Filling, Numbered, Prepared, wire_of
 
 from .errors import TransportError
 

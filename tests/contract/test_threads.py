@@ -18,7 +18,7 @@ import pytest
 from _harness import CORES
 from _line import PING, Line, failure, until
 
-from fastlock import _impl, _pycodec, _pycore, sync
+from fastlock import _impl, _pycore, _pypack, sync
 from fastlock.errors import ProtocolError, TransportError
 
 THREADS = 16
@@ -101,7 +101,7 @@ def test_a_signal_handler_draws_a_token_while_one_is_drawn() -> None:
 
     def look(frame: Any, event: str, _: Any) -> None:
         nonlocal inside
-        if frame.f_code.co_filename == _pycodec.__file__ and not inside:
+        if frame.f_code.co_filename == _pypack.__file__ and not inside:
             inside = True
             drawn.append(numbered.next())
             inside = False

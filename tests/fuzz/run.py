@@ -13,7 +13,8 @@ import atheris
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
-with atheris.instrument_imports(include=["fastlock._pycodec", "fastlock._pycore"]):
+IN_PYTHON = ["fastlock._pypack", "fastlock._pycodec", "fastlock._pycore"]
+with atheris.instrument_imports(include=IN_PYTHON):
     import _targets
 
 name = sys.argv.pop(1)

@@ -16,6 +16,7 @@ from _builds import Built, execute
 
 #: Stub of the compiled core -> the stub that its twin in Python must fit.
 TWINS = {
+    "_pack.pyi": "_pypack.pyi",
     "_codec.pyi": "_pycodec.pyi",
     "_leases.pyi": "_pyleases.pyi",
     "_heartbeat.pyi": "_pyheartbeat.pyi",
@@ -25,6 +26,7 @@ TWINS = {
 ON_PURPOSE = [
     ("from ._codec import", "from ._pycodec import"),
     ("from ._leases import", "from ._pyleases import"),
+    ("from ._pack import", "from ._pypack import"),
     (
         "def __new__(cls, kind: type) -> Leases: ...",
         "def __init__(self, kind: type) -> None: ...",
@@ -53,7 +55,7 @@ NOT_COMPARED = [
     # Of a function without arguments that is not bound newer CPythons say: "($self, /)".
     "fastlock._core.clock",
     # Made by prepare() alone, which knows how.
-    "fastlock._pycodec.Prepared.__init__",
+    "fastlock._pypack.Prepared.__init__",
     # An entry ends with its Beat; the compiled one has a destructor that shows nowhere.
     "fastlock._pyheartbeat.Beat.__del__",
 ]

@@ -132,10 +132,11 @@ def test_nobody_but_impl_imports_a_core() -> None:
 
 
 def test_the_compiled_core_takes_only_what_is_below_it() -> None:
-    assert imports(SOURCES / "_core.pyx") == {"_codec", "_leases", "_resp", "errors"}
+    assert imports(SOURCES / "_core.pyx") == {"_codec", "_leases", "_pack", "_resp", "errors"}
     assert imports(SOURCES / "_heartbeat.pyx") == {"_codec", "_core"}
     assert imports(SOURCES / "_leases.pyx") == {"_doubt"}
-    assert imports(SOURCES / "_codec.pyx") == {"_args", "_resp", "errors"}
+    assert imports(SOURCES / "_pack.pyx") == {"_args", "_resp"}
+    assert imports(SOURCES / "_codec.pyx") == {"_resp", "errors"}
 
 
 def test_operations_know_neither_time_nor_sockets_nor_threads() -> None:
