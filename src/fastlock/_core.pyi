@@ -3,6 +3,7 @@ from typing import Any, Final, final
 
 from ._codec import Decoder
 from ._leases import Leases
+from ._mux import Mux
 from ._pack import Numbered, pack, prepare
 
 __all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
@@ -12,7 +13,7 @@ name: Final = "cython"
 def clock() -> float: ...
 
 @final
-class Pipe:
+class Pipe(Mux):
     def __new__(cls, sock: socket) -> Pipe: ...
     @property
     def broken(self) -> bool: ...

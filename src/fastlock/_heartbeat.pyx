@@ -19,8 +19,8 @@ from libc.string cimport memcpy
 
 from fastlock._beats cimport *
 from fastlock._codec cimport Reply, free_chain, free_reply, values_of
-from fastlock._core cimport exchange
 from fastlock._hiredis cimport REDIS_REPLY_ERROR
+from fastlock._mux cimport Mux
 
 from ._core import Pipe
 
@@ -448,8 +448,8 @@ cdef class Heartbeat:
         self.used = self.pipe
         pthread_mutex_unlock(&self.mutex)
         sent_at = fl_clock()
-        answered = exchange(
-            self.used, self.wire, size, count, <long long>(1e9 * patience), &self.stopped, &chain
+        answered = (<Mux>self.used).exchange(
+            self.wire, size, count, <long long>(1e9 * patience), &self.stopped, &chain
         )
         now = fl_clock()
         pthread_mutex_lock(&self.mutex)

@@ -1,4 +1,4 @@
-/* Threads, clocks and sockets for _core.pyx: what POSIX systems do differently, in one place.
+/* Threads, clocks and sockets for the compiled core: what POSIX systems do differently, in one place.
  * Law: no state, no allocation, nothing of Python. Times are nanoseconds. */
 #ifndef FASTLOCK_POSIX_H
 #define FASTLOCK_POSIX_H
@@ -22,12 +22,12 @@
 #include <sys/syscall.h>
 enum { FL_ASLEEP = -1, FL_NOBODY = 0, FL_TOLD = 1 };
 typedef struct { int word; } fl_parker;
-static int fl_parker_init(fl_parker *p) {
+static inline int fl_parker_init(fl_parker *p) {
     p->word = FL_NOBODY;
     return 0;
 }
-static void fl_parker_destroy(fl_parker *p) { (void)p; }
-static void fl_park(fl_parker *p, long long ns) {
+static inline void fl_parker_destroy(fl_parker *p) { (void)p; }
+static inline void fl_park(fl_parker *p, long long ns) {
     struct timespec span;
     if (ns < 0) ns = 0;
     if (__atomic_sub_fetch(&p->word, 1, __ATOMIC_ACQUIRE) == FL_ASLEEP) {
@@ -37,7 +37,7 @@ static void fl_park(fl_parker *p, long long ns) {
         __atomic_exchange_n(&p->word, FL_NOBODY, __ATOMIC_ACQUIRE);
     }
 }
-static void fl_unpark(fl_parker *p) {
+static inline void fl_unpark(fl_parker *p) {
     if (__atomic_exchange_n(&p->word, FL_TOLD, __ATOMIC_RELEASE) == FL_ASLEEP)
         syscall(SYS_futex, &p->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -47,7 +47,7 @@ typedef struct {
     pthread_cond_t cond;
     int told;
 } fl_parker;
-static int fl_parker_init(fl_parker *p) {
+static inline int fl_parker_init(fl_parker *p) {
     int rc = pthread_mutex_init(&p->mutex, NULL);
     p->told = 0;
     if (rc != 0) return rc;
@@ -63,11 +63,11 @@ static int fl_parker_init(fl_parker *p) {
     if (rc != 0) pthread_mutex_destroy(&p->mutex);
     return rc;
 }
-static void fl_parker_destroy(fl_parker *p) {
+static inline void fl_parker_destroy(fl_parker *p) {
     pthread_cond_destroy(&p->cond);
     pthread_mutex_destroy(&p->mutex);
 }
-static void fl_park(fl_parker *p, long long ns) {
+static inline void fl_park(fl_parker *p, long long ns) {
     struct timespec when;
     if (ns < 0) ns = 0;
     pthread_mutex_lock(&p->mutex);
@@ -87,20 +87,20 @@ static void fl_park(fl_parker *p, long long ns) {
     p->told = 0;
     pthread_mutex_unlock(&p->mutex);
 }
-static void fl_unpark(fl_parker *p) {
+static inline void fl_unpark(fl_parker *p) {
     pthread_mutex_lock(&p->mutex);
     p->told = 1;
     pthread_cond_signal(&p->cond);
     pthread_mutex_unlock(&p->mutex);
 }
 #endif
-static long long fl_now(void) {
+static inline long long fl_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 /* Leases are measured on it, in seconds: it counts suspended time, and never jumps. */
-static double fl_clock(void) {
+static inline double fl_clock(void) {
     struct timespec now;
 #if defined(CLOCK_BOOTTIME)
     clock_gettime(CLOCK_BOOTTIME, &now);
@@ -109,20 +109,20 @@ static double fl_clock(void) {
 #endif
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
-static int fl_poll(int fd, int events, long long ns) {
+static inline int fl_poll(int fd, int events, long long ns) {
     struct pollfd p = {fd, (short)events, 0};
     int rc = poll(&p, 1, (int)((ns + 999999) / 1000000));
     return rc > 0 ? p.revents : 0;
 }
-static void fl_receive_slice(int fd, long us) {
+static inline void fl_receive_slice(int fd, long us) {
     struct timeval tv = {0, us};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 }
 /* A flag that is set once and for all, and looked at without the mutex. */
-static void fl_raise_flag(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELEASE); }
-static int fl_flag(const int *flag) { return __atomic_load_n(flag, __ATOMIC_ACQUIRE); }
-static void errno_set(int value) { errno = value; }
-static void fl_reset_on_close(int fd) {
+static inline void fl_raise_flag(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELEASE); }
+static inline int fl_flag(const int *flag) { return __atomic_load_n(flag, __ATOMIC_ACQUIRE); }
+static inline void errno_set(int value) { errno = value; }
+static inline void fl_reset_on_close(int fd) {
     struct linger on = {1, 0};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &on, sizeof on);
 }

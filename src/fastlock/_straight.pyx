@@ -12,9 +12,10 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 from fastlock._codec cimport Reply, free_chain, text_of, values_of
-from fastlock._core cimport ANSWERED, Outcome, Pipe
+from fastlock._core cimport Pipe
 from fastlock._hiredis cimport REDIS_REPLY_INTEGER, REDIS_REPLY_NIL, REDIS_REPLY_STATUS
 from fastlock._leases cimport Leases
+from fastlock._mux cimport ANSWERED, Outcome
 from fastlock._pack cimport Filling, Numbered, Prepared, wire_of
 
 from .errors import TransportError

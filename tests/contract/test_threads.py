@@ -18,7 +18,7 @@ import pytest
 from _harness import CORES
 from _line import PING, Line, failure, until
 
-from fastlock import _impl, _pycore, _pypack, sync
+from fastlock import _impl, _pymux, _pypack, sync
 from fastlock.errors import ProtocolError, TransportError
 
 THREADS = 16
@@ -255,7 +255,7 @@ def test_everybody_gets_what_is_theirs_until_the_end(line: Line, ends: str) -> N
 def test_a_lone_caller_may_leave_while_the_python_pipe_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_pycore, "SLICE", 0.9)  # so long it reads in one go
+    monkeypatch.setattr(_pymux, "SLICE", 0.9)  # so long it reads in one go
     line = Line("python")
 
     class Places(deque[Any]):
@@ -263,7 +263,7 @@ def test_a_lone_caller_may_leave_while_the_python_pipe_is_ended(
 
         def append(self, place: Any) -> None:
             super().append(place)
-            super().append(_pycore._Place(1))
+            super().append(_pymux.Place(1))
 
         def __iter__(self) -> Iterator[Any]:
             for place in super().__iter__():

@@ -19,7 +19,7 @@ from typing import Any
 
 from _streams import cores, cut, plain
 
-from fastlock import _impl, _pycodec, _pycore, _pypack
+from fastlock import _impl, _pycodec, _pycore, _pymux, _pypack
 from fastlock._resp import MALFORMED, MAX_LINE, NO_ANSWER, Push
 from fastlock.errors import ProtocolError, TransportError
 
@@ -311,4 +311,4 @@ class Model:
 TARGETS: dict[str, Callable[[bytes], None]] = {"codec": codec, "pack": pack, "pipe": pipe}
 
 #: What of the Python core a fuzzer must see into.
-PYTHON = (_pypack, _pycodec, _pycore)
+PYTHON = (_pypack, _pycodec, _pymux, _pycore)

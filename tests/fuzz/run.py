@@ -13,7 +13,7 @@ import atheris
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
-IN_PYTHON = ["fastlock._pypack", "fastlock._pycodec", "fastlock._pycore"]
+IN_PYTHON = [f"fastlock.{name}" for name in ("_pypack", "_pycodec", "_pymux", "_pycore")]
 with atheris.instrument_imports(include=IN_PYTHON):
     import _targets
 
