@@ -51,6 +51,7 @@ MODULES = (
     "fastlock._mux",
     "fastlock._core",
     "fastlock._straight",
+    "fastlock._scheduler",
     "fastlock._heartbeat",
 )
 PARSES = "fastlock._codec"

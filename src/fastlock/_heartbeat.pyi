@@ -1,9 +1,11 @@
 from typing import Any, final
 
+from ._scheduler import Scheduler
+
 __all__ = ["Beat", "Heartbeat"]
 
 @final
-class Heartbeat:
+class Heartbeat(Scheduler):
     def __new__(cls, patience: float) -> Heartbeat: ...
     @property
     def count(self) -> int: ...

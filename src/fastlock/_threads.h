@@ -1,4 +1,4 @@
-/* A thread that Python does not know, and bells to wake it, for _heartbeat.pyx.
+/* A thread that Python does not know, and bells to wake it, for the compiled heartbeat.
  * Law: no state, no allocation, nothing of Python. Times are nanoseconds. */
 #ifndef FASTLOCK_THREADS_H
 #define FASTLOCK_THREADS_H

@@ -19,6 +19,7 @@ TWINS = {
     "_pack.pyi": "_pypack.pyi",
     "_codec.pyi": "_pycodec.pyi",
     "_leases.pyi": "_pyleases.pyi",
+    "_scheduler.pyi": "_pyscheduler.pyi",
     "_heartbeat.pyi": "_pyheartbeat.pyi",
     "_mux.pyi": "_pymux.pyi",
     "_core.pyi": "_pycore.pyi",
@@ -29,12 +30,17 @@ ON_PURPOSE = [
     ("from ._leases import", "from ._pyleases import"),
     ("from ._mux import", "from ._pymux import"),
     ("from ._pack import", "from ._pypack import"),
+    ("from ._scheduler import", "from ._pyscheduler import"),
     (
         "def __new__(cls, kind: type) -> Leases: ...",
         "def __init__(self, kind: type) -> None: ...",
     ),
     (
         "def __new__(cls, patience: float) -> Heartbeat: ...",
+        "def __init__(self, patience: float) -> None: ...",
+    ),
+    (
+        "def __new__(cls, patience: float) -> Scheduler: ...",
         "def __init__(self, patience: float) -> None: ...",
     ),
     ('name: Final = "cython"', 'name: Final = "python"'),
@@ -64,6 +70,7 @@ NOT_COMPARED = [
     "fastlock._pypack.Prepared.__init__",
     # A class with fields in C can be no base beside another; type checkers hardly know that yet.
     "fastlock._mux.Mux",
+    "fastlock._scheduler.Scheduler",
     # An entry ends with its Beat; the compiled one has a destructor that shows nowhere.
     "fastlock._pyheartbeat.Beat.__del__",
 ]

@@ -1,0 +1,4 @@
+__all__ = ["Scheduler"]
+
+class Scheduler:
+    def __new__(cls, patience: float) -> Scheduler: ...
