@@ -180,7 +180,12 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
                 "timeout ended; none was taken",
                 claim.keys[0],
             )
-        yield WaitFor(claim.pairs[0][0], claim.until)
+        wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
+        wait.tried = True
+        try:
+            yield wait
+        finally:
+            wait.leave()
         # It also finds out that a key holds something else than a lock.
         verb = f"{claim.asking}_all"
 

@@ -1,0 +1,59 @@
+"""Floor 1, sync: how a thread waits for a lock that somebody else holds.
+
+Law: no lock logic; this carries ``WaitFor`` out. Whoever changes what a waiter should know does
+so first and wakes it then; the waiter makes a new event first and looks then.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from . import _args, _fork
+from ._clock import clock
+from ._event import Event
+from ._pause import LONGEST_SLEEP, retry_pause
+from ._queue import Place
+from ._topology import closed_error
+
+if TYPE_CHECKING:
+    from ._ops import WaitFor
+    from .sync import Client
+
+
+def in_line(client: Client, key: str | bytes) -> bool:
+    """Whether others of this client wait for the key."""
+    return _args.wire_key(key, client._prefix) in client._queue.lines
+
+
+def wait_for(client: Client, effect: WaitFor) -> float:
+    """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time."""
+    place = effect.place
+    if not isinstance(place, Place):
+        who = threading.get_ident()
+        place = effect.place = Place(client._queue, effect.keys[0], who, effect.lined)
+    until = float("inf") if effect.until is None else effect.until
+    _sleep(client, place, until, for_turn=True)
+    if effect.tried and not place.told and clock() < until:
+        pause = retry_pause(client.config.retry_timeout)
+        _sleep(client, place, min(until, clock() + pause))
+    if client._closing.is_set():
+        raise closed_error()
+    place.told = False
+    return clock()
+
+
+def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:
+    """Until ``end``, unless it is told to try, or it is its turn before."""
+    generation = _fork.generation
+    while True:
+        news = place.news = Event()
+        place.join()
+        if client._closing.is_set():
+            raise closed_error()
+        now = clock()
+        if place.told or now >= end or (for_turn and place.first):
+            return
+        if generation != _fork.generation:  # forked by a handler: the driver says so
+            return
+        news.wait(min(end - now, LONGEST_SLEEP))
