@@ -15,6 +15,8 @@ from ._clock import clock
 from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._topology import closed_error
+from ._watch import asking
+from .errors import TransportError
 
 if TYPE_CHECKING:
     from ._ops import WaitFor
@@ -59,13 +61,39 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
         place = effect.place = Place(client._queue, effect.keys[0], None, effect.lined)
     until = float("inf") if effect.until is None else effect.until
     await _sleep(client, place, until, for_turn=True)
-    if effect.tried and not place.told and clock() < until:
+    if place.told or clock() >= until or await _watched(client, effect, place, until):
+        pass
+    elif effect.tried and not place.told:
         pause = retry_pause(client.config.retry_timeout)
+        if client.config.push:
+            held_for = await _held_for(client, effect, until)
+            pause = min(pause, client._listener.back_in, held_for)
         await _sleep(client, place, min(until, clock() + pause))
     if client._closed:
         raise closed_error()
     place.told = False
     return clock()
+
+
+async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
+    """Wait for the server to tell of a change; False if it does not."""
+    if not client.config.push:
+        return False
+    about = client._server.ready()
+    return await client._listener.wait(place, effect.keys, until, about)
+
+
+async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
+    """Seconds until the lock ends by itself, as far as the server says so."""
+    link = client._server.ready()
+    timeout = min(client._patience, until - clock())
+    if link is None or link.mute or timeout <= 0:
+        return float("inf")
+    try:
+        answer = link.pipe.call(*asking(client._core.pack, effect.keys))
+        return link.held_for(await client._within(answer, timeout))
+    except TransportError:  # the next try will meet it
+        return float("inf")
 
 
 async def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:

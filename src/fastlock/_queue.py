@@ -32,7 +32,7 @@ class Place:
 
     __slots__ = (
         "_front", "_line", "_queue", "_thread_and_key", "behind", "key", "lined", "news", "told",
-        "watched", "who",
+        "vain", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -42,6 +42,7 @@ class Place:
         self.news: News | None = None  # replaced by the owner before each look at what is told
         self.told = False  # it is to try now; the owner takes it back
         self.watched = False  # the server tells when the key changes
+        self.vain = 0  # how often in a row it has said that nobody holds it
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
         self._queue = queue
         self._line: deque[Place] | None = None

@@ -15,6 +15,8 @@ from ._event import Event
 from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._topology import closed_error
+from ._watch import asking
+from .errors import TransportError
 
 if TYPE_CHECKING:
     from ._ops import WaitFor
@@ -34,13 +36,38 @@ def wait_for(client: Client, effect: WaitFor) -> float:
         place = effect.place = Place(client._queue, effect.keys[0], who, effect.lined)
     until = float("inf") if effect.until is None else effect.until
     _sleep(client, place, until, for_turn=True)
-    if effect.tried and not place.told and clock() < until:
+    if place.told or clock() >= until or _watched(client, effect, place, until):
+        pass
+    elif effect.tried and not place.told:
         pause = retry_pause(client.config.retry_timeout)
+        if client.config.push:
+            pause = min(pause, client._listener.back_in, _held_for(client, effect, until))
         _sleep(client, place, min(until, clock() + pause))
     if client._closing.is_set():
         raise closed_error()
     place.told = False
     return clock()
+
+
+def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
+    """Wait for the server to tell of a change; False if it does not."""
+    if not client.config.push:
+        return False
+    about = client._server.ready()
+    return client._listener.wait(place, effect.keys, until, about)
+
+
+def _held_for(client: Client, effect: WaitFor, until: float) -> float:
+    """Seconds until the lock ends by itself, as far as the server says so."""
+    link = client._server.ready()
+    timeout = min(client._patience, until - clock())
+    if link is None or link.mute or timeout <= 0:
+        return float("inf")
+    try:
+        replies = link.pipe.call(*asking(client._core.pack, effect.keys), timeout)
+        return link.held_for(replies)
+    except TransportError:  # the next try will meet it
+        return float("inf")
 
 
 def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:
