@@ -62,7 +62,7 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     await _sleep(client, place, until, for_turn=True)
     if place.told or clock() >= until or await _watched(client, effect, place, until):
-        pass
+        pass  # it is time to try
     elif effect.tried and not place.told:
         pause = retry_pause(client.config.retry_timeout)
         if client.config.push:
@@ -76,9 +76,15 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
 
 
 async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
-    """Wait for the server to tell of a change; False if it does not."""
+    """Wait for the server to tell of a change; False if it does not.
+
+    But not before a try that finds out whether the key holds a lock at all: what else it holds
+    may stay for ever.
+    """
     if not client.config.push:
         return False
+    if effect.tried and not effect.asked:
+        return True
     about = client._server.ready()
     return await client._listener.wait(place, effect.keys, until, about)
 

@@ -108,13 +108,14 @@ class WaitFor:
     turn it is not.
     """
 
-    __slots__ = ("keys", "lined", "place", "tried", "until")
+    __slots__ = ("asked", "keys", "lined", "place", "tried", "until")
 
     def __init__(self, keys: Sequence[bytes], until: float | None, lined: bool = True) -> None:
         self.keys = keys
         self.until = until
         self.lined = lined
-        self.tried = False  # whether somebody else was found to hold it
+        self.tried = False  # whether it was refused
+        self.asked = False  # and by a try that would have found that no lock is there
         self.place: Standing | None = None
 
     def leave(self) -> None:
@@ -353,6 +354,7 @@ def acquire(claim: Claim[L], in_turn: bool = False) -> Op[L]:
                     claim.keys[0],
                 )
             in_turn = wait.tried = True
+            wait.asked = verb not in _PLAIN
     except (TransportError, ServerError, OutcomeUnknown):
         wait.alarm()
         raise
