@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
+from ._aio_waiting import in_line
 from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
 from ._ops import Claim, Op
@@ -80,6 +81,9 @@ async def acquire(
     higher than that of every earlier lease of the key. See ``fastlock.fencing``.
     The arguments about renewal as in ``Client.lock``.
     """
+    operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
+    if client._queue.lines and in_line(client, key):
+        operation = _ops.acquire_in_turn
     if (
         fence is not False
         or auto_renew
@@ -91,8 +95,8 @@ async def acquire(
         claim = client._claim([key], ttl, until_of(timeout))
         if fence is not False:
             claim = fenced(claim, fence)
-        return await client._acquire(_ops.acquire, claim, terms=terms)
-    lease: Lease = await _take(client, key, ttl, _ops.acquire, until_of(timeout))
+        return await client._acquire(operation, claim, terms=terms)
+    lease: Lease = await _take(client, key, ttl, operation, until_of(timeout))
     return lease
 
 
@@ -106,7 +110,7 @@ async def _take(
     """The operation's first try; all the rest of it only if that gets an unusual answer."""
     generation = _fork.generation  # before the link and the token, which a child must not use
     link = client._server.link_of_this_loop()
-    if link is None:
+    if link is None or operation is _ops.acquire_in_turn:
         return await client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
@@ -189,10 +193,13 @@ class Lease(BaseLease):
         client = self._client
         if not wait:
             client._defer(self)
+            client._queue.freed(self.pair[0])
             return None
         link = client._server.link_of_this_loop()
         if self.doubt or link is None:
-            return await client._drive(_ops.release(self, client._retries))
+            ours = await client._drive(_ops.release(self, client._retries))
+            client._queue.freed(self.pair[0])
+            return ours
         self.doubt = UNDER_WAY
         try:
             answer: Any = None
@@ -202,6 +209,8 @@ class Lease(BaseLease):
                 reply = await link.pipe.one(link.commands.release(*self.pair))
                 if reply == 1 and generation == _fork.generation:
                     self.over = self.freed = True
+                    if client._queue.lines:
+                        client._queue.freed(self.pair[0])
                     return True
                 answer = [reply]
             except TransportError as error:
@@ -210,7 +219,9 @@ class Lease(BaseLease):
             _fork.check(generation)
             op = _ops.release(self, client._retries, begun=True)
             op.send(None)
-            return await client._drive(op, failure, (sent_at, answer))
+            ours = await client._drive(op, failure, (sent_at, answer))
+            client._queue.freed(self.pair[0])
+            return ours
         except FastlockError:
             raise
         except BaseException:

@@ -6,7 +6,8 @@ an effect and is sent what came of it; sync.py and aio.py carry effects out:
     Call(verb, args, ...)   -> (time before sending, list of replies), or throws
                                TransportError with ``.sent_at`` (seconds) added
     Backoff(n, until)       -> now, after the n-th failure's pause, at most ``until``
-    WaitFor(key, until)     -> now, when the key may have become free, at most ``until``
+    WaitFor(keys, until)    -> now, when it is our turn and the keys may have become free, at
+                               most ``until``; whoever yields it calls its ``leave``
     Now()                   -> now
     Downgrade(verb)         -> now; this connection runs a script for it from here on
     Distrust()              -> now; this connection has ended
@@ -92,14 +93,40 @@ class Backoff:
         self.until = until
 
 
+class Standing(Protocol):
+    """A waiter's place in the line of its client; see ``_queue``."""
+
+    def leave(self) -> None: ...
+    def alarm(self) -> None: ...
+
+
 class WaitFor:
-    """Wait until the key may have become free."""
+    """Wait until the keys may have become free; one key's, if ``lined``, each in turn.
 
-    __slots__ = ("key", "until")
+    Yielded again and again while one waits. ``place`` is the driver's: it is left, whatever
+    ends the waiting, by ``leave()``; ``alarm()`` before that lets the others of the line try, whose
+    turn it is not.
+    """
 
-    def __init__(self, key: bytes, until: float | None) -> None:
-        self.key = key
+    __slots__ = ("asked", "keys", "lined", "place", "tried", "until")
+
+    def __init__(self, keys: Sequence[bytes], until: float | None, lined: bool = True) -> None:
+        self.keys = keys
         self.until = until
+        self.lined = lined
+        self.tried = False  # whether it was refused
+        self.asked = False  # and by a try that would have found that no lock is there
+        self.place: Standing | None = None
+
+    def leave(self) -> None:
+        """Stand in line no more. May be repeated."""
+        if self.place is not None:
+            self.place.leave()
+
+    def alarm(self) -> None:
+        """There is trouble that everybody should meet."""
+        if self.place is not None:
+            self.place.alarm()
 
 
 class Now:
@@ -306,21 +333,42 @@ def try_acquire(claim: Claim[L]) -> Op[L | None]:
     return lease
 
 
-def acquire(claim: Claim[L]) -> Op[L]:
-    """Tries until the lock is ours or the claim's deadline has passed."""
+def acquire(claim: Claim[L], in_turn: bool = False) -> Op[L]:
+    """Tries until the lock is ours or the claim's deadline has passed.
+
+    The first try is sent at once, or ``in_turn`` behind those of this client who wait already.
+    """
     verb = claim.plain[claim.ttl == NO_EXPIRY]
-    until = claim.until
-    while True:
-        lease, refused_at, holder = yield from _try(claim, verb)
-        if lease is not None:
-            return lease
-        if until is not None and refused_at >= until:
-            raise AcquireTimeout(
-                f"{claim.keys[0]!r} was still held by {holder} when the timeout ended",
-                claim.keys[0],
-            )
-        yield WaitFor(claim.pairs[0][0], until)
-        verb = claim.asking  # which also finds out that the key holds something else than a lock
+    wait = WaitFor((claim.pairs[0][0],), claim.until)
+    try:
+        while True:
+            if in_turn:
+                yield wait
+                verb = claim.asking  # which also finds out that the key holds no lock
+            lease, refused_at, holder = yield from _try(claim, verb)
+            if lease is not None:
+                return lease
+            if claim.until is not None and refused_at >= claim.until:
+                raise AcquireTimeout(
+                    f"{claim.keys[0]!r} was still held by {holder} when the timeout ended",
+                    claim.keys[0],
+                )
+            in_turn = wait.tried = True
+            wait.asked = verb not in _PLAIN
+    except (TransportError, ServerError, OutcomeUnknown):
+        wait.alarm()
+        raise
+    finally:
+        try:
+            wait.leave()
+        except BaseException:  # an interrupt: leaving twice does no harm
+            wait.leave()
+            raise
+
+
+def acquire_in_turn(claim: Claim[L]) -> Op[L]:
+    """``acquire`` for when others of this client wait for the lock already."""
+    return acquire(claim, in_turn=True)
 
 
 def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:

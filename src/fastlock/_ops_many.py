@@ -26,6 +26,7 @@ from ._commands import (
     wants_spelling_out,
 )
 from ._ops import (
+    _PLAIN,
     GRACE,
     Backoff,
     Call,
@@ -180,7 +181,13 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
                 "timeout ended; none was taken",
                 claim.keys[0],
             )
-        yield WaitFor(claim.pairs[0][0], claim.until)
+        wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
+        wait.tried = True
+        wait.asked = not verb.startswith(_PLAIN)
+        try:
+            yield wait
+        finally:
+            wait.leave()
         # It also finds out that a key holds something else than a lock.
         verb = f"{claim.asking}_all"
 

@@ -8,6 +8,8 @@ from random import uniform
 FIRST_BACKOFF = 0.02
 BACKOFF_FACTOR = 5
 LONGEST_BACKOFF = 2.0
+#: Seconds that anybody sleeps without a look at the clock, which runs while a machine sleeps.
+LONGEST_SLEEP = 60.0
 
 
 def backoff_pause(failures: int) -> float:

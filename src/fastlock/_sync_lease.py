@@ -20,6 +20,7 @@ from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
+from ._waiting import in_line
 from .errors import FastlockError
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
@@ -74,14 +75,16 @@ def acquire(
     higher than that of every earlier lease of the key. See ``fastlock.fencing``.
     ``auto_renew``, ``max_hold`` and ``on_lost`` as in ``Client.lock``.
     """
+    operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
+    if client._queue.lines and in_line(client, key):
+        operation = _ops.acquire_in_turn
     if fence is not False or auto_renew or on_lost is not None or max_hold is not MAX_HOLD:
         terms = terms_of(auto_renew, max_hold, on_lost)
         claim = client._claim([key], ttl, until_of(timeout))
         if fence is not False:
             claim = fenced(claim, fence)
-        return client._acquire(_ops.acquire, claim, terms=terms)
-    until = until_of(timeout)
-    lease: Lease = _take(client, key, ttl, _ops.acquire, until)
+        return client._acquire(operation, claim, terms=terms)
+    lease: Lease = _take(client, key, ttl, operation, until_of(timeout))
     return lease
 
 
@@ -96,7 +99,7 @@ def _take(
     generation = _fork.generation  # before the link, whose tokens a child must not use
     server = client._server
     link = server._link
-    if link is None or server.strays:
+    if link is None or server.strays or operation is _ops.acquire_in_turn:
         return client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
@@ -190,6 +193,8 @@ class Lease(BaseLease):
             if wait and way is not None:
                 freed = way.free(self, generation, client._patience)
                 if freed is True:
+                    if client._queue.lines:
+                        client._queue.freed(self.pair[0])
                     return True
             if self._generation != generation:
                 self._check_process()
@@ -197,17 +202,20 @@ class Lease(BaseLease):
                 return False
             if not wait:
                 client._deferred.send(self)
+                client._queue.freed(self.pair[0])
                 return None
-            if freed is None or link is None:
-                return client._drive(_ops.release(self, client._retries))
-            _fork.check(generation)
-            begun, failure, answer = client._outcome(link, freed, client._patience)
-            if not begun and self.doubt is UNDER_WAY:
-                self.doubt = False  # it was not sent
+            begun, failure, answer = False, None, None
+            if freed is not None and link is not None:
+                _fork.check(generation)
+                begun, failure, answer = client._outcome(link, freed, client._patience)
+                if not begun and self.doubt is UNDER_WAY:
+                    self.doubt = False  # it was not sent
             op = _ops.release(self, client._retries, begun)
             if begun:
                 op.send(None)
-            return client._drive(op, failure, answer)
+            ours = client._drive(op, failure, answer)
+            client._queue.freed(self.pair[0])
+            return ours
         except FastlockError:
             raise
         except BaseException:

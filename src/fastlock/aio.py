@@ -16,13 +16,16 @@ from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._aio_lease import Lease, acquire, try_acquire, turns
 from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock, LockAll
+from ._aio_waiting import Bell, wait_for
+from ._aiolistener import AsyncListener
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._clock import clock
 from ._commands import Pair, ServerInfo
-from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
+from ._ops import Call, Claim, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
-from ._pause import backoff_pause, retry_pause
+from ._pause import backoff_pause
+from ._queue import Queue
 from ._renewal import MAX_HOLD, Keeper, Terms, terms_of
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
@@ -69,6 +72,9 @@ class Client:
         self._settling: set[asyncio.Task[None]] = set()
         self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
+        self._queue = Queue()  # of those who wait for locks
+        self._listener = AsyncListener(self.config, core, Bell)
+        self._waiting_in: asyncio.AbstractEventLoop | None = None  # the loop that they belong to
         self._closed = False
         # Renewals have a connection of their own: this one's socket belongs to the loop.
         self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
@@ -157,7 +163,10 @@ class Client:
         listed = own_leases(self, leases)
         if self._keeper.used:
             let_go(listed)
-        return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+        try:
+            return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+        finally:
+            self._queue.freed_all(lease.pair for lease in listed if lease is not None)
 
     async def extend_many(
         self, leases: Iterable[Lease | None], ttl: float | None = None
@@ -290,12 +299,15 @@ class Client:
         for pause in self._pausing:
             if not pause.done():
                 pause.set_exception(closed_error())
+        self._listener.stop()
+        self._queue.wake_all()
         self._server.dismiss()
         for _ in range(3):  # turns of the loop until those callers have left
             await asyncio.sleep(0)
         settling = [task for task in self._settling if task.get_loop() is loop]
         if settling:
             await asyncio.wait(settling, timeout=1.0)
+        await self._listener.close()
         await self._server.close()
         self._renewing.close()
         end = loop.time() + 1.0
@@ -317,6 +329,7 @@ class Client:
         self._settling = set()
         self._deferred = set()
         self._pausing = set()
+        self._queue.forget()
 
     # -- carrying operations out
 
@@ -459,11 +472,10 @@ class Client:
 
     async def _pause(self, effect: Any) -> float:
         kind = type(effect)
+        if kind is WaitFor:
+            return await wait_for(self, effect)
         if kind is not Now:
-            if kind is Backoff:
-                pause = backoff_pause(effect.failures)
-            else:
-                pause = retry_pause(self.config.retry_timeout)
+            pause = backoff_pause(effect.failures)
             if effect.until is not None:
                 pause = min(pause, max(0.0, effect.until - clock()))
             await self._sleep(pause)
@@ -543,6 +555,7 @@ class Client:
                 for portion in _ops_many.portions(pairs):
                     call = _ops_many.give_back(portion)
                     link.pipe.post(link.encode(call), call.count)
+        self._queue.freed_all(pairs)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # a coroutine closed after its loop: what was posted must do

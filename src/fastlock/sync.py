@@ -14,9 +14,11 @@ from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
 from ._event import Event
-from ._ops import Backoff, Call, Claim, Distrust, Downgrade, Now, Op
+from ._listener import Listener
+from ._ops import Call, Claim, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
-from ._pause import backoff_pause, retry_pause
+from ._pause import backoff_pause
+from ._queue import Queue
 from ._renewal import MAX_HOLD, Keeper, Renewal, Terms, terms_of
 from ._resp import Reentered
 from ._sync_lease import Lease, acquire, try_acquire
@@ -24,6 +26,7 @@ from ._sync_spec import Lock, LockAll
 from ._tokens import TokenSource, label_of
 from ._topology import Link, SyncServer, closed_error
 from ._turns import Turns
+from ._waiting import wait_for
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
 from .lease import let_go, not_told, own_leases, remember
@@ -69,6 +72,8 @@ class Client:
         self._closed = Event()  # the background too
         self._keeper = Keeper(self._server, self._core, self.config)
         self._turns = Turns()
+        self._queue = Queue()  # of those who wait for locks
+        self._listener = Listener(self.config, self._core)
         remember(self)
         _fork.register(self)
 
@@ -148,7 +153,10 @@ class Client:
         listed = own_leases(self, leases)
         if self._keeper.used:
             let_go(listed)
-        return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+        try:
+            return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+        finally:
+            self._queue.freed_all(lease.pair for lease in listed if lease is not None)
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
         """Replace the time to live of each: ``ttl`` seconds from now.
@@ -275,9 +283,12 @@ class Client:
         answer may get it. Nothing is renewed any more.
         """
         self._closing.set()
+        self._listener.stop()
+        self._queue.wake_all()
         self._keeper.stop()
         self._deferred.close(1.0)
         self._background.finish(1.0)
+        self._listener.close()
         self._closed.set()
         self._server.close()
         self._keeper.join(1.0)
@@ -295,6 +306,8 @@ class Client:
         """In a forked child: nothing here is the child's but the settings."""
         self._tokens.renew()
         self._turns.forked()
+        self._queue.wake_all()  # a call that a handler has forked in the middle of
+        self._queue.forget()
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
         closing, self._closing, self._closed = self._closing.is_set(), Event(), Event()
@@ -309,6 +322,7 @@ class Client:
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
         self._keeper = Keeper(self._server, self._core, self.config)
+        self._listener.fit(self._core)
         return self._core
 
     # -- carrying operations out
@@ -494,11 +508,10 @@ class Client:
 
     def _pause(self, effect: Any) -> float:
         kind = type(effect)
+        if kind is WaitFor:
+            return wait_for(self, effect)
         if kind is not Now:
-            if kind is Backoff:
-                pause = backoff_pause(effect.failures)
-            else:
-                pause = retry_pause(self.config.retry_timeout)
+            pause = backoff_pause(effect.failures)
             if effect.until is not None:
                 pause = min(pause, max(0.0, effect.until - clock()))
             over = self._closed if self._background.runs_here() else self._closing
@@ -540,6 +553,7 @@ class Client:
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew
+        self._queue.freed_all(pairs)
         self._background.add(pairs, until)
 
     def _settle(self, pairs: list[Pair], until: float) -> None:

@@ -1,0 +1,118 @@
+"""Floor 1, asyncio: how a task waits for a lock that somebody else holds.
+
+Law: that of ``_waiting.py``. All who wait are tasks of one event loop; those of a loop that has
+ended are forgotten by the first of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from . import _args, _fork
+from ._clock import clock
+from ._pause import LONGEST_SLEEP, retry_pause
+from ._queue import Place
+from ._topology import closed_error
+from ._watch import asking
+from .errors import TransportError
+
+if TYPE_CHECKING:
+    from ._ops import WaitFor
+    from .aio import Client
+
+
+class Bell:
+    """An event of the running loop, set once and for all; one task waits for it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._rung = self._loop.create_future()
+
+    def set(self) -> None:
+        """In the loop, or when that has ended."""
+        if not self._rung.done():
+            with suppress(RuntimeError):  # the loop is closed, and its tasks wait for ever
+                self._rung.set_result(None)
+
+    async def wait(self, timeout: float) -> None:
+        """At most ``timeout`` seconds."""
+        timer = self._loop.call_later(timeout, self.set)
+        try:
+            await self._rung
+        finally:
+            timer.cancel()
+
+
+def in_line(client: Client, key: str | bytes) -> bool:
+    """Whether others of this client wait for the key."""
+    return _args.wire_key(key, client._prefix) in client._queue.lines
+
+
+async def wait_for(client: Client, effect: WaitFor) -> float:
+    """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time."""
+    place = effect.place
+    if not isinstance(place, Place):
+        loop = asyncio.get_running_loop()
+        if client._waiting_in is not loop:
+            client._queue.forget()
+            client._waiting_in = loop
+        place = effect.place = Place(client._queue, effect.keys[0], None, effect.lined)
+    until = float("inf") if effect.until is None else effect.until
+    await _sleep(client, place, until, for_turn=True)
+    if place.told or clock() >= until or await _watched(client, effect, place, until):
+        pass  # it is time to try
+    elif effect.tried and not place.told:
+        pause = retry_pause(client.config.retry_timeout)
+        if client.config.push:
+            held_for = await _held_for(client, effect, until)
+            pause = min(pause, client._listener.back_in, held_for)
+        await _sleep(client, place, min(until, clock() + pause))
+    if client._closed:
+        raise closed_error()
+    place.told = False
+    return clock()
+
+
+async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
+    """Wait for the server to tell of a change; False if it does not.
+
+    But not before a try that finds out whether the key holds a lock at all: what else it holds
+    may stay for ever.
+    """
+    if not client.config.push:
+        return False
+    if effect.tried and not effect.asked:
+        return True
+    about = client._server.ready()
+    return await client._listener.wait(place, effect.keys, until, about)
+
+
+async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
+    """Seconds until the lock ends by itself, as far as the server says so."""
+    link = client._server.ready()
+    timeout = min(client._patience, until - clock())
+    if link is None or link.mute or timeout <= 0:
+        return float("inf")
+    try:
+        answer = link.pipe.call(*asking(client._core.pack, effect.keys))
+        return link.held_for(await client._within(answer, timeout))
+    except TransportError:  # the next try will meet it
+        return float("inf")
+
+
+async def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:
+    """Until ``end``, unless it is told to try, or it is its turn before."""
+    generation = _fork.generation
+    while True:
+        news = place.news = Bell()
+        place.join()
+        if client._closed:
+            raise closed_error()
+        now = clock()
+        if place.told or now >= end or (for_turn and place.first):
+            return
+        if generation != _fork.generation:  # the driver says so
+            return
+        await news.wait(min(end - now, LONGEST_SLEEP))

@@ -1,0 +1,176 @@
+"""Who of one client waits for which key: a line for each, first come first served.
+
+Law: only the first of a line talks to the server. No lock is taken, nothing here blocks, and
+each step is one operation on a dict or a deque: a signal's handler may come in anywhere, and
+whoever is interrupted in the middle leaves a second time. For threads and for tasks alike: a
+waiter brings the event that wakes it.
+
+A place that leaves wakes the next, whatever made it leave. A line that is missing from ``lines``
+for a moment, because its last waiter left when another came, is a line all the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Protocol
+
+
+class News(Protocol):
+    """What wakes a waiter: an event that is set once."""
+
+    def set(self) -> None: ...
+
+
+class Place:
+    """Where one waiter stands. Its owner alone joins, waits and leaves; anybody may wake it.
+
+    ``who`` is the owner's thread, None for a task. A signal's handler that waits for the key for
+    which the thread that it interrupted waits already stands at that one's place, in front of it.
+    """
+
+    __slots__ = (
+        "_front", "_line", "_queue", "_thread_and_key", "behind", "key", "lined", "news", "told",
+        "vain", "watched", "who",
+    )  # fmt: skip
+
+    def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
+        self.key = key
+        self.who = who
+        self.lined = lined  # False: it waits beside the lines
+        self.news: News | None = None  # replaced by the owner before each look at what is told
+        self.told = False  # it is to try now; the owner takes it back
+        self.watched = False  # the server tells when the key changes
+        self.vain = 0  # how often in a row it has said that nobody holds it
+        self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
+        self._queue = queue
+        self._line: deque[Place] | None = None
+        self._front: Place | None = None  # of a handler that has interrupted the owner
+        self._thread_and_key = (who, key)
+
+    @property
+    def first(self) -> bool:
+        """Whether it is its turn to talk to the server."""
+        if self.behind is not None:
+            return self.behind.first
+        line = self._line
+        try:
+            return line is None or line[0] is self
+        except IndexError:
+            return True
+
+    def join(self) -> None:
+        """Stand in line, once."""
+        queue = self._queue
+        if self in queue.waiting:
+            return
+        queue.waiting[self] = None
+        if not self.lined:
+            return
+        if self.who is not None:
+            self.behind = queue.threads.get(self._thread_and_key)
+            queue.threads[self._thread_and_key] = self
+            if self.behind is not None:
+                self.behind._front = self
+                return
+        self._line = queue.lines.get(self.key)
+        if self._line is None:
+            self._line = queue.lines.setdefault(self.key, deque())
+        self._line.append(self)
+        if queue.lines.get(self.key) is not self._line:  # its last one left at this moment
+            queue.lines.setdefault(self.key, self._line)
+
+    def leave(self) -> None:
+        """Stand nowhere, and let the next one go on. May be repeated."""
+        queue = self._queue
+        queue.waiting.pop(self, None)
+        behind, line = self.behind, self._line
+        if line is None and behind is None and self.lined:
+            line = queue.lines.get(self.key)  # interrupted between making and keeping it
+        if queue.threads.get(self._thread_and_key) is self:
+            if behind is None:
+                queue.threads.pop(self._thread_and_key, None)
+            else:
+                queue.threads[self._thread_and_key] = behind
+        if behind is not None:
+            behind._front = None
+        if line is not None:
+            with suppress(ValueError):
+                line.remove(self)
+            queue._tidy(self.key, line)
+
+    def alarm(self) -> None:
+        """The owner's connection failed: let all of the line see for themselves."""
+        line = self._queue.lines.get(self.key) if self.lined else None
+        if line:
+            for place in line.copy():
+                place.tell()
+
+    def wake(self) -> None:
+        """Have the owner look again."""
+        place: Place | None = self
+        while place is not None:
+            if place.news is not None:
+                place.news.set()
+            place = place._front
+
+    def tell(self) -> None:
+        """Have the owner try now."""
+        place: Place | None = self
+        while place is not None:
+            place.told = True
+            place = place._front
+        self.wake()
+
+
+class Queue:
+    """One client's lines. ``lines`` is true while there are any; it stays the same dict."""
+
+    def __init__(self) -> None:
+        self.lines: dict[bytes, deque[Place]] = {}
+        self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
+        self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
+
+    def first(self, key: bytes) -> Place | None:
+        """Whose turn it is, if anybody waits for the key."""
+        line = self.lines.get(key)
+        try:
+            return line[0] if line else None
+        except IndexError:  # it left at this moment
+            return None
+
+    def freed(self, key: bytes) -> None:
+        """A lease of this client has ended: no pause is to go on, if nothing else ends it."""
+        place = self.first(key)
+        if place is not None and not place.watched:
+            place.tell()
+
+    def freed_all(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """``freed`` of each; (key, token)."""
+        if self.lines:
+            for key, _ in pairs:
+                self.freed(key)
+
+    def wake_all(self) -> None:
+        """Have everybody look again."""
+        for place in self.waiting.copy():
+            if place.news is not None:
+                place.news.set()
+
+    def forget(self) -> None:
+        """Those who wait are not of this process, or loop: nobody waits."""
+        self.lines.clear()
+        self.waiting.clear()
+        self.threads.clear()
+
+    def _tidy(self, key: bytes, line: deque[Place]) -> None:
+        """Wake the first of a line that one has left; without any, drop it."""
+        while True:
+            with suppress(IndexError):
+                line[0].wake()
+                return
+            other = self.lines.pop(key, None)
+            if not other:
+                return
+            line = self.lines.setdefault(key, other)  # somebody came meanwhile

@@ -1,0 +1,216 @@
+"""Lines of waiters, one step at a time: in orders that no threads could be made to take at will."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from typing import Any
+
+import pytest
+
+from fastlock._queue import Place, Queue
+
+
+class News:
+    """Counts how often it is set."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def set(self) -> None:
+        self.times += 1
+
+
+def joined(queue: Queue, key: bytes = b"k", who: int | None = None) -> Place:
+    place = Place(queue, key, who, lined=True)
+    place.news = News()
+    place.join()
+    return place
+
+
+def woken(place: Place) -> int:
+    news: Any = place.news
+    times: int = news.times
+    news.times = 0
+    return times
+
+
+def is_empty(queue: Queue) -> bool:
+    return not (queue.lines or queue.waiting or queue.threads)
+
+
+def test_the_next_is_woken_when_the_first_leaves() -> None:
+    queue = Queue()
+    first, second, third = (joined(queue) for _ in range(3))
+    assert [place.first for place in (first, second, third)] == [True, False, False]
+    assert queue.first(b"k") is first
+    first.leave()
+    assert (second.first, woken(second), woken(third)) == (True, 1, 0)
+    third.leave()
+    assert second.first
+    second.leave()
+    assert is_empty(queue)
+    assert queue.first(b"k") is None
+
+
+def test_joining_and_leaving_twice_does_no_harm() -> None:
+    queue = Queue()
+    first, second = joined(queue), joined(queue)
+    first.join()
+    assert list(queue.lines[b"k"]) == [first, second]
+    first.leave()
+    first.leave()
+    assert list(queue.lines[b"k"]) == [second]
+    second.leave()
+    second.leave()
+    assert not queue.lines
+
+
+def test_lines_of_different_keys_have_nothing_in_common() -> None:
+    queue = Queue()
+    one, other = joined(queue, b"a"), joined(queue, b"b")
+    assert one.first
+    assert other.first
+    one.leave()
+    assert woken(other) == 0
+    assert list(queue.lines) == [b"b"]
+
+
+def test_who_comes_when_the_last_leaves_is_first_and_can_be_found() -> None:
+    """At each of the moments between the last one's looks."""
+    for moment in range(6):
+        queue = Queue()
+        last = joined(queue)
+        came: list[Place] = []
+
+        class Lines(dict[bytes, Any]):
+            calls = 0
+
+            def _step(self) -> None:
+                if self.calls == moment:  # noqa: B023
+                    self.calls += 1
+                    came.append(joined(queue))  # noqa: B023
+                self.calls += 1
+
+            def pop(self, *args: Any) -> Any:
+                self._step()
+                found = super().pop(*args)
+                self._step()
+                return found
+
+            def setdefault(self, *args: Any) -> Any:
+                self._step()
+                found = super().setdefault(*args)
+                self._step()
+                return found
+
+        queue.lines = Lines(queue.lines)
+        last.leave()
+        for place in came:
+            assert place.first
+            assert queue.first(b"k") is place
+            place.leave()
+        assert not queue.lines
+        assert came or moment > 1
+
+
+def test_who_beside_the_lines_waits_is_always_first() -> None:
+    queue = Queue()
+    joined(queue)
+    beside = Place(queue, b"k", None, lined=False)
+    beside.news = News()
+    beside.join()
+    assert beside.first
+    assert len(queue.lines[b"k"]) == 1
+    queue.wake_all()
+    assert woken(beside) == 1
+    beside.leave()
+    assert beside not in queue.waiting
+
+
+def test_a_handler_stands_in_front_of_whom_it_interrupted() -> None:
+    queue = Queue()
+    other, outer = joined(queue, who=1), joined(queue, who=2)
+    inner = joined(queue, who=2)
+    assert not inner.first
+    other.leave()
+    assert inner.first
+    assert (woken(outer), woken(inner)) == (1, 1)
+    outer.tell()
+    assert inner.told
+    innermost = joined(queue, who=2)
+    assert innermost.first
+    innermost.leave()
+    inner.leave()
+    assert woken(outer) == 1  # by tell()
+    assert queue.threads == {(2, b"k"): outer}
+    assert list(queue.lines[b"k"]) == [outer]
+    outer.leave()
+    assert is_empty(queue)
+
+
+def test_only_who_is_not_told_by_the_server_is_told_of_a_release() -> None:
+    queue = Queue()
+    first, second = joined(queue), joined(queue)
+    first.watched = True
+    queue.freed(b"k")
+    assert (first.told, second.told) == (False, False)
+    first.watched = False
+    queue.freed_all([(b"k", b"token"), (b"other", b"token")])
+    assert (first.told, second.told) == (True, False)
+
+
+def test_trouble_is_told_to_all_in_line() -> None:
+    queue = Queue()
+    places = [joined(queue) for _ in range(3)]
+    elsewhere = joined(queue, b"other")
+    places[0].alarm()
+    assert all(place.told for place in places)
+    assert not elsewhere.told
+
+
+def test_what_is_forgotten_is_in_nobodys_way() -> None:
+    queue = Queue()
+    lines = queue.lines
+    before = joined(queue, who=1)
+    queue.forget()
+    assert queue.lines is lines
+    after = joined(queue, who=1)
+    assert after.first
+    before.leave()
+    assert after.first
+    assert list(queue.lines[b"k"]) == [after]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_threads_leave_nobody_behind(seed: int) -> None:
+    """Each waits for its turn, and leaves for some other reason now and then."""
+    queue, inside, turns = Queue(), deque[int](), []
+
+    def work(number: int) -> None:
+        dice = random.Random(f"{seed} {number}")
+        for _ in range(200):
+            place = Place(queue, b"k%d" % dice.randrange(2), number, lined=True)
+            try:
+                while True:
+                    event = threading.Event()
+                    place.news = event
+                    place.join()
+                    if place.first:
+                        turns.append(number)
+                        break
+                    if not event.wait(0.0005 if dice.random() < 0.3 else 20):
+                        break
+            finally:
+                place.leave()
+        inside.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(inside) == 8
+    assert len(turns) > 100
+    assert is_empty(queue)
