@@ -156,6 +156,7 @@ class Claim(Generic[L]):
 
     plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
     asking = "ask"  #: the verb that recognises an earlier try
+    giving_back = "give_back"  #: the verb that gives back what is ``maybe`` ours
 
     def __init__(
         self,
