@@ -1,7 +1,8 @@
 """Fair locks and a network that fails: a step whose answer was lost is the same step again.
 
 Law: that of ``test_faults.py``. What counts is what the server has: one place for each who waits, a
-lock for the one who says that he holds it, nothing when all have left.
+lock for the one who says that he holds it, nothing when all have left, and that sooner than a
+place ends by itself.
 """
 
 from __future__ import annotations
@@ -150,9 +151,9 @@ async def test_a_cancelled_step_leaves_neither_lock_nor_place(fl: Ways, fault: s
         await fl.happened(held)
         waiter.cancel()
         held.go()
-        await fl.until(lambda: fl.admin.exists(queue_of(key)) == 0)
+        await fl.until(lambda: fl.admin.exists(queue_of(key)) == 0, 2)
         if is_free:
-            await fl.until(lambda: nothing_left(fl.admin, key))
+            await fl.until(lambda: nothing_left(fl.admin, key), 2)
     assert fl.admin.get(key) == b"somebody's"
     fl.admin.delete(key)
 

@@ -132,7 +132,7 @@ async def fair(fl: Ways, client: Any) -> None:
         waiter = fl.spawn(client.acquire("taken", fair=True))
         await fl.until(lambda: fl.admin.exists(queue))
         waiter.cancel()
-        await fl.until(lambda: not fl.admin.exists(queue))
+        await fl.until(lambda: not fl.admin.exists(queue), 2)
 
 
 async def locked(fl: Ways, client: Any) -> None:
