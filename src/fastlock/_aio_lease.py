@@ -19,6 +19,7 @@ from ._aio_waiting import in_line
 from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
 from ._ops import Claim, Op
+from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._renewal import MAX_HOLD, terms_of
 from .errors import FastlockError, TransportError
@@ -67,6 +68,7 @@ async def acquire(
     timeout: float | None = None,
     *,
     fence: bool = False,
+    fair: bool = False,
     auto_renew: bool = False,
     max_hold: float | None = MAX_HOLD,
     on_lost: Callable[[Lease], object] | None = None,
@@ -79,6 +81,8 @@ async def acquire(
 
     With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
     higher than that of every earlier lease of the key. See ``fastlock.fencing``.
+    With ``fair=True`` all who ask so get it in the order in which they came, through a queue
+    at the server; with ``timeout=0`` it is got only if nobody waits.
     The arguments about renewal as in ``Client.lock``.
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
@@ -86,6 +90,7 @@ async def acquire(
         operation = _ops.acquire_in_turn
     if (
         fence is not False
+        or fair is not False
         or auto_renew
         or on_lost is not None
         or max_hold is not MAX_HOLD
@@ -95,6 +100,8 @@ async def acquire(
         claim = client._claim([key], ttl, until_of(timeout))
         if fence is not False:
             claim = fenced(claim, fence)
+        if fair is not False:
+            return await client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
         return await client._acquire(operation, claim, terms=terms)
     lease: Lease = await _take(client, key, ttl, operation, until_of(timeout))
     return lease

@@ -50,7 +50,7 @@ class Lock(BaseLock):
         who = asyncio.current_task()
         self._entries.check(who)
         lease = await self._client.acquire(
-            self.key, self.ttl, self.timeout, fence=self.fence, **self.renews
+            self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self.renews
         )
         self._entries.add(who, (lease,))
         return lease
@@ -81,12 +81,15 @@ class Lock(BaseLock):
         return locked
 
     async def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As ``threading.Lock.acquire``: True once held; -1 waits for ever."""
+        """As ``threading.Lock.acquire``: True once held; -1 waits for ever.
+
+        A fair lock that does not block is taken only if nobody waits for it.
+        """
         patience = self._wait_of(blocking, timeout)
         try:
-            if blocking:
+            if blocking or self.fair:
                 lease: Lease | None = await self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence, **self.renews
+                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self.renews
                 )
             else:
                 lease = await self._client.try_acquire(

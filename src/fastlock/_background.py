@@ -20,18 +20,18 @@ _log = logging.getLogger("fastlock")
 
 
 class Background:
-    """``settle(pairs, until)`` blocks until all are given back or ``until`` has passed."""
+    """``settle(pairs, until, verb)`` blocks until all are given back or ``until`` has passed."""
 
-    def __init__(self, settle: Callable[[list[Pair], float], None]) -> None:
+    def __init__(self, settle: Callable[[list[Pair], float, str], None]) -> None:
         self._settle = settle
         self._errands = Errands("fastlock-give-back")
         self._ends = float("inf")  # when the process has no more time for it
         _leaving.second(self)
 
-    def add(self, pairs: list[Pair], until: float) -> None:
-        """Give ``pairs`` back, trying until ``until`` (seconds on fastlock's clock)."""
+    def add(self, pairs: list[Pair], until: float, verb: str = "give_back") -> None:
+        """Give ``pairs`` back by ``verb``, trying until ``until`` (seconds on fastlock's clock)."""
         _leaving.expected()
-        self._errands.add(partial(self._give_back, pairs, until))
+        self._errands.add(partial(self._give_back, pairs, until, verb))
 
     def runs_here(self) -> bool:
         """Whether this thread is the one that gives back."""
@@ -41,9 +41,9 @@ class Background:
         """Wait until nothing is left to give back, at most ``timeout`` seconds."""
         self._errands.finish(timeout)
 
-    def _give_back(self, pairs: list[Pair], until: float) -> None:
+    def _give_back(self, pairs: list[Pair], until: float, verb: str) -> None:
         try:
-            self._settle(pairs, min(until, self._ends))
+            self._settle(pairs, min(until, self._ends), verb)
         except Exception as error:
             could_not_give_back(len(pairs), error)
 

@@ -13,15 +13,14 @@ kilobytes for every connection: there its version tells.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Protocol
 
 from ._args import NO_EXPIRY
-from ._slots import companion
+from ._scripted import Script, Scripted
+from ._slots import companion, queue
 from ._tokens import label_of
 from .errors import ServerError, TransportError
 
@@ -40,25 +39,11 @@ class Packing(Protocol):
     def prepare(self) -> Callable[..., Any]: ...
 
 
-class Script:
-    """One Lua script of one file or more: its text, and the hash the server knows it by."""
-
-    def __init__(self, *names: str) -> None:
-        scripts = resources.files("fastlock").joinpath("_scripts")
-        text = b"".join(scripts.joinpath(f"{name}.lua").read_bytes() for name in names)
-        # The comments are for readers of the file, not for every server's script cache.
-        lines = [line for line in text.splitlines() if not line.startswith(b"--")]
-        self.text = b"\n".join(lines)
-        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
-
-
 _RELEASE = Script("release")
 _EXTEND = Script("extend")
 _EXTEND_BY = Script("extend_by")
 _ASK = Script("ask")
 _ASK_ALL = Script("ask_all")
-_ACQUIRE_FENCED = Script("fencing", "acquire_fenced")
-_ACQUIRE_FENCED_ALL = Script("fencing", "acquire_fenced_all")
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ class ServerInfo:
     run_id: str  #: changes with every start of the server; "" if unknown
 
 
-class Commands:
+class Commands(Scripted):
     """Verbs as bytes, in the dialect that every server speaks: scripts."""
 
     release_command = "EVALSHA"
@@ -190,23 +175,6 @@ class Commands:
         """All or none, those an earlier try of ours took included: 1 all ours, 0 not."""
         keys = [key for key, _ in pairs]
         return self._eval(_ASK_ALL, len(keys), *keys, ttl, *[token for _, token in pairs])
-
-    # -- with fencing numbers: a script in every dialect, for a first try and a later one
-
-    def acquire_fenced(self, key: bytes, token: bytes, ttl: int) -> bytes:
-        """Take it with a number, or tell who has it. Answered by ``asked``, ``number_of``."""
-        return self._eval(_ACQUIRE_FENCED, 2, key, companion(key), token, ttl)
-
-    def acquire_fenced_many(self, pairs: Sequence[Pair], ttl: int) -> bytes:
-        """``acquire_fenced`` of each."""
-        return b"".join([self.acquire_fenced(key, token, ttl) for key, token in pairs])
-
-    def acquire_fenced_all(self, pairs: Sequence[Pair], ttl: int) -> bytes:
-        """``ask_all`` with numbers: those of all if all are ours, 0 if not."""
-        keys = [key for key, _ in pairs]
-        companions = [companion(key) for key in keys]
-        tokens = [token for _, token in pairs]
-        return self._eval(_ACQUIRE_FENCED_ALL, 2 * len(keys), *keys, *companions, ttl, *tokens)
 
 
 class SpelledOut(Commands):
@@ -345,6 +313,21 @@ def with_companion(
     return ServerError(f"{said} ({about})")
 
 
+def with_queue(error: ServerError, key: str | bytes, wire: bytes) -> ServerError:
+    """The error of a step of a fair lock, with the key named that it is about, or all of them."""
+    said = told(error)
+    if "executing the script" in said:  # Redis 7, as above
+        said += "; a fair lock takes GET, SET, TIME, PEXPIRE, ZADD, ZRANGE, ZREM and ZSCORE"
+    which = _NUMBERED_KEY.match(said)
+    if which:
+        about = f"key {key!r}" if which[1] == "lock" else f"companion key {companion(wire)!r}"
+    else:
+        about = f"queue key {queue(wire)!r}"
+        if "WRONGTYPE" not in said:
+            about = f"key {key!r}, {about}"
+    return ServerError(f"{said} ({about})")
+
+
 def wants_spelling_out(reply: Any) -> bool:
     """Whether the server has no such script, or no such command for this user."""
     return isinstance(reply, ServerError) and (reply.code == "NOSCRIPT" or lacks_command(reply))
@@ -410,9 +393,11 @@ def _ttl_and_token(replies: Any) -> bool:
 _ANSWERS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("acquire", "acquire_unending", "acquire_many"), _taken_or_not),
     **dict.fromkeys(("ask", "ask_many", "holder"), _text_or_not),
-    **dict.fromkeys(("release", "release_many", "give_back"), _yes_or_no),
+    **dict.fromkeys(("acquire_fair", "acquire_fair_last"), _text_or_not),
+    **dict.fromkeys(("release", "release_many", "give_back", "give_back_fair"), _yes_or_no),
     **dict.fromkeys(("acquire_all", "ask_all", "locked", "force_release"), _yes_or_no),
     **dict.fromkeys(("acquire_fenced", "acquire_fenced_many"), _fenced_or_not),
+    **dict.fromkeys(("acquire_fair_fenced", "acquire_fair_fenced_last"), _fenced_or_not),
     "acquire_fenced_all": _all_fenced_or_not,
     **dict.fromkeys(("extend", "extend_many"), _extended_or_not),
     "extend_by": _number,

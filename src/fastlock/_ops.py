@@ -108,7 +108,7 @@ class WaitFor:
     turn it is not.
     """
 
-    __slots__ = ("asked", "keys", "lined", "place", "tried", "until")
+    __slots__ = ("asked", "kept", "keys", "lined", "place", "tried", "until")
 
     def __init__(self, keys: Sequence[bytes], until: float | None, lined: bool = True) -> None:
         self.keys = keys
@@ -116,6 +116,7 @@ class WaitFor:
         self.lined = lined
         self.tried = False  # whether it was refused
         self.asked = False  # and by a try that would have found that no lock is there
+        self.kept = False  # and it was free, but kept for somebody else
         self.place: Standing | None = None
 
     def leave(self) -> None:
@@ -183,6 +184,7 @@ class Claim(Generic[L]):
 
     plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
     asking = "ask"  #: the verb that recognises an earlier try
+    giving_back = "give_back"  #: the verb that gives back what is ``maybe`` ours
 
     def __init__(
         self,

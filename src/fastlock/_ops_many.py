@@ -192,19 +192,19 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
         verb = f"{claim.asking}_all"
 
 
-def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
+def settle(pairs: Sequence[Pair], until: float, verb: str = "give_back") -> Op[None]:
     """Give back what may be ours, in the background, as long as it could still be there.
 
-    Raises ServerError when the server refuses for good: then the ttl must do.
+    ``verb`` is the claim's. Raises ServerError when the server refuses for good: then the ttl
+    must do.
     """
     failures = 0
     spelled_out = False
     while True:
         try:
             for portion in portions(pairs):
-                call = give_back(portion)
-                if spelled_out:
-                    call.verb, call.spelled_out = "release_many", True
+                call = give_back(portion, verb)
+                call.spelled_out = spelled_out
                 call.until = until
                 sent_at, replies = yield call
                 for reply in replies:
@@ -222,6 +222,6 @@ def settle(pairs: Sequence[Pair], until: float) -> Op[None]:
             return
 
 
-def give_back(pairs: Sequence[Pair]) -> Call:
+def give_back(pairs: Sequence[Pair], verb: str) -> Call:
     """Release whatever of these is ours."""
-    return Call("give_back", (pairs,), len(pairs))
+    return Call(verb, (pairs,), len(pairs))

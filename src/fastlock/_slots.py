@@ -1,4 +1,4 @@
-"""Redis Cluster's slots: which key has which, and a second key that shares the first one's.
+"""Redis Cluster's slots: which key has which, and further keys that share the first one's.
 
 Law: pure functions of bytes. The server hashes what stands between the first ``{`` and the
 first ``}`` behind it, and the whole key where that is nothing or not there
@@ -13,8 +13,9 @@ from functools import cache
 
 SLOTS = 16384
 
-#: What a lock's companion key has behind the lock's own.
+#: What a lock's companion key has behind the lock's own, and what its queue has.
 SUFFIX = b":fastlock.fence"
+QUEUE = b":fastlock.queue"
 
 
 def slot(key: bytes) -> int:
@@ -33,7 +34,16 @@ def companion(key: bytes) -> bytes:
         orders:42}    k:fastlock.fence:043126   else the least number in six octal digits
                                                 that brings it to the slot
     """
-    stem = key + SUFFIX
+    return _beside(key, SUFFIX)
+
+
+def queue(key: bytes) -> bytes:
+    """The key of those who wait for a lock; named as its companion, by ``fastlock.queue``."""
+    return _beside(key, QUEUE)
+
+
+def _beside(key: bytes, suffix: bytes) -> bytes:
+    stem = key + suffix
     if b"{" not in key and b"}" not in key:  # the usual one
         return b"%b:{%b}" % (stem, key)
     if _tag(key) != (0, len(key)):

@@ -42,7 +42,7 @@ class Lock(BaseLock):
         lease = entry = None
         try:
             lease = self._client.acquire(
-                self.key, self.ttl, self.timeout, fence=self.fence, **self.renews
+                self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self.renews
             )
             entry = self._entries.add(who, (lease,))
             return lease
@@ -83,13 +83,16 @@ class Lock(BaseLock):
         return locked
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As ``threading.Lock.acquire``: True once held; -1 waits for ever."""
+        """As ``threading.Lock.acquire``: True once held; -1 waits for ever.
+
+        A fair lock that does not block is taken only if nobody waits for it.
+        """
         patience = self._wait_of(blocking, timeout)
         lease: Lease | None = None
         try:
-            if blocking:
+            if blocking or self.fair:
                 lease = self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence, **self.renews
+                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self.renews
                 )
             else:
                 lease = self._client.try_acquire(

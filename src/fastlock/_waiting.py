@@ -15,7 +15,7 @@ from ._event import Event
 from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._topology import closed_error
-from ._watch import asking
+from ._watch import MOST_VAIN, asking
 from .errors import TransportError
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> boo
         return False
     if effect.tried and not effect.asked:
         return True
+    if effect.kept:
+        place.vain = MOST_VAIN  # that it is free is no reason to try
     about = client._server.ready()
     return client._listener.wait(place, effect.keys, until, about)
 

@@ -36,6 +36,7 @@ from .lease import let_go, not_told, own_leases, remember
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
 R = TypeVar("R")
+C = TypeVar("C", bound=Claim[Any])
 
 
 class Client:
@@ -97,6 +98,7 @@ class Client:
         release: Literal["wait", "deferred"] = "wait",
         *,
         fence: bool = False,
+        fair: bool = False,
         auto_renew: bool = False,
         max_hold: float | None = MAX_HOLD,
         on_lost: Callable[[Lease], object] | None = None,
@@ -112,6 +114,7 @@ class Client:
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
             fence: whether each lease gets a fencing number; see ``acquire``.
+            fair: whether it is waited for in a queue at the server; see ``acquire``.
             auto_renew: renew the lease every third of its ttl, until it is released, lost, or
                 its object is gone. A thread with a connection of its own does it for all
                 leases, so that a blocked loop does not stop it; with the compiled core over
@@ -125,7 +128,7 @@ class Client:
                 "warn" in the log, or "ignore"; the body's own exception goes first.
         """
         terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
-        return Lock(self, key, ttl, timeout, release, fence, terms, if_lost)
+        return Lock(self, key, ttl, timeout, release, fence, fair, terms, if_lost)
 
     try_acquire = try_acquire
     acquire = acquire
@@ -371,8 +374,8 @@ class Client:
 
     async def _acquire(
         self,
-        operation: Callable[[Claim[Lease]], Op[R]],
-        claim: Claim[Lease],
+        operation: Callable[[C], Op[R]],
+        claim: C,
         terms: Terms | None = None,
     ) -> R:
         """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
@@ -543,9 +546,12 @@ class Client:
         At once on the same connection, behind what took it, then confirmed in the
         background until it is certain or the ttl has ended.
         """
-        self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()), claim.generation)
+        until = claim.last_trace(clock())
+        self._give_back_pairs(list(claim.maybe), until, claim.generation, claim.giving_back)
 
-    def _give_back_pairs(self, pairs: list[Pair], until: float, generation: int) -> None:
+    def _give_back_pairs(
+        self, pairs: list[Pair], until: float, generation: int, verb: str = "give_back"
+    ) -> None:
         """As of the sync client."""
         if not pairs or generation != _fork.generation:
             return
@@ -553,20 +559,20 @@ class Client:
         if link is not None:
             with contextlib.suppress(TransportError):  # the background connects anew
                 for portion in _ops_many.portions(pairs):
-                    call = _ops_many.give_back(portion)
+                    call = _ops_many.give_back(portion, verb)
                     link.pipe.post(link.encode(call), call.count)
         self._queue.freed_all(pairs)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # a coroutine closed after its loop: what was posted must do
             return
-        task = loop.create_task(self._settle(pairs, until))
+        task = loop.create_task(self._settle(pairs, until, verb))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def _settle(self, pairs: list[Pair], until: float) -> None:
+    async def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:
         try:
-            await self._drive(_ops_many.settle(pairs, until))
+            await self._drive(_ops_many.settle(pairs, until, verb))
         except FastlockError as error:
             could_not_give_back(len(pairs), error)
 

@@ -260,6 +260,7 @@ class BaseLock:
         key: as the caller wrote it; ttl: seconds; timeout: seconds, None for ever.
         deferred: whether a release of its leases is sent and not waited for.
         fence: whether its leases get fencing numbers.
+        fair: whether it is waited for in a queue at the server.
         renews: the arguments about renewal, {} without it.
         if_lost: what leaving a block does when the lock was lost.
     """
@@ -272,6 +273,7 @@ class BaseLock:
         timeout: float | None,
         release: str,
         fence: bool,
+        fair: bool,
         terms: Terms | None,
         if_lost: str,
     ) -> None:
@@ -284,6 +286,7 @@ class BaseLock:
         self.renews = {} if terms is None else terms.options()
         self.deferred = release == "deferred"
         self.fence = fence is not False and _args.flag("fence", fence)
+        self.fair = fair is not False and _args.flag("fair", fair)
         self.key = key
         self.ttl = ttl
         self.timeout = timeout
@@ -298,7 +301,7 @@ class BaseLock:
         public = self._client.config.public()
         release = "deferred" if self.deferred else "wait"
         options = {"release": release, "fence": self.fence, "if_lost": self.if_lost}
-        options |= self.renews
+        options |= {"fair": self.fair, **self.renews}
         return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout, options)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:

@@ -34,6 +34,7 @@ from .lease import let_go, not_told, own_leases, remember
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
 R = TypeVar("R")
+C = TypeVar("C", bound=Claim[Any])
 
 
 class Client:
@@ -92,6 +93,7 @@ class Client:
         release: Literal["wait", "deferred"] = "wait",
         *,
         fence: bool = False,
+        fair: bool = False,
         auto_renew: bool = False,
         max_hold: float | None = MAX_HOLD,
         on_lost: Callable[[Lease], object] | None = None,
@@ -106,6 +108,7 @@ class Client:
             release: "wait" for the answer, or "deferred": as ``Lease.release(wait=False)``,
                 which spares a round trip; a lease that has expired by then is waited for.
             fence: whether each lease gets a fencing number; see ``acquire``.
+            fair: whether it is waited for in a queue at the server; see ``acquire``.
             auto_renew: renew the lease every third of its ttl, until it is released, lost, or
                 its object is gone. With the compiled core over TCP or a unix socket that needs
                 no GIL.
@@ -116,7 +119,7 @@ class Client:
                 "warn" in the log, or "ignore"; the body's own exception goes first.
         """
         terms = terms_of(auto_renew, max_hold, on_lost)
-        return Lock(self, key, ttl, timeout, release, fence, terms, if_lost)
+        return Lock(self, key, ttl, timeout, release, fence, fair, terms, if_lost)
 
     try_acquire = try_acquire
     acquire = acquire
@@ -365,8 +368,8 @@ class Client:
 
     def _acquire(
         self,
-        operation: Callable[[Claim[Lease]], Op[R]],
-        claim: Claim[Lease],
+        operation: Callable[[C], Op[R]],
+        claim: C,
         terms: Terms | None = None,
     ) -> R:
         """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
@@ -539,9 +542,12 @@ class Client:
         At once on the same connection, behind what took it, then confirmed in the
         background until it is certain or the ttl has ended.
         """
-        self._give_back_pairs(list(claim.maybe), claim.last_trace(clock()), claim.generation)
+        until = claim.last_trace(clock())
+        self._give_back_pairs(list(claim.maybe), until, claim.generation, claim.giving_back)
 
-    def _give_back_pairs(self, pairs: list[Pair], until: float, generation: int) -> None:
+    def _give_back_pairs(
+        self, pairs: list[Pair], until: float, generation: int, verb: str = "give_back"
+    ) -> None:
         """None of a process of another ``generation``: they are that one's, and may be held."""
         if not pairs or generation != _fork.generation:
             return
@@ -549,20 +555,20 @@ class Client:
         if link is not None:
             try:
                 for portion in _ops_many.portions(pairs):
-                    call = _ops_many.give_back(portion)
+                    call = _ops_many.give_back(portion, verb)
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew
         self._queue.freed_all(pairs)
-        self._background.add(pairs, until)
+        self._background.add(pairs, until, verb)
 
-    def _settle(self, pairs: list[Pair], until: float) -> None:
+    def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:
         try:
-            self._drive(_ops_many.settle(pairs, until))
+            self._drive(_ops_many.settle(pairs, until, verb))
         except FastlockError:
             if not self.closed:
                 raise
             # An acquire was under way when the client was closed.
             with type(self)(self.config) as successor:
                 successor._server.succeed(self._server)
-                successor._drive(_ops_many.settle(pairs, until))
+                successor._drive(_ops_many.settle(pairs, until, verb))

@@ -103,6 +103,17 @@ async def numbered(fl: Ways, client: Any, turn: int) -> None:
         pass
 
 
+@work(6)
+async def in_queues(fl: Ways, client: Any, turn: int) -> None:
+    async with client.lock("fair", ttl=5, fair=True):
+        pass
+    async with client.lock("fair", ttl=5, fair=True, fence=True):
+        with pytest.raises(fastlock.AcquireTimeout):
+            await client.acquire("fair", ttl=5, timeout=0, fair=True)
+        with pytest.raises(fastlock.AcquireTimeout):
+            await client.acquire("fair", ttl=5, timeout=0.001, fair=True)
+
+
 @work(4)
 async def questions(fl: Ways, client: Any, turn: int) -> None:
     assert await client.holder("taken")

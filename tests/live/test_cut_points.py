@@ -14,6 +14,7 @@ import pytest
 from _harness import Ways, clock, one_server
 from _matrix import TOTALS, summary
 from _proxy import Proxy
+from _waiting import waiting
 
 import fastlock
 from fastlock import _ops
@@ -77,6 +78,7 @@ class Cell:
         strange = set(self.fl.admin.mget(mine)) - ours - {None, b"taken", b"somebody's"}
         self.fl.admin.delete(*mine)
         assert not strange
+        assert not waiting(self.fl.admin, self.key)
 
     def free(self, *keys: str) -> None:
         assert self.fl.admin.exists(*keys) == 0
@@ -143,6 +145,38 @@ async def acquire_fenced(cell: Cell) -> None:
     lease = await cell.under(lambda: cell.client.acquire(cell.key, TTL, 15, fence=True))
     cell.held(lease)
     assert isinstance(lease.fence, int)
+
+
+@operation
+async def acquire_fair(cell: Cell) -> None:
+    cell.held(await cell.under(lambda: cell.client.acquire(cell.key, TTL, 15, fair=True)))
+
+
+@operation
+async def acquire_fair_fenced(cell: Cell) -> None:
+    call = lambda: cell.client.acquire(cell.key, TTL, 15, fair=True, fence=True)  # noqa: E731
+    lease = await cell.under(call)
+    cell.held(lease)
+    assert isinstance(lease.fence, int)
+
+
+@operation
+async def acquire_fair_that_waits(cell: Cell) -> None:
+    """The first step is struck; a later one takes what has ended by then."""
+    cell.fl.admin.set(cell.key, "taken", px=1_000)
+    cell.held(await cell.under(lambda: cell.client.acquire(cell.key, TTL, 15, fair=True)))
+
+
+@operation
+async def acquire_fair_that_times_out(cell: Cell) -> None:
+    cell.fl.admin.set(cell.key, "taken", px=60_000)
+
+    async def call() -> None:
+        with pytest.raises(fastlock.AcquireTimeout):
+            await cell.client.acquire(cell.key, TTL, 0, fair=True)
+
+    await cell.under(call)
+    assert cell.value(cell.key) == b"taken"
 
 
 @operation
@@ -354,6 +388,9 @@ async def judge(fl: Ways, name: str, cut: str) -> None:
         async with client.lock(f"{cell.key}:warm", TTL, fence=True):
             pass
         async with client.lock_all([f"{cell.key}:warm"], TTL, fence=True):
+            pass
+    if "fair" in name:
+        async with client.lock(f"{cell.key}:warm", TTL, fair=True):
             pass
     try:
         await OPERATIONS[name](cell)

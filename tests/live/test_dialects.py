@@ -209,6 +209,21 @@ async def test_locks_with_numbers(fl: Ways, own_server: Server) -> None:
         assert count() == (numbered(MANY, scripts=1), 1)
 
 
+async def test_fair_locks(fl: Ways, own_server: Server) -> None:
+    client, key = await fl.warm(fl.client(own_server.uri)), fl.key()
+    assert await (await client.acquire(key, ttl=5, fair=True)).release() is True
+    count = Count(own_server)
+    lease = await client.acquire(key, ttl=5, timeout=5, fair=True)
+    assert count() == ({"evalsha": 1, "get": 1, "zrange": 1, "set": 1}, 1)
+    count.again()
+    with pytest.raises(fastlock.AcquireTimeout):
+        await client.acquire(key, ttl=5, timeout=0, fair=True)
+    assert count() == ({"evalsha": 1, "get": 1, "zrem": 1}, 1)
+    count.again()
+    assert await lease.release() is True
+    assert count() == (released(own_server), 1)
+
+
 # ------------------------------------------------------------------ forgotten scripts
 
 

@@ -1,4 +1,4 @@
-"""Companion keys on servers that have a say in keys: a cluster's slots, a user's permissions.
+"""Keys beside locks, and servers that have a say in keys: a cluster's slots, a user's permissions.
 
 Law: which slot a key has, and what a user may do, the server says.
 """
@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import fastlock
+from fastlock._slots import queue
 from fastlock.fencing import companion
 
 TTL = 5
@@ -67,12 +68,12 @@ def slot_of(cluster: Server, key: bytes) -> int:
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_a_cluster_puts_lock_and_companion_into_one_slot(cluster: Server, key: bytes) -> None:
-    assert slot_of(cluster, key) == slot_of(cluster, companion(key))
+    assert slot_of(cluster, key) == slot_of(cluster, companion(key)) == slot_of(cluster, queue(key))
 
 
 @pytest.mark.parametrize("key", ODD_KEYS, ids=lambda key: repr(key)[:12])
 def test_odd_keys_and_their_companions_are_in_one_slot(cluster: Server, key: bytes) -> None:
-    assert slot_of(cluster, key) == slot_of(cluster, companion(key))
+    assert slot_of(cluster, key) == slot_of(cluster, companion(key)) == slot_of(cluster, queue(key))
 
 
 async def test_a_node_of_a_cluster_gives_numbers_for_any_key(fl: Ways, cluster: Server) -> None:
@@ -82,7 +83,11 @@ async def test_a_node_of_a_cluster_gives_numbers_for_any_key(fl: Ways, cluster: 
         lease = await client.acquire(key, ttl=TTL, fence=True)
         number, _, token = cluster.admin.get(companion(key)).decode().partition(" ")
         assert (int(number), token) == (lease.fence, lease.token)
+        with pytest.raises(fastlock.AcquireTimeout):
+            await client.acquire(key, ttl=TTL, timeout=0.05, fair=True)
         assert await lease.release() is True
+        async with client.lock(key, ttl=TTL, fair=True, fence=True) as later:
+            assert later.fence > lease.fence
     keys = [b"{one slot}:%d" % number for number in range(5)]
     async with client.lock_all(keys, ttl=TTL, fence=True) as leases:
         assert [cluster.admin.get(companion(key)).split()[0] for key in keys] == [

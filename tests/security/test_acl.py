@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from _harness import Ways
 from _servers import Server, at_least, has_msetex, release_command
+from _waiting import queue_of
 
 import fastlock
 from fastlock.errors import FastlockError, ServerError
@@ -47,7 +48,7 @@ def rows() -> list[tuple[str, list[str], list[str]]]:
         call, where, takes = re.split(r" (?<!\\)\| ", line.strip("| "))
         permissions = takes.strip("`").replace("\\|", "|").split()
         found.append((call if call != "the same" else found[0][0], where.split(", "), permissions))
-    assert len(found) == 14
+    assert len(found) == 15
     return found
 
 
@@ -113,6 +114,27 @@ async def fence(fl: Ways, client: Any) -> None:
     assert await client.try_acquire_many(["taken"], fence=True) == [None]
 
 
+async def fair(fl: Ways, client: Any) -> None:
+    """Waiting, being first, being second, giving up a place, being passed over."""
+    queue = queue_of("locks:taken")
+    fl.admin.set("locks:taken", "another's", px=300)
+    lease = await client.acquire("taken", timeout=5, fair=True)
+    for timeout in (0, 0.1):
+        with pytest.raises(fastlock.AcquireTimeout):
+            await client.acquire("taken", timeout=timeout, fair=True)
+    assert await lease.release() is True
+    fl.admin.zadd(queue, {"agone": -9, "dgone": 1})
+    lease = await client.acquire("taken", timeout=5, fair=True)
+    assert await lease.release() is True
+    assert fl.admin.exists("locks:taken", queue) == 0
+    if not fl.sync:  # what is given back by a task that was cancelled
+        fl.admin.set("locks:taken", "another's")
+        waiter = fl.spawn(client.acquire("taken", fair=True))
+        await fl.until(lambda: fl.admin.exists(queue))
+        waiter.cancel()
+        await fl.until(lambda: not fl.admin.exists(queue), 2)
+
+
 async def locked(fl: Ways, client: Any) -> None:
     assert await client.locked("nothing") is False
 
@@ -141,6 +163,7 @@ CALLS: dict[str, Call] = {
     LOCKS: locks,
     "`lock_all` besides": lock_all,
     "`fence=True` besides": fence,
+    "`fair=True` besides": fair,
     "`locked`": locked,
     "`holder`": holder,
     "`adopt`": adopt,
@@ -225,6 +248,7 @@ async def test_each_call_takes_what_the_page_says(fl: Ways, own_server: Server, 
     fine = {
         "`lock_all` besides": {"+msetex", "+del", "+evalsha"},
         "`fence=True` besides": {"+evalsha"},
+        "`fair=True` besides": {"+evalsha", "+del"},
     }
     assert spared <= fine.get(name, set()), spared
     assert has_msetex(version) is ("+msetex" in takes["`lock_all` besides"])

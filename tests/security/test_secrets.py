@@ -222,6 +222,7 @@ async def a_server_that_repeats_what_it_hears(scene: Scene) -> None:
             lambda: client.acquire("echo", timeout=0.2),
             lambda: client.try_acquire_many(["echo", "other"]),
             lambda: client.lock_all(["echo", "other"], timeout=0.2).__aenter__(),
+            lambda: client.acquire("echo", timeout=0.2, fair=True),
             lambda: client.try_acquire("numbered", fence=True),
             lambda: client.try_acquire_many(["numbered", "other"], fence=True),
             lambda: client.lock_all(["numbered", "other"], timeout=0.2, fence=True).__aenter__(),

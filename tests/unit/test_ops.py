@@ -233,7 +233,7 @@ def test_giving_back_says_when_the_server_refuses_for_good() -> None:
     assert op.send(None).verb == "give_back"
     assert type(op.send((100.0, [FORBIDDEN]))) is Backoff
     again = op.send(100.1)
-    assert (again.verb, again.spelled_out) == ("release_many", True)
+    assert (again.verb, again.spelled_out) == ("give_back", True)
     with pytest.raises(fastlock.ServerError, match="eval"):
         op.send((100.2, [NO_EVAL]))
 

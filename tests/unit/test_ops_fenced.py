@@ -8,7 +8,7 @@ import pytest
 from test_ops import TTL, lost, result
 
 import fastlock
-from fastlock import _commands, _impl, _ops, _ops_many
+from fastlock import _commands, _impl, _ops, _ops_many, _scripted
 from fastlock._ops import Backoff, Claim, Now, WaitFor
 from fastlock._ops_fenced import fenced
 from fastlock._pyleases import Leases
@@ -182,7 +182,7 @@ def test_a_script_in_every_dialect() -> None:
     (one,) = said
     words = one.split(b"\r\n")[2::2]
     assert words == [
-        b"EVALSHA", _commands._ACQUIRE_FENCED.sha, b"2", b"k", b"k:fastlock.fence:{k}", b"t",
+        b"EVALSHA", _scripted._ACQUIRE_FENCED.sha, b"2", b"k", b"k:fastlock.fence:{k}", b"t",
         b"3000",
     ]  # fmt: skip
     for kind in kinds:

@@ -16,6 +16,7 @@ from test_ops import TTL, Held, claim
 from fastlock import _ops, _ops_each, _ops_extend, _ops_many
 from fastlock._commands import is_nonsense
 from fastlock._ops import Backoff, Call, Distrust, Now
+from fastlock._ops_fair import acquire_fair, in_queue
 from fastlock._ops_fenced import fenced
 from fastlock._pyleases import Leases
 from fastlock.errors import FastlockError, OutcomeUnknown, ServerError, TransportError
@@ -46,6 +47,11 @@ ANSWERS: dict[str, list[Any]] = {
     "ask_all": YES_OR_NO,
     "acquire_fenced": TEXTS + FENCES,
     "acquire_fenced_many": TEXTS + FENCES,
+    "acquire_fair": [None, *TEXTS],
+    "acquire_fair_last": [None, *TEXTS],
+    "acquire_fair_fenced": TEXTS + FENCES,
+    "acquire_fair_fenced_last": TEXTS + FENCES,
+    "give_back_fair": YES_OR_NO,
     "acquire_fenced_all": [0, False, 0.0, []],
     "locked": YES_OR_NO,
     "force_release": YES_OR_NO,
@@ -77,6 +83,9 @@ OPS: dict[str, Callable[[], Any]] = {
     "acquire(fence)": lambda: _ops.acquire(numbered(until=105.0)),
     "try_acquire_many(fence)": lambda: _ops_many.try_acquire_many(numbered(3)),
     "lock_all(fence)": lambda: _ops_many.acquire_all(numbered(3, until=105.0)),
+    "acquire(fair)": lambda: acquire_fair(in_queue(claim(until=105.0), True)),
+    "acquire(fair, fence)": lambda: acquire_fair(in_queue(numbered(until=105.0), True)),
+    "settle(fair)": lambda: _ops_many.settle([(b"k0", b"t0")], 105.0, "give_back_fair"),
     "settle": lambda: _ops_many.settle([(b"k0", b"t0"), (b"k1", b"t1")], 105.0),
     "release": lambda: _ops.release(lease(), 3),
     "release_many": lambda: _ops_each.release_many([lease(n) for n in range(3)], LOOPS, 3),

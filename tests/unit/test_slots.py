@@ -1,4 +1,4 @@
-"""Companion keys, without a server: always in the lock's slot, and no two locks share one.
+"""Keys beside locks, without a server: always in the lock's slot, and no two locks share one.
 
 Law: what a slot is, the servers say; tests/live/test_fencing_keys.py asks them.
 """
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastlock._slots import SLOTS, SUFFIX, companion, slot
+from fastlock._slots import QUEUE, SLOTS, SUFFIX, companion, queue, slot
 
 #: Bytes among which braces stand in every odd position.
 BRACED = st.lists(st.sampled_from([b"{", b"}", b"a", b"\x00", b"\xff"]), min_size=1, max_size=12)
@@ -49,6 +49,12 @@ def test_the_names_that_processes_of_all_versions_agree_on(key: bytes, expected:
     assert companion(key) == expected
 
 
+def test_a_queue_s_name_is_made_in_the_same_way() -> None:
+    assert queue(b"orders:42") == b"orders:42:fastlock.queue:{orders:42}"
+    assert queue(b"orders:{42}") == b"orders:{42}:fastlock.queue"
+    assert queue(b"orders:42}") == b"orders:42}:fastlock.queue:042326"
+
+
 @given(KEYS)
 @example(b"{")
 @example(b"}")
@@ -58,9 +64,9 @@ def test_the_names_that_processes_of_all_versions_agree_on(key: bytes, expected:
 @example(b"a{b}c}")
 @example(b"k" * 65536)
 def test_it_begins_with_the_lock_s_key_and_shares_its_slot(key: bytes) -> None:
-    beside = companion(key)
-    assert beside.startswith(key + SUFFIX)
-    assert 0 <= slot(beside) == slot(key) < SLOTS
+    for beside, suffix in ((companion(key), SUFFIX), (queue(key), QUEUE)):
+        assert beside.startswith(key + suffix)
+        assert 0 <= slot(beside) == slot(key) < SLOTS
 
 
 @given(KEYS, KEYS)
@@ -69,3 +75,5 @@ def test_it_begins_with_the_lock_s_key_and_shares_its_slot(key: bytes) -> None:
 @example(b"{a}", b"{a}:fastlock.fence")
 def test_no_two_locks_share_one(one: bytes, other: bytes) -> None:
     assert (companion(one) == companion(other)) == (one == other)
+    assert (queue(one) == queue(other)) == (one == other)
+    assert queue(one) != companion(other)

@@ -1,5 +1,6 @@
--- What the scripts with fencing numbers begin with. The last half of KEYS are the companions of
--- the first half, the locks. A companion holds the last number drawn, a space, and whose it was.
+-- What the scripts with fencing numbers begin with. KEYS are the locks, then their companions, then
+-- perhaps one key more. A companion holds the last number drawn, a space, and whose it was.
+local locks = math.floor(#KEYS / 2)
 
 local function wrong(what, i)
   return redis.error_reply('WRONGTYPE ' .. what .. ' ' .. i .. ' holds something else')
@@ -7,7 +8,7 @@ end
 
 -- What the i-th lock or companion holds, or false; and an error if that can't be read.
 local function read(what, i)
-  local value = redis.pcall('GET', KEYS[what == 'lock' and i or #KEYS / 2 + i])
+  local value = redis.pcall('GET', KEYS[what == 'lock' and i or locks + i])
   if type(value) ~= 'table' then
     return value
   end
@@ -36,7 +37,7 @@ local function draw(i, last, token, ttl)
   local number = math.max(last + 1, now[1] * 1000000 + now[2])
   local value = string.format('%.0f ', number) .. token
   local forget = string.format('%.0f', math.floor(number / 1000) + ttl + 3600000)
-  redis.call('SET', KEYS[#KEYS / 2 + i], value, 'PXAT', forget)
+  redis.call('SET', KEYS[locks + i], value, 'PXAT', forget)
   return number
 end
 
