@@ -105,7 +105,7 @@ async def test_a_lock_taken_unheard_counts_from_then(fl: Ways) -> None:
 async def test_a_lost_answer_to_the_last_step_leaves_no_place(fl: Ways, timeout: float) -> None:
     client, proxy, key = await ready(fl, retry_timeout=60_000)
     fl.admin.set(key, "somebody's")
-    planned = proxy.fault("lose_reply", nth=1 if timeout == 0 else 2)
+    planned = proxy.fault("lose_reply", verb="EVALSHA", nth=1 if timeout == 0 else 2)
     with pytest.raises(fastlock.AcquireTimeout):
         await client.acquire(key, TTL, timeout, fair=True)
     await fl.happened(planned)
@@ -132,7 +132,7 @@ async def test_a_place_is_given_back_when_no_answer_comes_any_more(fl: Ways) -> 
             await client.acquire(key, TTL, fair=True)
 
     waiter = await come_in(fl, key, wait())
-    last = proxy.fault("lose_reply", times=2)
+    last = proxy.fault("lose_reply", verb="EVALSHA", times=2)
     await waiter
     await fl.happened(last)
     await fl.until(lambda: fl.admin.exists(queue_of(key)) == 0, 2)
@@ -146,7 +146,7 @@ async def test_a_cancelled_step_leaves_neither_lock_nor_place(fl: Ways, fault: s
     for is_free in (True, False):
         if not is_free:
             fl.admin.set(key, "somebody's")
-        held = proxy.fault(fault)
+        held = proxy.fault(fault, verb="EVALSHA")
         waiter = fl.spawn(client.acquire(key, TTL, fair=True))
         await fl.happened(held)
         waiter.cancel()

@@ -43,7 +43,7 @@ def test_a_waiter_keeps_its_place_by_steps_that_come_in_time() -> None:
     op.send(None)
     for at in (100.0, 101.0, 102.0):
         pause = op.send((at, [OTHER]))
-        assert (type(pause), pause.key, pause.until) == (WaitFor, b"k0", at + KEEP)
+        assert (type(pause), pause.keys, pause.until) == (WaitFor, (b"k0",), at + KEEP)
         assert op.send(at + 1).verb == "acquire_fair"
     assert PLACE == 3 * KEEP
     assert result(op, (103.0, [None])).deadline == _ops.deadline(103.0, TTL)
