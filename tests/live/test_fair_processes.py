@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from _harness import Ways
+from _harness import Ways, one_server
 from _program import Program, program
 from _waiting import PLACE, nothing_left, waiting
 
@@ -67,6 +67,7 @@ async def come_in(fl: Ways, key: str, one: Program) -> bytes:
     return waiting(fl.admin, key)[-1]
 
 
+@one_server
 async def test_eight_processes_are_served_in_the_order_in_which_they_came(fl: Ways) -> None:
     key = fl.key()
     holder = await fl.client().acquire(key, TTL)
@@ -86,6 +87,7 @@ async def test_eight_processes_are_served_in_the_order_in_which_they_came(fl: Wa
             assert one.ended() == (0, "", "")
 
 
+@one_server
 @pytest.mark.parametrize("killed", ["the first", "two in the middle"])
 async def test_who_was_killed_is_passed_over_after_its_place_has_ended(
     fl: Ways, killed: Any
@@ -104,14 +106,15 @@ async def test_who_was_killed_is_passed_over_after_its_place_has_ended(
         assert await holder.release() is True
         for one in living:
             assert one.said() == "held"
-            # A second for its own look and for a busy machine.
-            assert time.monotonic() - when < PLACE + 1
+            # Its own look is a tenth of a second; the rest is for a busy machine.
+            assert time.monotonic() - when < PLACE + 10
             assert fl.admin.get(key) == tokens[started.index(one)]
             one.tell("release")
             assert one.said() == "True"
         assert nothing_left(fl.admin, key)
 
 
+@one_server
 async def test_a_frozen_process_comes_back_to_the_end(fl: Ways) -> None:
     """It has lost its place, and is not forgotten: it comes in again."""
     key = fl.key()
