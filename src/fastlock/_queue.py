@@ -12,9 +12,12 @@ for a moment, because its last waiter left when another came, is a line all the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
+
+from . import _fork
+from ._handover import LONGEST_REST, SHORTEST_REST, TRIPS, Giving, Held, Offer, Run
 
 
 class News(Protocol):
@@ -31,8 +34,8 @@ class Place:
     """
 
     __slots__ = (
-        "_front", "_line", "_queue", "_thread_and_key", "behind", "key", "lined", "news", "told",
-        "watched", "who",
+        "_front", "_line", "_queue", "_thread_and_key", "behind", "key", "lined", "news", "offer",
+        "rest", "run", "told", "trusted", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -42,6 +45,10 @@ class Place:
         self.news: News | None = None  # replaced by the owner before each look at what is told
         self.told = False  # it is to try now; the owner takes it back
         self.watched = False  # the server tells when the key changes
+        self.offer: Offer | None = None  # to be given the lock, while it waits
+        self.run: Run | None = None  # of the lock that it was given, or told of
+        self.rest = 0.0  # until when others go first
+        self.trusted: Held | None = None  # whom it has waited for in patience
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
         self._queue = queue
         self._line: deque[Place] | None = None
@@ -80,9 +87,21 @@ class Place:
         if queue.lines.get(self.key) is not self._line:  # its last one left at this moment
             queue.lines.setdefault(self.key, self._line)
 
+    def got(self, lease: Any) -> None:
+        """The owner has the lock, by this lease: its client knows who holds it."""
+        held = Held(lease, self._queue.gone)
+        held.key, held.run = self.key, self.run
+        self._queue.held[self.key] = held
+
+    def heard(self) -> None:
+        """What came of the offer is with the owner's claim now."""
+        self.offer = None
+
     def leave(self) -> None:
         """Stand nowhere, and let the next one go on. May be repeated."""
         queue = self._queue
+        if self.offer is not None:
+            self.offer.leave()
         queue.waiting.pop(self, None)
         behind, line = self.behind, self._line
         if queue.threads.get(self._thread_and_key) is self:
@@ -122,9 +141,18 @@ class Place:
 
 
 class Queue:
-    """One client's lines. ``lines`` is true while there are any; it stays the same dict."""
+    """One client's lines. ``lines`` is true while there are any; it stays the same dict.
 
-    def __init__(self) -> None:
+    After ``limit`` hand-overs in a row, or ``seconds`` after the first of them, the lock is freed
+    and others are let go first. ``held`` knows the leases that lines got.
+    """
+
+    def __init__(self, limit: int = 0, seconds: float = 0.0) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self.trip = 0.0  # seconds that the latest release with a waiter took
+        self.held: dict[bytes, Held] = {}
+        self.gone = _forgetting(self.held)
         self.lines: dict[bytes, deque[Place]] = {}
         self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
         self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
@@ -137,17 +165,62 @@ class Queue:
         except IndexError:  # it left at this moment
             return None
 
-    def freed(self, key: bytes) -> None:
+    def gives(self, lease: Any, now: float, giving: Giving) -> bool:
+        """Whether ``lease`` goes to the first who waits, whom ``giving`` has taken then.
+
+        Not after so many hand-overs that others must have their turn.
+        """
+        place = self.first(lease.pair[0])
+        while place is not None and place._front is not None:
+            place = place._front
+        if place is None or not self._limit:
+            return False
+        if lease.doubt or lease.over or lease._generation != _fork.generation:
+            return False
+        if not now < lease.deadline < float("inf"):
+            return False
+        held = self.held.get(lease.pair[0])
+        run = None if held is None or held() is not lease else held.run
+        if self._over(run, now):
+            place.rest = now + self._pause()  # already now: the server may be faster than we
+            return False
+        giving.run = _next(run, now)
+        return giving.take(place)
+
+    def freed(self, key: bytes, now: float) -> None:
         """A lease of this client has ended: no pause is to go on, if nothing else ends it."""
+        held = self.held.pop(key, None)
         place = self.first(key)
-        if place is not None and not place.watched:
+        if place is None:
+            return
+        run = None if held is None else held.run
+        if self._over(run, now):
+            place.rest = now + self._pause()
+        elif held is not None:
+            place.run = _next(run, now)
+        if not place.watched:
             place.tell()
 
-    def freed_all(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    def holder(self, key: bytes) -> Held | None:
+        """The lease of this client that holds the lock, if one is known to."""
+        held = self.held.get(key)
+        lease = None if held is None else held()
+        return held if self._limit and lease is not None and lease.valid() else None
+
+    def _over(self, run: Run | None, now: float) -> bool:
+        """Whether others must have their turn."""
+        if run is None or not self._limit:
+            return False
+        return run.times >= self._limit or now - run.began >= self._seconds
+
+    def _pause(self) -> float:
+        return max(SHORTEST_REST, min(TRIPS * self.trip, LONGEST_REST))
+
+    def freed_all(self, pairs: Iterable[tuple[bytes, bytes]], now: float) -> None:
         """``freed`` of each; (key, token)."""
-        if self.lines:
+        if self.lines or self.held:
             for key, _ in pairs:
-                self.freed(key)
+                self.freed(key, now)
 
     def wake_all(self) -> None:
         """Have everybody look again."""
@@ -157,6 +230,7 @@ class Queue:
 
     def forget(self) -> None:
         """Those who wait are not of this process, or loop: nobody waits."""
+        self.held.clear()
         self.lines.clear()
         self.waiting.clear()
         self.threads.clear()
@@ -171,3 +245,18 @@ class Queue:
             if not other:
                 return
             line = self.lines.setdefault(key, other)  # somebody came meanwhile
+
+
+def _next(run: Run | None, now: float) -> Run:
+    return Run(1, now) if run is None else Run(run.times + 1, run.began)
+
+
+def _forgetting(held: dict[bytes, Held]) -> Callable[[Any], None]:
+    """Takes out of ``held`` what nobody has any more: called with its weak reference."""
+
+    def gone(lease: Any) -> None:
+        key: bytes = lease.key
+        if held.get(key) is lease:
+            held.pop(key, None)
+
+    return gone

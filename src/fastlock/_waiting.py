@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from . import _args, _fork
 from ._clock import clock
 from ._event import Event
+from ._handover import PATIENCE, SILENCE, Offer, Verdict
+from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._topology import closed_error
@@ -22,25 +24,69 @@ if TYPE_CHECKING:
 
 
 def in_line(client: Client, key: str | bytes) -> bool:
-    """Whether others of this client wait for the key."""
-    return _args.wire_key(key, client._prefix) in client._queue.lines
+    """Whether others of this client wait for the key, or are known to hold it."""
+    wire, queue = _args.wire_key(key, client._prefix), client._queue
+    return wire in queue.lines or queue.holder(wire) is not None
 
 
 def wait_for(client: Client, effect: WaitFor) -> float:
-    """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time."""
+    """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time.
+
+    Or until the lock was handed over meanwhile, as ``effect.verdict`` tells.
+    """
     place = effect.place
     if not isinstance(place, Place):
         who = threading.get_ident()
         place = effect.place = Place(client._queue, effect.keys[0], who, effect.lined)
     until = float("inf") if effect.until is None else effect.until
+    offer = None if effect.claim is None else Offer(effect.claim)
+    place.run, place.offer = None, offer
     _sleep(client, place, until, for_turn=True)
-    if effect.tried and not place.told and clock() < until:
+    if place.told or clock() >= until or _in_patience(client, place, until):
+        pass
+    elif effect.tried:
         pause = retry_pause(client.config.retry_timeout)
         _sleep(client, place, min(until, clock() + pause))
     if client._closing.is_set():
         raise closed_error()
     place.told = False
+    if offer is not None and not offer.close():
+        effect.verdict = _outcome(client, place, offer, until + GRACE)
+    elif place.rest > clock():
+        _sleep(client, place, min(until, place.rest))
+        place.told = False
     return clock()
+
+
+def _in_patience(client: Client, place: Place, until: float) -> bool:
+    """Wait for a lease of this client that holds the lock; whether it was told to try."""
+    holder = client._queue.holder(place.key) if place.lined else None
+    lease = None if holder is None else holder()
+    if lease is None or place.trusted is holder:
+        return False
+    place.trusted = holder
+    end = min(until, lease.deadline, clock() + PATIENCE)
+    del lease
+    _sleep(client, place, end)
+    return place.told
+
+
+def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
+    """What comes of the hand-over that has begun; SILENCE after ``end``."""
+    generation = _fork.generation
+    while True:
+        news = place.news = Event()
+        verdict = offer.verdict
+        if verdict is not None:
+            return verdict
+        if client._closing.is_set():
+            raise closed_error()
+        left = end - clock()
+        if generation != _fork.generation:  # forked by a handler: the driver says so
+            return SILENCE
+        if left <= 0:
+            return offer.give_up()
+        news.wait(min(left, LONGEST_SLEEP))
 
 
 def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:

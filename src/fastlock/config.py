@@ -57,7 +57,10 @@ class Config:
     the making of a connection with its handshake; ``retries`` is the number of further
     attempts after a connection failure; ``retry_timeout`` the pause between tries for a
     lock that somebody else holds; ``prefix`` is put before every key; ``label`` is the
-    readable part of tokens (None: host:pid); ``protocol`` is RESP 2 or 3.
+    readable part of tokens (None: host:pid); ``protocol`` is RESP 2 or 3. ``handover`` says
+    how a lock goes on to the next of this client who waits ("swap" or "local"),
+    ``handover_limit`` how often in a row (0: never), and ``handover_time`` for how long,
+    before others have their turn.
     """
 
     uri: str | None = None
@@ -87,6 +90,9 @@ class Config:
     label: str | None = None
     retry_timeout: float = _default(100)
     retries: int = _default(3)
+    handover: str = _default("swap")
+    handover_limit: int = _default(256)
+    handover_time: float = _default(0.1)
 
     def __new__(cls, *_args: object, **options: object) -> Config:
         _refuse_unknown(options)

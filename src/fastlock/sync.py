@@ -71,7 +71,8 @@ class Client:
         self._closed = Event()  # the background too
         self._keeper = Keeper(self._server, self._core, self.config)
         self._turns = Turns()
-        self._queue = Queue()  # of those who wait for locks
+        # Of those who wait for locks.
+        self._queue = Queue(self.config.handover_limit, self.config.handover_time)
         remember(self)
         _fork.register(self)
 
@@ -154,7 +155,8 @@ class Client:
         try:
             return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
         finally:
-            self._queue.freed_all(lease.pair for lease in listed if lease is not None)
+            pairs = [lease.pair for lease in listed if lease is not None]
+            self._queue.freed_all(pairs, clock())
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
         """Replace the time to live of each: ``ttl`` seconds from now.
@@ -548,7 +550,7 @@ class Client:
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew
-        self._queue.freed_all(pairs)
+        self._queue.freed_all(pairs, clock())
         self._background.add(pairs, until)
 
     def _settle(self, pairs: list[Pair], until: float) -> None:

@@ -154,10 +154,10 @@ def test_only_who_is_not_told_by_the_server_is_told_of_a_release() -> None:
     queue = Queue()
     first, second = joined(queue), joined(queue)
     first.watched = True
-    queue.freed(b"k")
+    queue.freed(b"k", 0.0)
     assert (first.told, second.told) == (False, False)
     first.watched = False
-    queue.freed_all([(b"k", b"token"), (b"other", b"token")])
+    queue.freed_all([(b"k", b"token"), (b"other", b"token")], 0.0)
     assert (first.told, second.told) == (True, False)
 
 
