@@ -17,6 +17,8 @@ from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._topology import closed_error
+from ._watch import asking
+from .errors import TransportError
 
 if TYPE_CHECKING:
     from ._ops import WaitFor
@@ -67,10 +69,13 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
     await _sleep(client, place, until, for_turn=True)
-    if place.told or clock() >= until or await _in_patience(client, place, until):
-        pass
-    elif effect.tried:
+    over = place.told or clock() >= until or (offer is not None and offer.taken)
+    over = over or await _in_patience(client, place, until)
+    if not (over or await _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
+        if client.config.push:
+            held_for = await _held_for(client, effect, until)
+            pause = min(pause, client._listener.back_in, held_for)
         await _sleep(client, place, min(until, clock() + pause))
     if client._closed:
         raise closed_error()
@@ -112,6 +117,27 @@ async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Ve
         if left <= 0:
             return offer.give_up()
         await news.wait(min(left, LONGEST_SLEEP))
+
+
+async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
+    """Wait for the server to tell of a change; False if it does not."""
+    if not client.config.push:
+        return False
+    about = client._server.ready()
+    return await client._listener.wait(place, effect.keys, until, about)
+
+
+async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
+    """Seconds until the lock ends by itself, as far as the server says so."""
+    link = client._server.ready()
+    timeout = min(client._patience, until - clock())
+    if link is None or link.mute or timeout <= 0:
+        return float("inf")
+    try:
+        answer = link.pipe.call(*asking(client._core.pack, effect.keys))
+        return link.held_for(await client._within(answer, timeout))
+    except TransportError:  # the next try will meet it
+        return float("inf")
 
 
 async def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ._impl import DecoderLike
@@ -49,6 +50,9 @@ class AsyncPipe(asyncio.Protocol):
         self._watchdog: asyncio.TimerHandle | None = None
         self._reason: str | None = None
         self._gone = self.loop.create_future()
+        self.keep: object = None  # what has to live as long
+        self.pushed: Callable[[Push], None] | None = None  # gets what answers nobody
+        self.ended: Callable[[], None] | None = None  # called once, when it is broken
 
     def attach(self, transport: Any) -> None:
         """Take over a connected transport."""
@@ -159,6 +163,8 @@ class AsyncPipe(asyncio.Protocol):
         for reply in self._decoder.feed(data if type(data) is bytes else bytes(data)):
             kind = type(reply)
             if kind is Push:
+                if self.pushed is not None:
+                    self.pushed(reply)
                 continue
             if kind is ProtocolError or not places:
                 self._answered += answered
@@ -224,6 +230,9 @@ class AsyncPipe(asyncio.Protocol):
                 error = TransportError(self._reason, sent=number < flown)
                 error.replies = place.replies if isinstance(place, _Many) else []
                 future.set_exception(error)
+        ended, self.ended = self.ended, None
+        if ended is not None:
+            ended()
 
 
 def _future_of(place: _Place) -> asyncio.Future[Any]:

@@ -298,6 +298,7 @@ _ALL = (
     Field("protocol", 3, _whole(2, 3), _read_whole),
     Field("prefix", "", _text(1024, spaces=True, empty=True)),
     Field("label", None, _text(100)),
+    Field("push", True, _flag, _read_flag),
     Field(
         "retry_timeout",
         100,

@@ -82,6 +82,11 @@ class Offer:
         """Whether ``giver`` has taken it."""
         return self._giver.get(0, self) is giver
 
+    @property
+    def taken(self) -> bool:
+        """Whether a giver has taken it."""
+        return self._giver.get(0) is not None
+
     def close(self) -> bool:
         """The waiter goes on by itself: whether it may, for nobody has taken this, nor will."""
         return self._giver.setdefault(0, None) is None

@@ -35,7 +35,7 @@ class Place:
 
     __slots__ = (
         "_front", "_line", "_queue", "_thread_and_key", "behind", "key", "lined", "news", "offer",
-        "rest", "run", "told", "trusted", "watched", "who",
+        "rest", "run", "told", "trusted", "vain", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -49,6 +49,7 @@ class Place:
         self.run: Run | None = None  # of the lock that it was given, or told of
         self.rest = 0.0  # until when others go first
         self.trusted: Held | None = None  # whom it has waited for in patience
+        self.vain = 0  # how often in a row it has said that nobody holds it
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
         self._queue = queue
         self._line: deque[Place] | None = None
@@ -205,7 +206,7 @@ class Queue:
         """The lease of this client that holds the lock, if one is known to."""
         held = self.held.get(key)
         lease = None if held is None else held()
-        return held if self._limit and lease is not None and lease.valid() else None
+        return held if self._limit and lease is not None and lease._lasts() else None
 
     def _over(self, run: Run | None, now: float) -> bool:
         """Whether others must have their turn."""

@@ -21,6 +21,7 @@ from ._event import Event
 from ._impl import Core, PipeLike, StraightLike
 from ._resp import Reentered
 from ._sockets import Held, close_descriptor, patched_by
+from ._watch import held_for, refused
 from .config import Config
 from .errors import FastlockError, ServerError, TransportError
 
@@ -37,12 +38,20 @@ class Link:
     info: ServerInfo
     keep: object  # what of redis-py must live as long as the connection
     way: StraightLike | None = None  # the client's over it, once it has gone it
+    mute: bool = False  # the user may not ask how long a lock is held
 
     def encode(self, call: Call) -> bytes:
         """The call's bytes in this connection's dialect."""
         commands = self.commands.spelled_out() if call.spelled_out else self.commands
         data: bytes = getattr(commands, call.verb)(*call.args)
         return data
+
+    def held_for(self, replies: list[Any]) -> float:
+        """Seconds until the last of the locks ends, by the answers to ``asking``; inf: unknown."""
+        if refused(replies):
+            self.mute = True
+            return float("inf")
+        return held_for(replies) or 0.0
 
     def downgrade(self, verb: str) -> None:
         """A script from now on, instead of the server's own command for this verb."""

@@ -17,6 +17,8 @@ from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._topology import closed_error
+from ._watch import asking
+from .errors import TransportError
 
 if TYPE_CHECKING:
     from ._ops import WaitFor
@@ -42,10 +44,12 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
     _sleep(client, place, until, for_turn=True)
-    if place.told or clock() >= until or _in_patience(client, place, until):
-        pass
-    elif effect.tried:
+    over = place.told or clock() >= until or (offer is not None and offer.taken)
+    over = over or _in_patience(client, place, until)
+    if not (over or _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
+        if client.config.push:
+            pause = min(pause, client._listener.back_in, _held_for(client, effect, until))
         _sleep(client, place, min(until, clock() + pause))
     if client._closing.is_set():
         raise closed_error()
@@ -87,6 +91,27 @@ def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
         if left <= 0:
             return offer.give_up()
         news.wait(min(left, LONGEST_SLEEP))
+
+
+def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
+    """Wait for the server to tell of a change; False if it does not."""
+    if not client.config.push:
+        return False
+    about = client._server.ready()
+    return client._listener.wait(place, effect.keys, until, about)
+
+
+def _held_for(client: Client, effect: WaitFor, until: float) -> float:
+    """Seconds until the lock ends by itself, as far as the server says so."""
+    link = client._server.ready()
+    timeout = min(client._patience, until - clock())
+    if link is None or link.mute or timeout <= 0:
+        return float("inf")
+    try:
+        replies = link.pipe.call(*asking(client._core.pack, effect.keys), timeout)
+        return link.held_for(replies)
+    except TransportError:  # the next try will meet it
+        return float("inf")
 
 
 def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:

@@ -16,7 +16,8 @@ from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._aio_lease import Lease, acquire, try_acquire, turns
 from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock, LockAll
-from ._aio_waiting import wait_for
+from ._aio_waiting import Bell, wait_for
+from ._aiolistener import AsyncListener
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._clock import clock
@@ -73,6 +74,7 @@ class Client:
         self._pausing: set[asyncio.Future[None]] = set()
         # Of those who wait for locks.
         self._queue = Queue(self.config.handover_limit, self.config.handover_time)
+        self._listener = AsyncListener(self.config, core, Bell)
         self._waiting_in: asyncio.AbstractEventLoop | None = None  # the loop that they belong to
         self._closed = False
         # Renewals have a connection of their own: this one's socket belongs to the loop.
@@ -299,6 +301,7 @@ class Client:
         for pause in self._pausing:
             if not pause.done():
                 pause.set_exception(closed_error())
+        self._listener.stop()
         self._queue.wake_all()
         self._server.dismiss()
         for _ in range(3):  # turns of the loop until those callers have left
@@ -306,6 +309,7 @@ class Client:
         settling = [task for task in self._settling if task.get_loop() is loop]
         if settling:
             await asyncio.wait(settling, timeout=1.0)
+        await self._listener.close()
         await self._server.close()
         self._renewing.close()
         end = loop.time() + 1.0

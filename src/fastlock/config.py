@@ -55,12 +55,13 @@ class Config:
 
     How to behave: ``socket_timeout`` bounds the wait for an answer, ``connect_timeout``
     the making of a connection with its handshake; ``retries`` is the number of further
-    attempts after a connection failure; ``retry_timeout`` the pause between tries for a
-    lock that somebody else holds; ``prefix`` is put before every key; ``label`` is the
-    readable part of tokens (None: host:pid); ``protocol`` is RESP 2 or 3. ``handover`` says
-    how a lock goes on to the next of this client who waits ("swap" or "local"),
-    ``handover_limit`` how often in a row (0: never), and ``handover_time`` for how long,
-    before others have their turn.
+    attempts after a connection failure; ``push`` lets the server wake those who wait for a
+    lock that somebody else holds; ``retry_timeout`` is the pause between two tries for it
+    where it does not; ``handover`` says how a lock goes on to the next of this client who
+    waits ("swap" or "local"), ``handover_limit`` how often in a row (0: never), and
+    ``handover_time`` for how long, before others have their turn; ``prefix`` is put before
+    every key; ``label`` is the readable part of tokens (None: host:pid); ``protocol`` is
+    RESP 2 or 3.
     """
 
     uri: str | None = None
@@ -88,6 +89,7 @@ class Config:
     protocol: int = _default(3)
     prefix: str = _default("")
     label: str | None = None
+    push: bool = _default(True)
     retry_timeout: float = _default(100)
     retries: int = _default(3)
     handover: str = _default("swap")

@@ -14,6 +14,7 @@ from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
 from ._event import Event
+from ._listener import Listener
 from ._ops import Call, Claim, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
@@ -73,6 +74,7 @@ class Client:
         self._turns = Turns()
         # Of those who wait for locks.
         self._queue = Queue(self.config.handover_limit, self.config.handover_time)
+        self._listener = Listener(self.config, self._core)
         remember(self)
         _fork.register(self)
 
@@ -283,10 +285,12 @@ class Client:
         answer may get it. Nothing is renewed any more.
         """
         self._closing.set()
+        self._listener.stop()
         self._queue.wake_all()
         self._keeper.stop()
         self._deferred.close(1.0)
         self._background.finish(1.0)
+        self._listener.close()
         self._closed.set()
         self._server.close()
         self._keeper.join(1.0)
@@ -320,6 +324,7 @@ class Client:
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
         self._keeper = Keeper(self._server, self._core, self.config)
+        self._listener.fit(self._core)
         return self._core
 
     # -- carrying operations out

@@ -164,7 +164,7 @@ async def test_forgotten_scripts_are_sent_again(fl: Ways) -> None:
 @pytest.mark.parametrize("moment", ["between calls", "while it waits"])
 async def test_a_killed_connection_is_survived(fl: Ways, moment: str) -> None:
     name, key = fl.key("name"), fl.key()
-    client = fl.client(client_name=name, retry_timeout=20)
+    client = fl.client(client_name=name, retry_timeout=20, push=False)
     await use(fl, client)
     (entry,) = named(fl, name)
     if moment == "between calls":

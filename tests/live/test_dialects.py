@@ -161,7 +161,7 @@ async def test_all_locks_or_none(fl: Ways, own_server: Server) -> None:
 
 
 async def test_a_second_try_asks_who_has_it(fl: Ways, own_server: Server) -> None:
-    client, key = await fl.warm(fl.client(own_server.uri, retry_timeout=1000)), fl.key()
+    client, key = await fl.warm(fl.client(own_server.uri, retry_timeout=1000, push=False)), fl.key()
     own_server.admin.set(key, "somebody else's", px=60_000)
 
     async def wait() -> None:
@@ -355,7 +355,7 @@ async def test_it_is_decided_anew_for_another_version(
 async def test_it_is_decided_anew_in_the_middle_of_waiting(
     fl: Ways, own_server: Server, follower: str
 ) -> None:
-    client, key = fl.client(own_server.uri, retry_timeout=20, retries=50), fl.key()
+    client, key = fl.client(own_server.uri, retry_timeout=20, retries=50, push=False), fl.key()
     own_server.admin.set(key, "taken", px=60_000)
     waiter = fl.spawn(client.acquire(key, ttl=30, timeout=30))
     await fl.until(lambda: own_server.admin.info("commandstats")["cmdstat_set"]["calls"] > 3)

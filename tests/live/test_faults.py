@@ -144,7 +144,7 @@ async def test_where_commands_may_land_late_the_oldest_try_counts(fl: Ways) -> N
     fl.admin.acl_setuser("late", enabled=True, passwords=["+x"], keys=["*"], commands=commands)
     proxy, key = fl.proxy(), fl.key()
     uri = proxy.uri.replace("redis://", "redis://late:x@")
-    client = await fl.warm(fl.client(uri, socket_timeout=0.3, retry_timeout=1500))
+    client = await fl.warm(fl.client(uri, socket_timeout=0.3, retry_timeout=1500, push=False))
     fl.admin.set(key, "somebody", px=60_000)
     with pytest.raises(fastlock.AcquireTimeout):
         await client.acquire(key, ttl=TTL, timeout=0.01)  # the server learns that script, too
@@ -205,7 +205,7 @@ async def test_without_retries_the_first_failure_is_told(fl: Ways) -> None:
 
 
 async def test_a_waiting_acquire_outlives_a_lost_connection(fl: Ways) -> None:
-    client, proxy, key = await ready(fl, retry_timeout=20)
+    client, proxy, key = await ready(fl, retry_timeout=20, push=False)
     fl.admin.set(key, "taken", px=60_000)
     waiter = fl.spawn(client.acquire(key, ttl=TTL, timeout=10))
     for fault in ("lose_reply", "cut_before", "cut_reply"):

@@ -159,7 +159,8 @@ async def test_counts_of_many_threads_agree(fl: Ways, pytestconfig: pytest.Confi
     hammer = Hammer(fl.raw(client), fl.key(), pytestconfig.getoption("--hammer"))
     counts = hammer.run()
     print(f"{THREADS} threads, GIL {before}: {dict(counts)}")
-    assert [entry["name"] for entry in fl.admin.client_list()].count(name) == 1
+    # One more while somebody waits, and for a while after that.
+    assert [entry["name"] for entry in fl.admin.client_list()].count(name) <= 2
     await client.close()  # after which every deferred release has been answered
     assert counts["taken"] == counts["freed"] > THREADS
     assert counts["tokens"] == counts["taken"] == len(set[str]().union(*hammer.tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 from _harness import Ways, one_server, sync_only
 
 import fastlock
-from fastlock import _event
+from fastlock import _event, _listener, _queue, _waiting
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
@@ -74,10 +75,16 @@ async def test_a_handler_uses_the_client_it_interrupts(fl: Ways, while_: str) ->
 
 
 WAITING = (_event.__file__, threading.__file__)
+LISTENING = (*WAITING, _listener.__file__, _queue.__file__, _waiting.__file__, selectors.__file__)
 
 
 @contextmanager
-def handler_at(step: int, run: Callable[[], Any], asleep: Callable[[], Any]) -> Iterator[list[str]]:
+def handler_at(
+    step: int,
+    run: Callable[[], Any],
+    asleep: Callable[[], Any],
+    files: tuple[str | None, ...] = WAITING,
+) -> Iterator[list[str]]:
     """Run a handler at the ``step``-th point inside this thread's waiting for another.
 
     Points are where CPython would run a signal's handler: the starts of functions and the
@@ -88,9 +95,10 @@ def handler_at(step: int, run: Callable[[], Any], asleep: Callable[[], Any]) -> 
 
     def look(frame: Any, event: str, called: Any) -> None:
         nonlocal left
-        if frame.f_code.co_filename not in WAITING:
+        if frame.f_code.co_filename not in files:
             return
-        if event == "c_call" and called.__name__ == "acquire" and frame.f_code.co_name == "wait":
+        sleeps = ("acquire", "wait"), ("poll", "select")
+        if event == "c_call" and (called.__name__, frame.f_code.co_name) in sleeps:
             asleep()
         if event in ("call", "c_return"):
             left -= 1
@@ -145,18 +153,22 @@ async def test_a_handler_at_every_point_of_waiting_for_another_thread_s_connecti
 
 @sync_only
 @one_server
-async def test_a_handler_at_every_point_of_a_pause_may_close_the_client(fl: Ways) -> None:
+@pytest.mark.parametrize("push", [False, True])
+async def test_a_handler_at_every_point_of_a_pause_may_close_the_client(
+    fl: Ways, push: bool
+) -> None:
     """The pause would last a minute, and no answer comes but that the client is closed."""
     key = fl.key()
+    files = LISTENING if push else WAITING
     fl.admin.set(key, "taken", px=600_000)
 
     async def struck(step: int) -> bool:
-        client = fl.raw(await fl.warm(fl.client(retry_timeout=60_000)))
+        client = fl.raw(await fl.warm(fl.client(retry_timeout=60_000, push=push)))
         pausing = threading.Event()
 
         async def waiting() -> list[str]:
             closed = pytest.raises(fastlock.FastlockError, match="closed")
-            with closed, handler_at(step, client.close, pausing.set) as where:
+            with closed, handler_at(step, client.close, pausing.set, files) as where:
                 client.acquire(key, 30)
             return where
 

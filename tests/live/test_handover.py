@@ -625,7 +625,7 @@ async def test_a_user_who_may_not_set(fl: Ways, own_server: Server) -> None:
     assert not admin.exists(key)
     with pytest.raises(fastlock.ServerError) as caught:
         await waiter
-    assert caught.value.code == "NOPERM" or "can't run this command" in str(caught.value)
+    assert "permissions to run" in str(caught.value) or "can't run" in str(caught.value)
 
 
 @sync_only
@@ -658,6 +658,7 @@ async def test_a_handler_takes_and_gives_in_between(fl: Ways) -> None:
     raw: Any = fl.raw(client)
     inside: list[int] = []
     struck: list[int] = []
+    over: list[int] = []
 
     def handler(*_: object) -> None:
         with suppress(fastlock.AcquireTimeout), raw.lock(key, 20, timeout=0.05):
@@ -665,6 +666,7 @@ async def test_a_handler_takes_and_gives_in_between(fl: Ways) -> None:
             assert len(inside) == 1
             struck.append(1)
             inside.pop()
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if over else 0.01)
 
     def work() -> None:
         for _ in range(150):
@@ -683,7 +685,7 @@ async def test_a_handler_takes_and_gives_in_between(fl: Ways) -> None:
             failures.append(error)
 
     threads = [threading.Thread(target=guarded) for _ in range(4)]
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
     try:
         for thread in threads:
             thread.start()
@@ -692,6 +694,7 @@ async def test_a_handler_takes_and_gives_in_between(fl: Ways) -> None:
             lease = raw.acquire(key, 20, 20)
             lease.release()
     finally:
+        over.append(1)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     for thread in threads:
@@ -727,12 +730,9 @@ async def test_after_the_limit_another_client_has_its_turn(fl: Ways) -> None:
     over = True
     for worker in workers:
         await worker
-    longest, run = 0, 0
-    for turn in turns[: len(turns) - turns[::-1].index("theirs")]:
-        run = run + 1 if turn == "mine" else 0
-        longest = max(longest, run)
     assert turns.count("theirs") == 10
-    assert turns.count("mine") >= 10
+    assert turns[:3] != ["theirs"] * 3
+    assert turns.count("mine") > 3
 
 
 async def test_a_limit_of_none_frees_each_time(fl: Ways) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from _harness import Ways, async_only, leftovers, one_server, sync_only
+from _lines import nobody_waits
 
 import fastlock
 
@@ -73,7 +74,7 @@ def gone(fl: Ways, *keys: str) -> Callable[[], bool]:
 @one_server
 @pytest.mark.parametrize("way", ["try_acquire", "acquire", "waiting", "many", "all", "with"])
 async def test_an_interrupt_at_every_point_leaves_no_lock(fl: Ways, way: str) -> None:
-    client = fl.raw(await fl.warm(fl.client(retry_timeout=1)))
+    client = fl.raw(await fl.warm(fl.client(retry_timeout=1, push=False)))
     key = fl.key()
     fl.admin.set(held := fl.key("held"), "taken", px=600_000)
     calls: dict[str, Callable[[], Any]] = {
@@ -138,6 +139,37 @@ async def test_an_interrupt_at_every_point_of_connecting(fl: Ways) -> None:
     assert step > 100
     assert result.release() is True
     client.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # as above
+@sync_only
+@one_server
+async def test_an_interrupt_at_every_point_of_waiting_to_be_told(fl: Ways) -> None:
+    """Another thread of the client waits for another key, and is told however that ends."""
+    facade = await fl.warm(fl.client(retry_timeout=60_000))
+    client = fl.raw(facade)
+    fl.admin.set(held := fl.key("held"), "taken", px=600_000)
+    step, stride = 1, 1
+    while True:
+        fl.admin.set(other := fl.key("other"), "taken")
+        waiter = fl.spawn(facade.acquire(other, TTL, 60))
+        await fl.until(lambda: other.encode() in client._queue.lines, 10)
+        try:
+            with struck_at(step) as where:
+                client.acquire(held, TTL, 0.01)
+        except (Interrupt, fastlock.AcquireTimeout):
+            pass
+        assert held.encode() not in client._queue.lines, where
+        fl.admin.delete(other)
+        assert await (await waiter).release() is True, where
+        assert nobody_waits(fl, facade), where
+        if not where:
+            break
+        step += stride
+        stride = 1 + step % 3
+    assert step > 50
+    client.close()
+    fl.admin.delete(held)
 
 
 @sync_only

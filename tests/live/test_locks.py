@@ -288,7 +288,7 @@ async def test_timeout_zero_tries_exactly_once(fl: Ways) -> None:
 
 async def test_the_last_try_is_at_the_deadline(fl: Ways) -> None:
     """The pause would go far beyond the timeout: it is cut short for one more try."""
-    client, key = fl.client(retry_timeout=60_000), fl.key()
+    client, key = fl.client(retry_timeout=60_000, push=False), fl.key()
     fl.admin.set(key, "taken", px=150)
     before = clock()
     lease = await client.acquire(key, ttl=5, timeout=0.4)
@@ -298,7 +298,7 @@ async def test_the_last_try_is_at_the_deadline(fl: Ways) -> None:
 
 async def test_a_pause_lasts_about_retry_timeout(fl: Ways) -> None:
     proxy, key = fl.proxy(), fl.key()
-    client = await fl.warm(fl.client(proxy.uri, retry_timeout=100))
+    client = await fl.warm(fl.client(proxy.uri, retry_timeout=100, push=False))
     fl.admin.set(key, "taken", px=60_000)
     tried = len(proxy.verbs())
     with pytest.raises(fastlock.AcquireTimeout):

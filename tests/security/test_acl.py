@@ -200,7 +200,7 @@ async def test_the_page_s_user_can_do_everything(fl: Ways, own_server: Server) -
         await outside.try_acquire("elsewhere")
     assert caught.value.code == "NOPERM"
     needed = {permission for takes in wanted(version).values() for permission in takes}
-    needed |= {"+info", "+client|id", "+client|kill"}
+    needed |= {"+info", "+client|id", "+client|kill", "+client|tracking", "+client|caching"}
     assert set(words[7:]) == needed - {"+select", "+client|setname"}
 
 

@@ -236,3 +236,108 @@ def test_giving_back_says_when_the_server_refuses_for_good() -> None:
     assert (again.verb, again.spelled_out) == ("release_many", True)
     with pytest.raises(fastlock.ServerError, match="eval"):
         op.send((100.2, [NO_EVAL]))
+
+
+# ------------------------------------------------------------------ waiting in line
+
+
+class Standing:
+    """A place in a line that says what was done with it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def leave(self) -> None:
+        self.told.append("left")
+
+    def alarm(self) -> None:
+        self.told.append("alarm")
+
+
+def waiting(in_turn: bool, until: float | None = None) -> tuple[Any, Standing]:
+    """An acquire that waits, and where it stands."""
+    op = (_ops.acquire_in_turn if in_turn else _ops.acquire)(claim(until=until))
+    effect = op.send(None)
+    if not in_turn:
+        assert effect.verb == "acquire"
+        effect = op.send((100.0, [None]))
+    assert type(effect) is WaitFor
+    assert effect.tried is not in_turn
+    assert (effect.keys, effect.lined) == ((b"k0",), True)
+    effect.place = place = Standing()
+    return op, place
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_who_got_the_lock_leaves_the_line(in_turn: bool) -> None:
+    op, place = waiting(in_turn)
+    assert op.send(100.1).verb == "ask"
+    assert result(op, (100.1, [None])).key == "k0"
+    assert place.told == ["left"]
+
+
+def test_who_is_refused_again_stays_where_it_stands() -> None:
+    op, place = waiting(in_turn=True)
+    op.send(100.1)
+    again = op.send((100.1, [b"other"]))
+    assert type(again) is WaitFor
+    assert again.place is place
+    assert again.tried
+    assert place.told == []
+    op.close()
+    assert place.told == ["left"]
+
+
+def test_whose_time_is_over_leaves_the_line() -> None:
+    op, place = waiting(in_turn=True, until=101.0)
+    assert op.send(101.0).verb == "ask"
+    with pytest.raises(fastlock.AcquireTimeout, match="still held by unknown"):
+        op.send((101.0, [b"other"]))
+    assert place.told == ["left"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (fastlock.TransportError("no connection"), ["alarm", "left"]),
+        (fastlock.FastlockError("the client is closed"), ["left"]),
+        (KeyboardInterrupt(), ["left"]),
+    ],
+    ids=["no connection", "closed", "interrupt"],
+)
+def test_what_ends_an_acquire_is_told_to_the_line_if_it_is_everybody_s(
+    error: BaseException, told: list[str]
+) -> None:
+    op, place = waiting(in_turn=True)
+    op.send(100.1)
+    with pytest.raises(type(error)):
+        op.throw(error)
+        while True:
+            op.throw(error)  # the retries are used up
+    assert place.told == told
+
+
+def test_an_interrupted_leaving_is_done_again() -> None:
+    op, place = waiting(in_turn=True)
+    leave = place.leave
+
+    def struck() -> None:
+        place.leave = leave  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    place.leave = struck  # type: ignore[method-assign]
+    op.send(100.1)
+    with pytest.raises(KeyboardInterrupt):
+        op.send((100.1, [None]))
+    assert place.told == ["left"]
+
+
+def test_several_locks_wait_beside_the_lines() -> None:
+    op = _ops_many.acquire_all(claim(2))
+    op.send(None)
+    effect = op.send((100.0, [0]))
+    assert type(effect) is WaitFor
+    assert (effect.keys, effect.lined, effect.tried) == ([b"k0", b"k1"], False, True)
+    effect.place = place = Standing()
+    assert op.send(100.1).verb == "ask_all"
+    assert place.told == ["left"]

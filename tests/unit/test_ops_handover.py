@@ -33,8 +33,8 @@ class Held:
         self.number = 0
         self._generation = _fork.generation
 
-    def valid(self) -> bool:
-        return not (self.over or self.doubt)
+    def _lasts(self) -> bool:
+        return not self.over
 
 
 class Taken:

@@ -42,6 +42,23 @@ def test_O1_retry_timeout_is_the_pause_between_tries(pip: Pip) -> None:
     assert 0.23 <= taking(pip, quick, proxy, 30) < 2.3
 
 
+def test_O1_with_push_the_server_wakes_who_waits(pip: Pip) -> None:
+    """The pause is an hour."""
+    lock = pip.opened(options__push="True", options__retry_timeout=3_600_000)
+    key = pip.fl.key()
+    pip.fl.admin.set(key, "taken")
+    waiting = threading.Thread(target=lock.acquire_lock, args=(None, key, 60_000, 50_000))
+    waiting.start()
+    until(lambda: pip.fl.admin.info("stats")["tracking_total_keys"] > 0)
+    pip.fl.admin.delete(key)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    lock.release_lock(None, key)
+    wrong = config(connection__port=1, options__push="perhaps")
+    error = refused(ConfigException, "WRONG_CONFIG", pip.bare().configure, wrong)
+    assert str(error).startswith("options.push: 'perhaps' is neither true nor false")
+
+
 @pytest.mark.parametrize("retries", [0, 2, None])
 def test_O2_retries_bounds_the_attempts_to_connect(pip: Pip, retries: int | None) -> None:
     proxy = pip.fl.proxy()

@@ -124,7 +124,11 @@ class Settings:
 
     def _behaviour(self) -> dict[str, float]:
         """The options that Config has too, in its units."""
-        wanted = {name: value for name, value in self.options.items() if name != "timeout"}
+        wanted = {
+            "push": False,
+            **self.options,
+        }  # ``retry_timeout`` is the pause, if no more is said
+        wanted.pop("timeout", None)
         return {n: v / 1000 if n in _SECONDS else v for n, v in wanted.items()}
 
 
@@ -155,7 +159,17 @@ def _credentials(config: Any) -> list[Any]:
 
 def _options(config: Any) -> dict[str, int]:
     given = _filled(config.get_section("options"))
-    return {name: _option(name, given[name]) for name in _OPTIONS if name in given}
+    options = {name: _option(name, given[name]) for name in _OPTIONS if name in given}
+    if "push" in given:
+        options["push"] = _flag("push", given["push"])
+    return options
+
+
+def _flag(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        problem = f"{text!r} is neither true nor false"
+        raise misconfigured(None, ConfigError(f"options.{name}", problem))
+    return text.lower() == "true"
 
 
 def _option(name: str, text: str) -> int:
