@@ -198,4 +198,25 @@ def loop_closed_waiting() -> None:
     say("done")
 
 
+def another_loop() -> None:
+    """A loop is closed while tasks wait in line; those of another are not behind them."""
+    shared = client("async", **PATIENT)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(shared.ping())
+    tasks = [loop.create_task(shared.acquire(KEY, TTL)) for _ in range(3)]
+    loop.run_until_complete(asyncio.sleep(0.1))
+    for task in tasks:
+        task._log_destroy_pending = False  # as above
+    loop.close()
+    say(len(shared._queue.lines[KEY.encode()]), "wait")
+    assert told() == "it is free"
+
+    async def later() -> None:
+        lease = await shared.acquire(KEY, TTL, 30)
+        say(await lease.release())
+        await shared.close()
+
+    asyncio.run(later())
+
+
 globals()[SCENE]()

@@ -120,9 +120,15 @@ async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Ve
 
 
 async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
-    """Wait for the server to tell of a change; False if it does not."""
+    """Wait for the server to tell of a change; False if it does not.
+
+    But not before a try that finds out whether the key holds a lock at all: what else it holds
+    may stay for ever.
+    """
     if not client.config.push:
         return False
+    if effect.tried and not effect.asked:
+        return True
     about = client._server.ready()
     return await client._listener.wait(place, effect.keys, until, about)
 

@@ -10,6 +10,7 @@ connection, all who wait are woken and try.
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 import threading
@@ -59,6 +60,7 @@ class Poke:
         self.far, self._near = socket.socketpair()
         self.far.setblocking(False)
         self._near.setblocking(False)
+        self.number = self.far.fileno()
 
     def set(self) -> None:
         if self.needed:
@@ -96,15 +98,16 @@ class _Wire:
         self.pending: deque[_Asked] = deque()
         self._keep = opened.keep
         self._sock: Any = opened.sock
+        self._number = opened.sock.fileno()
         self._tls = opened.tls
         self._decoder = core.decoder()
         self._out = b""
-        plain = not patched_by() and hasattr(selectors, "PollSelector")
-        self._selector = selectors.PollSelector() if plain else selectors.DefaultSelector()
         self._sock.setblocking(False)
-        self._mask = selectors.EVENT_READ
-        self._selector.register(self._sock, self._mask)
-        self._selector.register(self.poke.far, selectors.EVENT_READ)
+        self._poller: Any = None  # where there is none, a selector each time
+        if not patched_by() and hasattr(select, "poll"):
+            self._poller = select.poll()
+            self._poller.register(self._sock, select.POLLIN)
+            self._poller.register(self.poke.far, select.POLLIN)
 
     def queue(self, watch: Watch | None, data: bytes, count: int) -> None:
         """Send with the next ``flush``."""
@@ -122,18 +125,24 @@ class _Wire:
                 if not _wants(error):
                     raise
                 break
-        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
-        if mask != self._mask:
-            self._mask = mask
-            self._selector.modify(self._sock, mask)
 
     def poll(self, seconds: float) -> bool:
         """Whether something is there to read within that time; less if somebody pokes."""
-        found = self._selector.select(seconds)
-        for key, _ in found:
-            if key.fileobj is self.poke.far:
-                self.poke.take_back()
-        return any(key.fileobj is self._sock for key, _ in found)
+        if self._poller is None or self._out:
+            found = self._select(seconds)
+        else:
+            found = [number for number, _ in self._poller.poll(seconds * 1000 + 1)]
+        if self.poke.number in found:
+            self.poke.take_back()
+        return self._number in found
+
+    def _select(self, seconds: float) -> list[int]:
+        """As ``poll`` does, but that it ends when there is room for what is to be written."""
+        with selectors.DefaultSelector() as selector:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+            selector.register(self._sock, events)
+            selector.register(self.poke.far, selectors.EVENT_READ)
+            return [key.fd for key, _ in selector.select(seconds)]
 
     def read(self) -> list[Any]:
         """What has come. OSError at its end."""
@@ -156,8 +165,6 @@ class _Wire:
     def end(self) -> None:
         """Close it. May be repeated."""
         self.over = True
-        with suppress(Exception):
-            self._selector.close()
         close_descriptor(self._sock)
         self.poke.close()
 
@@ -262,18 +269,19 @@ class Listener:
         """Lead no more, if it did; if nobody does, let another."""
         if self._role.get("leader") is watch:
             del self._role["leader"]
-        if self._closed and self._wire is not None and "leader" not in self._role:
+        if "leader" in self._role:
+            return
+        if self._closed and self._wire is not None:
             self._wire.end()
-        if "leader" not in self._role:
-            for other in self._watches.copy():
-                if other is not watch and not other.over:
-                    other.place.wake()
-                    return
+        for other in self._watches.copy() if self._watches else ():
+            if other is not watch and not other.over:
+                other.place.wake()
+                return
 
     # -- the leader's
 
     def _lead(self, watch: Watch, until: float, about: object) -> None:
-        """Serve all who wait, until ``watch`` is over."""
+        """Serve all who wait, until ``watch`` is over; who leaves ``wait`` lets another lead."""
         wire = None
         generation = _fork.generation
         try:
@@ -310,7 +318,6 @@ class Listener:
             self._polling = False
             if wire is not None:
                 wire.poke.needed = False
-            self._hand_on(watch)
 
     def _open(self, until: float) -> _Wire | None:
         """A new connection; None: there is none to be had now."""

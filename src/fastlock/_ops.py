@@ -112,7 +112,7 @@ class WaitFor:
     given: what came of it is the ``verdict``, if anything did.
     """
 
-    __slots__ = ("claim", "keys", "lined", "place", "tried", "until", "verdict")
+    __slots__ = ("asked", "claim", "keys", "lined", "place", "tried", "until", "verdict")
 
     def __init__(
         self,
@@ -126,7 +126,8 @@ class WaitFor:
         self.lined = lined
         self.claim = claim
         self.verdict: Verdict | None = None
-        self.tried = False  # whether somebody else was found to hold it
+        self.tried = False  # whether it was refused
+        self.asked = False  # and by a try that would have found that no lock is there
         self.place: Standing | None = None
 
     def got(self, lease: Any) -> None:
@@ -379,6 +380,7 @@ def acquire(claim: Claim[L], in_turn: bool = False) -> Op[L]:
                     claim.keys[0],
                 )
             in_turn = wait.tried = True
+            wait.asked = verb not in _PLAIN
     except (TransportError, ServerError, OutcomeUnknown):
         wait.alarm()
         raise

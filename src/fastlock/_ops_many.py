@@ -26,6 +26,7 @@ from ._commands import (
     wants_spelling_out,
 )
 from ._ops import (
+    _PLAIN,
     GRACE,
     Backoff,
     Call,
@@ -182,6 +183,7 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
             )
         wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
         wait.tried = True
+        wait.asked = not verb.startswith(_PLAIN)
         try:
             yield wait
         finally:

@@ -105,6 +105,8 @@ class Place:
             self.offer.leave()
         queue.waiting.pop(self, None)
         behind, line = self.behind, self._line
+        if line is None and behind is None and self.lined:
+            line = queue.lines.get(self.key)  # interrupted between making and keeping it
         if queue.threads.get(self._thread_and_key) is self:
             if behind is None:
                 queue.threads.pop(self._thread_and_key, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import signal
 import sys
 import threading
@@ -75,7 +74,7 @@ async def test_a_handler_uses_the_client_it_interrupts(fl: Ways, while_: str) ->
 
 
 WAITING = (_event.__file__, threading.__file__)
-LISTENING = (*WAITING, _listener.__file__, _queue.__file__, _waiting.__file__, selectors.__file__)
+LISTENING = (*WAITING, _listener.__file__, _queue.__file__, _waiting.__file__)
 
 
 @contextmanager
@@ -97,7 +96,7 @@ def handler_at(
         nonlocal left
         if frame.f_code.co_filename not in files:
             return
-        sleeps = ("acquire", "wait"), ("poll", "select")
+        sleeps = ("acquire", "wait"), ("poll", "poll")
         if event == "c_call" and (called.__name__, frame.f_code.co_name) in sleeps:
             asleep()
         if event in ("call", "c_return"):

@@ -43,7 +43,7 @@ async def begin(fl: Ways, process: Program, proxy: Any, wait: str) -> Any:
     elif held is not None:
         await fl.happened(held)
     else:
-        await fl.until(lambda: proxy.verbs().count("SET") == 1, 10)
+        await fl.until(lambda: proxy.verbs().count("SET") >= 1, 10)
     time.sleep(0.1)  # from there to the wait
     return held
 
@@ -132,7 +132,7 @@ async def test_control_c_ends_asyncio_run_and_leaves_no_lock(fl: Ways, wait: str
         elif held is not None:
             await fl.happened(held)
         else:
-            await fl.until(lambda: proxy.verbs().count("SET") == 1, 10)
+            await fl.until(lambda: proxy.verbs().count("SET") >= 1, 10)
         time.sleep(0.1)
         delays = [delay(process, signal.SIGTERM) for _ in range(5)]
         assert sorted(delays)[2] < PROMPT, delays

@@ -247,6 +247,12 @@ class Standing:
     def __init__(self) -> None:
         self.told: list[str] = []
 
+    def got(self, lease: object) -> None:
+        """Of no interest here."""
+
+    def heard(self) -> None:
+        """Of no interest here."""
+
     def leave(self) -> None:
         self.told.append("left")
 
@@ -263,6 +269,7 @@ def waiting(in_turn: bool, until: float | None = None) -> tuple[Any, Standing]:
         effect = op.send((100.0, [None]))
     assert type(effect) is WaitFor
     assert effect.tried is not in_turn
+    assert effect.asked is False
     assert (effect.keys, effect.lined) == ((b"k0",), True)
     effect.place = place = Standing()
     return op, place
@@ -283,6 +290,7 @@ def test_who_is_refused_again_stays_where_it_stands() -> None:
     assert type(again) is WaitFor
     assert again.place is place
     assert again.tried
+    assert again.asked
     assert place.told == []
     op.close()
     assert place.told == ["left"]
