@@ -248,6 +248,8 @@ class Lease(BaseLease):
         try:
             if not queue.gives(self, now, giving):
                 return None
+            if client._local and giving.kept(self, now, client._batches):
+                return True
             op = hand_over(self, giving, client._retries, now)
             ours = await client._drive(op)
             queue.trip = clock() - now
@@ -339,6 +341,7 @@ class Lease(BaseLease):
         self._let_go()
         if not self.over:
             self.doubt = True  # what comes of it nobody hears
+        if not self.over:  # as it is if it was handed over at this moment
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 

@@ -155,8 +155,9 @@ async def _sleep(client: Client, place: Place, end: float, for_turn: bool = Fals
         if client._closed:
             raise closed_error()
         now = clock()
+        wakes_at = place.wakes_at = min(end, now + place.patience()) if for_turn else end
         if place.told or now >= end or (for_turn and place.first):
             return
         if generation != _fork.generation:  # the driver says so
             return
-        await news.wait(min(end - now, LONGEST_SLEEP))
+        await news.wait(min(wakes_at - now, LONGEST_SLEEP))

@@ -19,6 +19,8 @@ from weakref import ref
 GIVEN: Final = "given"
 #: It may be: a command sent at ``sent_at`` or later may have been carried out unheard.
 ASK: Final = "ask"
+#: It is the waiter's under the giver's own token; nothing was sent.
+KEPT: Final = "kept"
 #: It is not, nor will it be: go on trying.
 NOT: Final = "not"
 #: The giver's word did not come in time; what it leaves it will give back.
@@ -29,6 +31,9 @@ GONE: Final = "gone"
 #: Seconds that who waits for a lease of its own client trusts in a hand-over, before the server
 #: is asked to tell of other ends.
 PATIENCE = 0.2
+#: In a line of so many at most, everybody looks so often anyway, and need not be woken to become
+#: the first of it.
+SHORT = 32
 #: How long a line holds back after its turn, that others may have theirs: so many round trips, but
 #: for no shorter and no longer than this (seconds). They are woken within two.
 TRIPS = 4
@@ -40,8 +45,8 @@ class Verdict(NamedTuple):
     """What came of a hand-over; compared by identity."""
 
     kind: str
-    sent_at: float = 0.0  # before the command was sent
-    reply: Any = None
+    sent_at: float = 0.0  # before the command was sent; of KEPT: the new lease's deadline
+    reply: Any = None  # of KEPT: the pair
 
 
 SILENCE = Verdict(SILENT)
@@ -108,9 +113,16 @@ class Offer:
         """The waiter is not there any more. What it was given is for its claim to give back."""
         if self.close() or self.say(_GONE):
             return
-        verdict = self.verdict
-        if verdict is not None and verdict.kind in (GIVEN, ASK):
-            self.claim.possible = 1
+        if self.verdict is not None:
+            settle(self.claim, self.verdict)
+
+
+def settle(claim: Any, verdict: Verdict) -> None:
+    """Have a claim say what the server may hold for it by this verdict. May be repeated."""
+    if verdict.kind is KEPT:
+        claim.pairs = [verdict.reply]
+    if verdict.kind in (GIVEN, ASK, KEPT):
+        claim.possible = 1
 
 
 class Giving:
@@ -119,7 +131,7 @@ class Giving:
     Whatever ends it, ``end`` is called, which may be repeated.
     """
 
-    __slots__ = ("_said", "claim", "offer", "place", "run", "sent_at")
+    __slots__ = ("_kept", "_said", "claim", "offer", "place", "run", "sent_at")
 
     def __init__(self) -> None:
         self.place: Waiter | None = None
@@ -127,6 +139,7 @@ class Giving:
         self.claim: Any = None
         self.run: Run | None = None
         self.sent_at: float | None = None  # when a command may first have left
+        self._kept: Any = None  # the giver's lease, if it is over for that the token goes on
         self._said: Verdict | None = None
 
     def take(self, place: Waiter) -> bool:
@@ -140,6 +153,36 @@ class Giving:
     def given(self, sent_at: float, reply: Any) -> None:
         """The lock is the waiter's."""
         self._tell(Verdict(GIVEN, sent_at, reply))
+
+    def kept(self, lease: Any, now: float, busy: Any) -> bool:
+        """Let the token of ``lease`` be the waiter's from now on, if it may be; whether it is.
+
+        Then a command that names the token would concern the waiter's lease: there may be none
+        under way, nor come. So the lease ends first, and then it is looked whether anybody is about
+        to send one; whoever is says so first, and looks then whether the lease has ended. ``busy``
+        is true while leases are released or extended together.
+        """
+        claim = self.claim
+        if claim.numbered or claim.renewed or hasattr(lease, "number"):
+            return False
+        if lease._turn is not None or lease.deadline - now < claim.ttl / 2000:
+            return False
+        self._kept = lease
+        lease.over = lease.freed = True
+        if not (lease.doubt or lease._turn is not None or busy):
+            until = min(lease.deadline, now + claim.span)
+            self._tell(Verdict(KEPT, until, lease.pair))
+        return self._has_kept()
+
+    def _has_kept(self) -> bool:
+        """Whether the waiter was told; else the lease goes on."""
+        said, offer = self._said, self.offer
+        if said is not None and said.kind is KEPT and offer is not None and offer.say(said):
+            return True
+        lease, self._kept, self._said = self._kept, None, None
+        if lease is not None:
+            lease.over = lease.freed = False
+        return False
 
     def unheard(self, sent_at: float) -> None:
         """It may be, since a command sent then, or later."""
@@ -171,10 +214,12 @@ class Giving:
         """Nothing more comes of it. What a waiter may have that had left before is given back."""
         if self.offer is None or not self.offer.is_of(self):
             return
+        if self._kept is not None:
+            self._has_kept()
         if self._said is None:  # interrupted
             self._said = Verdict(NOT) if self.sent_at is None else Verdict(ASK, self.sent_at)
         self._pass_on()
-        if self.done and not self.offer.say(self._said):
+        if self._said.kind in (GIVEN, ASK) and not self.offer.say(self._said):
             claim = self.claim
             client._give_back_pairs([claim.pairs[0]], claim.last_trace(now), claim.generation)
 

@@ -42,7 +42,7 @@ from ._commands import (
     wants_spelling_out,
 )
 from ._doubt import SHARED, UNDER_WAY
-from ._handover import ASK, GIVEN, SILENT, Verdict
+from ._handover import ASK, GIVEN, KEPT, SILENT, Verdict, settle
 from .errors import (
     AcquireTimeout,
     FastlockError,
@@ -195,13 +195,15 @@ class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
     __slots__ = (
-        "first", "generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until"
+        "first", "generation", "keys", "make", "pairs", "possible", "renewed", "retries", "ttl",
+        "until",
     )  # fmt: skip
 
     plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
     asking = "ask"  #: the verb that recognises an earlier try
     #: The verb that hands the lock over to it, answered by ``handed``; None: it must try itself.
     handing: str | None = "hand_over"
+    numbered = False  #: whether its leases have fencing numbers
 
     def __init__(
         self,
@@ -220,8 +222,14 @@ class Claim(Generic[L]):
         self.until = until  # s; None: no deadline
         self.retries = retries
         self.make = make
+        self.renewed = False  # whether its leases are to be renewed by themselves
         self.possible = 0  # of the first so many the server may hold some for us
         self.first: float | None = None  # when the oldest try without an answer was sent
+
+    @property
+    def span(self) -> float:
+        """Seconds from a sending to the deadline."""
+        return span(self.ttl)
 
     @property
     def maybe(self) -> Sequence[Pair]:
@@ -405,12 +413,16 @@ def _handed(claim: Claim[L], wait: WaitFor) -> tuple[L | None, bool]:
     verdict, place = wait.verdict, wait.place
     if verdict is None or place is None:
         return None, False
-    if verdict.kind in (GIVEN, ASK):
-        claim.possible = 1
+    settle(claim, verdict)
     place.heard()
     wait.verdict = None
     if verdict.kind is GIVEN:
         return claim.lease(0, verdict.sent_at, verdict.reply), False
+    if verdict.kind is KEPT:
+        (lease,) = claim.make(
+            claim.generation, claim.keys, claim.pairs, _OK, claim.ttl, verdict.sent_at
+        )
+        return lease, False
     if verdict.kind is ASK and claim.first is None:
         claim.first = verdict.sent_at
     if verdict.kind is SILENT:
@@ -526,12 +538,16 @@ def release(lease: HeldLease, retries: int, begun: bool = False) -> Op[bool]:
     """
     failures = 0
     lost = False  # an answer, of this call or of another that will not hear it
+    sent = begun
     while True:
         lost = lost or lease.doubt is True
         if not lease.doubt:
             lease.doubt, begun = UNDER_WAY, True
         elif lease.doubt is UNDER_WAY and not begun:
             lease.doubt = SHARED
+        if lease.freed and not sent:  # behind that: its token may be another lease's by now
+            return False
+        sent = False
         call = Call("release", lease.pair)
         try:
             sent_at, (reply,) = yield call

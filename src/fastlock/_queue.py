@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from . import _fork
-from ._handover import LONGEST_REST, SHORTEST_REST, TRIPS, Giving, Held, Offer, Run
+from ._handover import LONGEST_REST, PATIENCE, SHORT, SHORTEST_REST, TRIPS, Giving, Held, Offer, Run
 
 
 class News(Protocol):
@@ -34,8 +34,8 @@ class Place:
     """
 
     __slots__ = (
-        "_front", "_line", "_queue", "_thread_and_key", "behind", "key", "lined", "news", "offer",
-        "rest", "run", "told", "trusted", "vain", "watched", "who",
+        "_front", "_line", "_queue", "_thread_and_key", "behind", "calm", "key", "lined", "news",
+        "offer", "rest", "run", "told", "trusted", "vain", "wakes_at", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -48,6 +48,8 @@ class Place:
         self.offer: Offer | None = None  # to be given the lock, while it waits
         self.run: Run | None = None  # of the lock that it was given, or told of
         self.rest = 0.0  # until when others go first
+        self.wakes_at = 0.0  # when it looks again by itself
+        self.calm = -1.0  # until when it has the lock, having left
         self.trusted: Held | None = None  # whom it has waited for in patience
         self.vain = 0  # how often in a row it has said that nobody holds it
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
@@ -90,6 +92,7 @@ class Place:
 
     def got(self, lease: Any) -> None:
         """The owner has the lock, by this lease: its client knows who holds it."""
+        self.calm = lease.deadline if self._queue.hands_over else -1.0
         held = Held(lease, self._queue.gone)
         held.key, held.run = self.key, self.run
         self._queue.held[self.key] = held
@@ -117,7 +120,13 @@ class Place:
         if line is not None:
             with suppress(ValueError):
                 line.remove(self)
-            queue._tidy(self.key, line)
+            queue._tidy(self.key, line, self.calm)
+
+    def patience(self) -> float:
+        """For how many seconds it may sleep in line without being told that it is the first."""
+        line = self._line
+        short = self.offer is not None and line is not None and len(line) <= SHORT
+        return PATIENCE if short and self._queue.hands_over else float("inf")
 
     def alarm(self) -> None:
         """The owner's connection failed: let all of the line see for themselves."""
@@ -159,6 +168,11 @@ class Queue:
         self.lines: dict[bytes, deque[Place]] = {}
         self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
         self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether leases go on to who waits."""
+        return self._limit > 0
 
     def first(self, key: bytes) -> Place | None:
         """Whose turn it is, if anybody waits for the key."""
@@ -238,11 +252,16 @@ class Queue:
         self.waiting.clear()
         self.threads.clear()
 
-    def _tidy(self, key: bytes, line: deque[Place]) -> None:
-        """Wake the first of a line that one has left; without any, drop it."""
+    def _tidy(self, key: bytes, line: deque[Place], calm: float) -> None:
+        """Wake the first of a line that one has left; without any, drop it.
+
+        Not one that looks again before ``calm``, until when it waits for a hand-over anyway.
+        """
         while True:
             with suppress(IndexError):
-                line[0].wake()
+                first = line[0]
+                if first.wakes_at > calm:
+                    first.wake()
                 return
             other = self.lines.pop(key, None)
             if not other:

@@ -238,6 +238,8 @@ class Lease(BaseLease):
         try:
             if not queue.gives(self, now, giving):
                 return None
+            if client._local and giving.kept(self, now, client._batches):
+                return True
             ours = client._drive(hand_over(self, giving, client._retries, now))
             queue.trip = clock() - now
             if not giving.done:
@@ -307,4 +309,5 @@ class Lease(BaseLease):
         self._let_go()
         if not self.over:
             self.doubt = True  # what comes of it nobody hears
+        if not self.over:  # as it is if it was handed over at this moment
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)

@@ -129,8 +129,9 @@ def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> 
         if client._closing.is_set():
             raise closed_error()
         now = clock()
+        wakes_at = place.wakes_at = min(end, now + place.patience()) if for_turn else end
         if place.told or now >= end or (for_turn and place.first):
             return
         if generation != _fork.generation:  # forked by a handler: the driver says so
             return
-        news.wait(min(end - now, LONGEST_SLEEP))
+        news.wait(min(wakes_at - now, LONGEST_SLEEP))

@@ -74,6 +74,8 @@ class Client:
         self._pausing: set[asyncio.Future[None]] = set()
         # Of those who wait for locks.
         self._queue = Queue(self.config.handover_limit, self.config.handover_time)
+        self._local = self.config.handover == "local"
+        self._batches: set[object] = set()  # one for each release or extension of many under way
         self._listener = AsyncListener(self.config, core, Bell)
         self._waiting_in: asyncio.AbstractEventLoop | None = None  # the loop that they belong to
         self._closed = False
@@ -164,9 +166,12 @@ class Client:
         listed = own_leases(self, leases)
         if self._keeper.used:
             let_go(listed)
+        mark = object()
         try:
+            self._batches.add(mark)
             return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
         finally:
+            self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
             self._queue.freed_all(pairs, clock())
 
@@ -379,6 +384,7 @@ class Client:
     ) -> R:
         """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
         acquired: Any = None
+        claim.renewed = terms is not None
         op = operation(claim)
         try:
             acquired = await self._drive(op, generation=claim.generation)
