@@ -252,7 +252,7 @@ class Lease(BaseLease):
                 return True
             op = hand_over(self, giving, client._retries, now)
             ours = await client._drive(op)
-            queue.trip = clock() - now
+            queue.took(clock() - now)
             if not giving.done:
                 queue.freed(self.pair[0], clock())
             return ours

@@ -82,8 +82,9 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     place.told = False
     if offer is not None and not offer.close():
         effect.verdict = await _outcome(client, place, offer, until + GRACE)
-    elif place.rest > clock():
-        await _sleep(client, place, min(until, place.rest))
+    elif place.turn is not None:
+        now = clock()
+        await _sleep(client, place, min(until, now + place.turn.rest(now)))
         place.told = False
     return clock()
 

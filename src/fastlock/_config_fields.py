@@ -307,8 +307,8 @@ _ALL = (
     ),
     Field("retries", 3, _whole(0, 1000), _read_whole),
     Field("handover", "swap", _handover),
-    Field("handover_limit", 256, _whole(0, 10**9), _read_whole),
-    Field("handover_time", 0.1, _number(MAX_SECONDS, "seconds"), _read_number),
+    Field("handover_limit", 1000, _whole(0, 10**9), _read_whole),
+    Field("handover_time", 0.05, _number(MAX_SECONDS, "seconds"), _read_number),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}

@@ -34,11 +34,14 @@ PATIENCE = 0.2
 #: In a line of so many at most, everybody looks so often anyway, and need not be woken to become
 #: the first of it.
 SHORT = 32
-#: How long a line holds back after its turn, that others may have theirs: so many round trips, but
-#: for no shorter and no longer than this (seconds). They are woken within two.
+#: How long a line holds back when others are to have their turn: so many round trips, but for no
+#: shorter and no longer than this (seconds). Who is woken by the server tries within two.
 TRIPS = 4
-SHORTEST_REST = 0.001
-LONGEST_REST = 0.05
+SHORTEST_PAUSE = 0.001
+LONGEST_PAUSE = 0.05
+#: Until so many times the length of its turn have passed, it lets those try first who have waited
+#: for longer.
+TURNS = 16
 
 
 class Verdict(NamedTuple):
@@ -58,6 +61,25 @@ class Run(NamedTuple):
 
     times: int
     began: float
+
+
+class Turn(NamedTuple):
+    """A turn of a client's line that has ended."""
+
+    ended: float
+    length: float  # seconds
+    pause: float  # the longest that others need to try once they are woken
+
+    def rest(self, now: float) -> float:
+        """Seconds to hold back before a try: the longer ago, the fewer.
+
+        The server wakes all who wait in an order of its own. If that alone decided, the same few
+        would have the lock by turns.
+        """
+        since = now - self.ended
+        if since < 2 * self.pause:
+            return 2 * self.pause - since
+        return self.pause * max(0.0, 1 - since / (TURNS * self.length))
 
 
 class Waiter(Protocol):

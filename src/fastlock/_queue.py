@@ -17,7 +17,18 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from . import _fork
-from ._handover import LONGEST_REST, PATIENCE, SHORT, SHORTEST_REST, TRIPS, Giving, Held, Offer, Run
+from ._handover import (
+    LONGEST_PAUSE,
+    PATIENCE,
+    SHORT,
+    SHORTEST_PAUSE,
+    TRIPS,
+    Giving,
+    Held,
+    Offer,
+    Run,
+    Turn,
+)
 
 
 class News(Protocol):
@@ -35,7 +46,7 @@ class Place:
 
     __slots__ = (
         "_front", "_line", "_queue", "_thread_and_key", "behind", "calm", "key", "lined", "news",
-        "offer", "rest", "run", "told", "trusted", "vain", "wakes_at", "watched", "who",
+        "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -47,7 +58,7 @@ class Place:
         self.watched = False  # the server tells when the key changes
         self.offer: Offer | None = None  # to be given the lock, while it waits
         self.run: Run | None = None  # of the lock that it was given, or told of
-        self.rest = 0.0  # until when others go first
+        self.turn: Turn | None = None  # of its line, the latest: others go first
         self.wakes_at = 0.0  # when it looks again by itself
         self.calm = -1.0  # until when it has the lock, having left
         self.trusted: Held | None = None  # whom it has waited for in patience
@@ -120,7 +131,7 @@ class Place:
         if line is not None:
             with suppress(ValueError):
                 line.remove(self)
-            queue._tidy(self.key, line, self.calm)
+            queue._tidy(self.key, line, self.calm, self.turn)
 
     def patience(self) -> float:
         """For how many seconds it may sleep in line without being told that it is the first."""
@@ -162,7 +173,7 @@ class Queue:
     def __init__(self, limit: int = 0, seconds: float = 0.0) -> None:
         self._limit = limit
         self._seconds = seconds
-        self.trip = 0.0  # seconds that the latest release with a waiter took
+        self._trip = 0.0  # seconds: about the longest round trip of late
         self.held: dict[bytes, Held] = {}
         self.gone = _forgetting(self.held)
         self.lines: dict[bytes, deque[Place]] = {}
@@ -199,7 +210,7 @@ class Queue:
         held = self.held.get(lease.pair[0])
         run = None if held is None or held() is not lease else held.run
         if self._over(run, now):
-            place.rest = now + self._pause()  # already now: the server may be faster than we
+            place.turn = self._turn(run, now)  # already now: the server may be faster than we
             return False
         giving.run = _next(run, now)
         return giving.take(place)
@@ -212,7 +223,7 @@ class Queue:
             return
         run = None if held is None else held.run
         if self._over(run, now):
-            place.rest = now + self._pause()
+            place.turn = self._turn(run, now)
         elif held is not None:
             place.run = _next(run, now)
         if not place.watched:
@@ -230,8 +241,13 @@ class Queue:
             return False
         return run.times >= self._limit or now - run.began >= self._seconds
 
-    def _pause(self) -> float:
-        return max(SHORTEST_REST, min(TRIPS * self.trip, LONGEST_REST))
+    def _turn(self, run: Run | None, now: float) -> Turn:
+        pause = max(SHORTEST_PAUSE, min(TRIPS * self._trip, LONGEST_PAUSE))
+        return Turn(now, 0.001 if run is None else max(0.001, now - run.began), pause)
+
+    def took(self, seconds: float) -> None:
+        """A release with a waiter took so long."""
+        self._trip = max(seconds, 0.9 * self._trip)
 
     def freed_all(self, pairs: Iterable[tuple[bytes, bytes]], now: float) -> None:
         """``freed`` of each; (key, token)."""
@@ -252,7 +268,7 @@ class Queue:
         self.waiting.clear()
         self.threads.clear()
 
-    def _tidy(self, key: bytes, line: deque[Place], calm: float) -> None:
+    def _tidy(self, key: bytes, line: deque[Place], calm: float, turn: Turn | None) -> None:
         """Wake the first of a line that one has left; without any, drop it.
 
         Not one that looks again before ``calm``, until when it waits for a hand-over anyway.
@@ -260,6 +276,8 @@ class Queue:
         while True:
             with suppress(IndexError):
                 first = line[0]
+                if calm < 0 and first.turn is None:
+                    first.turn = turn
                 if first.wakes_at > calm:
                     first.wake()
                 return

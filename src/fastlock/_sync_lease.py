@@ -241,7 +241,7 @@ class Lease(BaseLease):
             if client._local and giving.kept(self, now, client._batches):
                 return True
             ours = client._drive(hand_over(self, giving, client._retries, now))
-            queue.trip = clock() - now
+            queue.took(clock() - now)
             if not giving.done:
                 queue.freed(self.pair[0], clock())
             return ours

@@ -93,8 +93,8 @@ class Config:
     retry_timeout: float = _default(100)
     retries: int = _default(3)
     handover: str = _default("swap")
-    handover_limit: int = _default(256)
-    handover_time: float = _default(0.1)
+    handover_limit: int = _default(1000)
+    handover_time: float = _default(0.05)
 
     def __new__(cls, *_args: object, **options: object) -> Config:
         _refuse_unknown(options)

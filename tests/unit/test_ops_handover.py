@@ -13,7 +13,7 @@ import pytest
 
 import fastlock
 from fastlock import _fork, _ops
-from fastlock._handover import ASK, GIVEN, NOT, SILENT, Giving, Offer, Run
+from fastlock._handover import ASK, GIVEN, NOT, SILENT, Giving, Offer, Run, Turn
 from fastlock._ops import Backoff, Call, Claim, Now, WaitFor
 from fastlock._ops_fenced import fenced
 from fastlock._ops_handover import hand_over
@@ -438,13 +438,14 @@ def test_after_so_many_others_go_first() -> None:
     waiter = Place(queue, b"k", None, lined=True)
     waiter.join()
     waiter.offer = Offer(claim())
-    queue.trip = 0.002
+    queue.took(0.002)
     assert not queue.gives(lease, 102.0, Giving())
-    assert waiter.rest == pytest.approx(102.008)
+    assert waiter.turn == (102.0, 2.0, 0.008)
     assert waiter.offer.close()
     queue.freed(b"k", 102.1)
     assert waiter.told
-    assert waiter.rest == pytest.approx(102.108)
+    assert waiter.turn is not None
+    assert waiter.turn.ended == 102.1
     assert waiter.run is None  # a new row begins
     assert not queue.held
 
@@ -459,15 +460,40 @@ def test_after_so_long_others_go_first() -> None:
     waiter.join()
     waiter.offer = Offer(claim())
     assert not queue.gives(lease, 100.6, Giving())
-    assert waiter.rest == pytest.approx(100.601)
+    assert waiter.turn is not None
+    assert waiter.turn.rest(100.6) == pytest.approx(0.002)
+
+
+def test_who_has_waited_for_longer_goes_first() -> None:
+    turn = Turn(ended=100.0, length=0.05, pause=0.001)
+    rests = [turn.rest(100.0 + since) for since in (0.0, 0.001, 0.01, 0.05, 0.4, 0.7, 0.8, 5.0)]
+    assert rests == sorted(rests, reverse=True)
+    assert rests[0] == 0.002
+    assert rests[3] == pytest.approx(0.001 * 15 / 16)
+    assert rests[-2:] == pytest.approx([0.0, 0.0])
+
+
+def test_who_leaves_tells_the_next_when_their_turn_was() -> None:
+    queue = Queue(9, 10.0)
+    first, second = (Place(queue, b"k", None, lined=True) for _ in range(2))
+    first.join()
+    second.join()
+    first.turn = Turn(100.0, 0.05, 0.001)
+    first.leave()
+    assert second.turn == (100.0, 0.05, 0.001)
+    third = Place(queue, b"k", None, lined=True)
+    third.join()
+    second.got(Held())
+    second.leave()
+    assert third.turn is None
 
 
 def test_a_limit_of_none_hands_nothing_over() -> None:
     scene = Scene(limit=0)
     assert not scene.queue.gives(scene.lease, 100.0, scene.giving)
-    assert scene.place.rest == 0.0
+    assert scene.place.turn is None
     scene.queue.freed(b"k", 100.0)
-    assert scene.place.rest == 0.0
+    assert scene.place.turn is None
 
 
 def test_a_lease_that_nobody_has_any_more_is_forgotten() -> None:
