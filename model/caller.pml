@@ -30,13 +30,32 @@
 #define FROM_SENDING(ttl) fresh[me]
 #endif
 
+/* The holder's word to the waiter; the waiter's own, if it has come first, stands. */
+inline resolve(word) {
+    if
+    :: promise[MATE] == gone && word == unoccupied -> promise[MATE] = 0
+    :: promise[MATE] == gone && word != unoccupied -> owes = true
+    :: promise[MATE] == promised -> promise[MATE] = word; life[MATE] = fresh[me]
+    :: else
+    fi
+}
+
 proctype Caller(byte me) {
     byte reply, ttl, w, t, a, rest;
     mtype verb, heard, v;
     bool unheard; /* acquire: first counts, from the oldest try that is unanswered */
     bool doubt;   /* what was sent last, or since the last refusal, may have been done unheard */
+#ifdef HANDOVER
+    bool owes;    /* the token of a mate that has left may be there for nobody */
+#endif
 
 start:
+#ifdef HANDOVER
+    if
+    :: owes -> goto giving_back_the_mate_s
+    :: else
+    fi;
+#endif
     if
     :: atomic {
            traceless(NEXT_TOKEN);
@@ -122,11 +141,22 @@ waiting:
            waits[me] -> waits[me] = false; verb = 0; first[me] = 0; unheard = false; tell();
            goal("%d: => a waiter gives up\n"); goto start
        }
+    :: atomic { /* by its own word, before the mate's: which sees to what comes of it */
+           promise[me] == promised -> verb = 0; first[me] = 0; unheard = false;
+#ifdef WRONG_GIVES_BACK_EARLY
+           promise[me] = 0; goto giving_back;
+#endif
+           promise[me] = gone;
+           goal("%d: => a chosen waiter leaves before it is told\n"); goto left_alone
+       }
     :: atomic {
-           promise[me] == given -> promise[me] = 0; /* it has set our life */
+           promise[me] == given -> promise[me] = 0; /* its mate has set our life */
+#ifdef WRONG_COUNTS_FROM_THE_WORD
+           life[me] = LIFE(WAITERS_TTL);
+#endif
            if
            :: true -> goal("%d: => taken over\n"); goto acquired
-           :: true -> goal("%d: => a chosen waiter leaves\n"); goto giving_back
+           :: true -> goal("%d: => a waiter leaves that was told\n"); goto giving_back
            fi
        }
     :: atomic {
@@ -135,13 +165,22 @@ waiting:
        }
     :: atomic {
            promise[me] == unclear -> promise[me] = 0;
-           doubt = true; unheard = true; first[me] = 0; /* as a try of unknown age */
+           /* as a try whose reply was lost, sent then */
+           doubt = true;
+           if
+           :: !unheard || first[me] > life[me] -> first[me] = life[me]; unheard = true
+           :: else /* an older try of its own */
+           fi;
+           life[me] = 0;
            if
            :: true -> goal("%d: => unclear what came of the hand-over\n"); goto trying
            :: goto giving_back
            fi
        }
     fi;
+
+left_alone: /* what comes of the hand-over the mate sees to; this one waits for it to be over */
+    promise[me] == 0 -> goto start;
 #endif
 
 reviving: /* ours, but too old: extended before it counts */
@@ -276,56 +315,63 @@ releasing:
     }
 
 #ifdef HANDOVER
-    /* --- hand over: compare-and-swap to the token of a waiter in the same process. The answer
-     * is the token that was found: a retry sees whether the swap before it was done */
+    /* --- hand over: compare-and-swap to the token of a waiter in the same process, sent once.
+     * For the holder a lost answer is that of a release, for the waiter that of a try */
 
 handing_over:
     atomic {
         if
         :: fresh[me] = LIFE(WAITERS_TTL); send(swap, TOKEN(MATE)); held[me] = false
-        :: !doubt -> promise[MATE] = unoccupied;
+        :: true -> resolve(unoccupied);
              goal("%d: => hand-over fails: nothing could be sent\n"); goto holding
-        :: doubt ->
-#ifndef WRONG_NO_WORD
-             promise[MATE] = unclear;
-#endif
-             life[me] = 0; first[me] = 0; doubt = false;
-             goal("%d: => hand-over is OutcomeUnknown: no answer\n"); goto start
         fi
     }
     atomic {
         await();
         if
         :: heard == lost ->
-             if :: !doubt -> first[me] = fresh[me] :: else fi;
+#ifndef WRONG_NO_WORD
+             resolve(unclear);
+#endif
              heard = 0; fresh[me] = 0; doubt = true;
-             goto handing_over
-        :: heard == left -> promise[MATE] = unclear; goto giving_back
-        :: heard == crashed -> promise[MATE] = unclear; goto dead
-        :: heard == answered && reply == token[me] ->
-             life[MATE] = FROM_SENDING(WAITERS_TTL); promise[MATE] = given;
+             goal("%d: => a hand-over goes on as a release\n"); goto releasing
+        :: heard == left -> resolve(unclear); goto giving_back
+        :: heard == crashed -> resolve(unclear); goto dead
+        :: heard == answered && reply == OK ->
+             resolve(given);
              truthful = freed[token[me]]; goal("%d: => handed over\n")
-        :: heard == answered && reply == TOKEN(MATE) ->
-             if
-             :: first[me] > 0 -> life[MATE] = first[me]; promise[MATE] = given
-             :: first[me] == 0 -> promise[MATE] = unclear
-             fi;
-             truthful = freed[token[me]];
-             goal("%d: => handed over: a lost swap did it\n")
-        :: else ->
-             promise[MATE] = unoccupied;
-             if
-             :: !doubt ->
-                  truthful = !freed[token[me]]; goal("%d: => nothing left to hand over\n")
-             :: doubt && life[me] > 0 ->
-                  truthful = freed[token[me]]; goal("%d: => handed over, expired since\n")
-             :: doubt && life[me] == 0 -> goal("%d: => hand-over is OutcomeUnknown: too late\n")
-             fi
+        :: heard == answered && reply == NIL ->
+             resolve(unoccupied);
+             truthful = !freed[token[me]]; goal("%d: => nothing left to hand over\n")
         fi;
         demand(truthful);
         tell();
-        life[me] = 0; fresh[me] = 0; first[me] = 0; doubt = false; heard = 0; reply = 0;
+        life[me] = 0; fresh[me] = 0; doubt = false; heard = 0; reply = 0;
         goto start
+    }
+
+    /* --- the token of a waiter that had left before it was told */
+
+giving_back_the_mate_s:
+    atomic {
+        if
+        :: send_about(release, TOKEN(MATE), 0)
+        :: true -> goal("%d: => what may be there for its mate is left to its ttl\n");
+             owes = false; promise[MATE] = 0; goto start
+        fi
+    }
+    atomic {
+        await();
+        reply = 0;
+        if
+        :: heard == lost -> heard = 0; goto giving_back_the_mate_s
+        :: heard == left -> heard = 0; owes = false; promise[MATE] = 0; goto start
+        :: heard == crashed -> goto dead
+        :: else ->
+             heard = 0; owes = false; promise[MATE] = 0;
+             told[TOKEN(MATE)] = true; freed[TOKEN(MATE)] = false;
+             goal("%d: => given back for its mate\n"); goto start
+        fi
     }
 #endif
 
@@ -360,7 +406,8 @@ dead: /* whoever comes in its place is somebody else, who ends no connection of 
         unheard = false; doubt = false; heard = 0; reply = 0; verb = 0; ttl = 0
     }
 #ifdef HANDOVER
-    promise[me] != promised -> promise[me] = 0;
+    if :: owes -> owes = false; promise[MATE] = 0 :: else fi;
+    promise[me] != promised && promise[me] != gone -> promise[me] = 0;
 #endif
     empty(late[MINE]) -> goto start;
 

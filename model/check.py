@@ -78,6 +78,8 @@ WRONG = (
         "exclusive",
     ),
     Case("no-word-to-the-waiter", "HANDOVER CALM WRONG_NO_WORD", "stuck"),
+    Case("gives-back-early", "HANDOVER CALM WRONG_GIVES_BACK_EARLY", "nothing"),
+    Case("counts-from-the-word", "HANDOVER CALM WRONG_COUNTS_FROM_THE_WORD", "exclusive"),
 )
 
 

@@ -49,7 +49,8 @@
 
 mtype = { acquire, ask, extend, release, swap };   /* verbs */
 mtype = { answered, lost, left, crashed };         /* what came of a command */
-mtype = { promised, given, unoccupied, unclear };  /* what a waiter hears of a hand-over */
+mtype = { promised, given, unoccupied, unclear, gone }; /* what a waiter hears of a hand-over;
+                                                           gone is its own word: it has left */
 
 /* --- the server: who has the key, and for how many ticks more */
 

@@ -13,7 +13,7 @@ chan wire[PROCESSES] = [UNDERWAY] of { byte, mtype, byte, byte };
 chan late[PROCESSES] = [UNDERWAY] of { byte, mtype, byte, byte }; /* of the old connection */
 chan answer[CALLERS] = [1] of { byte };
 
-/* Answers: to ask and swap the token that was found; to the others whether it was done. */
+/* Answers: to ask the token that was found; to the others whether it was done. */
 #define NIL 0
 #define OK 1
 
@@ -48,8 +48,7 @@ inline execute(is_late) {
 #ifdef HANDOVER
         :: verb == swap && may_swap ->
              if :: holder == tok -> freed[tok] = true :: else fi;
-             holder = arg; ttl_left = WAITERS_TTL - gained; late_taken = is_late; reply = tok
-        :: verb == swap && !may_swap -> reply = holder
+             holder = arg; ttl_left = WAITERS_TTL - gained; late_taken = is_late; reply = OK
 #endif
         :: else -> reply = NIL
         fi;
@@ -160,11 +159,13 @@ inline abandon() {
     }
 }
 
-inline send(verb_, arg_) {
+#define send(verb_, arg_) send_about(verb_, token[me], arg_)
+
+inline send_about(verb_, token_, arg_) {
     nfull(wire[MINE]);
     connect();
     printf("%d: sends %e\n", me, verb_);
-    wire[MINE]!me,verb_,token[me],arg_;
+    wire[MINE]!me,verb_,token_,arg_;
     AWAITING(true)
 }
 

@@ -18,9 +18,11 @@ from ._aio_renewal import AsyncLost, AsyncRenewal
 from ._aio_waiting import in_line
 from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
+from ._handover import Giving
 from ._ops import Claim, Op
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
+from ._ops_handover import hand_over
 from ._renewal import MAX_HOLD, terms_of
 from .errors import FastlockError, TransportError
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
@@ -86,7 +88,8 @@ async def acquire(
     The arguments about renewal as in ``Client.lock``.
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
-    if client._queue.lines and in_line(client, key):
+    queue = client._queue
+    if (queue.lines or queue.held) and in_line(client, key):
         operation = _ops.acquire_in_turn
     if (
         fence is not False
@@ -127,6 +130,7 @@ async def _take(
     answer: Any = None
     failure: TransportError | None = None
     claim: Claim[Lease] | None = None
+    op: Op[Any] | None = None
     sent_at = clock()
     try:
         try:
@@ -155,6 +159,8 @@ async def _take(
         op.send(None)
         return await client._drive(op, failure, (sent_at, answer), generation)
     except BaseException:
+        if op is not None:  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none
+            op.close()
         if claim is not None:
             client._give_back(claim)
         else:
@@ -198,15 +204,20 @@ class Lease(BaseLease):
         if self.over:
             return False
         client = self._client
+        queue = client._queue
         if not wait:
             client._defer(self)
-            client._queue.freed(self.pair[0])
+            queue.freed(self.pair[0], clock())
             return None
         link = client._server.link_of_this_loop()
         if self.doubt or link is None:
             ours = await client._drive(_ops.release(self, client._retries))
-            client._queue.freed(self.pair[0])
+            queue.freed(self.pair[0], clock())
             return ours
+        if queue.lines and client._waiting_in is link.pipe.loop:
+            passed = await self._pass_on(clock())
+            if passed is not None:
+                return passed
         self.doubt = UNDER_WAY
         try:
             answer: Any = None
@@ -216,8 +227,8 @@ class Lease(BaseLease):
                 reply = await link.pipe.one(link.commands.release(*self.pair))
                 if reply == 1 and generation == _fork.generation:
                     self.over = self.freed = True
-                    if client._queue.lines:
-                        client._queue.freed(self.pair[0])
+                    if queue.lines or queue.held:
+                        queue.freed(self.pair[0], clock())
                     return True
                 answer = [reply]
             except TransportError as error:
@@ -227,13 +238,44 @@ class Lease(BaseLease):
             op = _ops.release(self, client._retries, begun=True)
             op.send(None)
             ours = await client._drive(op, failure, (sent_at, answer))
-            client._queue.freed(self.pair[0])
+            queue.freed(self.pair[0], clock())
             return ours
         except FastlockError:
             raise
         except BaseException:
             interrupted(self)
             raise
+
+    async def _pass_on(self, now: float) -> bool | None:
+        """Release it to the first who waits, as ``release``; None: do that without."""
+        client = self._client
+        queue = client._queue
+        giving = Giving()
+        op: Op[bool] | None = None
+        try:
+            if not queue.gives(self, now, giving):
+                return None
+            if client._local and giving.kept(self, now, client._batches):
+                return True
+            op = hand_over(self, giving, client._retries, now)
+            ours = await client._drive(op)
+            queue.took(clock() - now)
+            if not giving.done:
+                queue.freed(self.pair[0], clock())
+            return ours
+        except FastlockError:
+            raise
+        except BaseException:
+            if op is not None:  # a coroutine that is closed ends none
+                op.close()
+            interrupted(self)
+            raise
+        finally:
+            try:
+                giving.end(client, clock())
+            except BaseException:  # an interrupt: the waiter must not wait for ever
+                giving.end(client, clock())
+                raise
 
     async def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
@@ -306,6 +348,7 @@ class Lease(BaseLease):
         self._let_go()
         if not self.over:
             self.doubt = True  # what comes of it nobody hears
+        if not self.over:  # as it is if it was handed over at this moment
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
 
 

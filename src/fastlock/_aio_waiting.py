@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from . import _args, _fork
 from ._clock import clock
+from ._handover import PATIENCE, SILENCE, Offer, Verdict
+from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._topology import closed_error
@@ -46,12 +48,16 @@ class Bell:
 
 
 def in_line(client: Client, key: str | bytes) -> bool:
-    """Whether others of this client wait for the key."""
-    return _args.wire_key(key, client._prefix) in client._queue.lines
+    """Whether others of this client wait for the key, or are known to hold it."""
+    wire, queue = _args.wire_key(key, client._prefix), client._queue
+    return wire in queue.lines or queue.holder(wire) is not None
 
 
 async def wait_for(client: Client, effect: WaitFor) -> float:
-    """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time."""
+    """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time.
+
+    Or until the lock was handed over meanwhile, as ``effect.verdict`` tells.
+    """
     place = effect.place
     if not isinstance(place, Place):
         loop = asyncio.get_running_loop()
@@ -60,10 +66,12 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
             client._waiting_in = loop
         place = effect.place = Place(client._queue, effect.keys[0], None, effect.lined)
     until = float("inf") if effect.until is None else effect.until
+    offer = None if effect.claim is None else Offer(effect.claim)
+    place.run, place.offer = None, offer
     await _sleep(client, place, until, for_turn=True)
-    if place.told or clock() >= until or await _watched(client, effect, place, until):
-        pass  # it is time to try
-    elif effect.tried and not place.told:
+    over = place.told or clock() >= until or (offer is not None and offer.taken)
+    over = over or await _in_patience(client, place, until)
+    if not (over or await _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
         if client.config.push:
             held_for = await _held_for(client, effect, until)
@@ -72,7 +80,44 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     if client._closed:
         raise closed_error()
     place.told = False
+    if offer is not None and not offer.close():
+        effect.verdict = await _outcome(client, place, offer, until + GRACE)
+    elif place.turn is not None:
+        now = clock()
+        await _sleep(client, place, min(until, now + place.turn.rest(now)))
+        place.told = False
     return clock()
+
+
+async def _in_patience(client: Client, place: Place, until: float) -> bool:
+    """Wait for a lease of this client that holds the lock; whether it was told to try."""
+    holder = client._queue.holder(place.key) if place.lined else None
+    lease = None if holder is None else holder()
+    if lease is None or place.trusted is holder:
+        return False
+    place.trusted = holder
+    end = min(until, lease.deadline, clock() + PATIENCE)
+    del lease
+    await _sleep(client, place, end)
+    return place.told
+
+
+async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
+    """What comes of the hand-over that has begun; SILENCE after ``end``."""
+    generation = _fork.generation
+    while True:
+        news = place.news = Bell()
+        verdict = offer.verdict
+        if verdict is not None:
+            return verdict
+        if client._closed:
+            raise closed_error()
+        left = end - clock()
+        if generation != _fork.generation:  # the driver says so
+            return SILENCE
+        if left <= 0:
+            return offer.give_up()
+        await news.wait(min(left, LONGEST_SLEEP))
 
 
 async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
@@ -113,8 +158,9 @@ async def _sleep(client: Client, place: Place, end: float, for_turn: bool = Fals
         if client._closed:
             raise closed_error()
         now = clock()
+        wakes_at = place.wakes_at = min(end, now + place.patience()) if for_turn else end
         if place.told or now >= end or (for_turn and place.first):
             return
         if generation != _fork.generation:  # the driver says so
             return
-        await news.wait(min(end - now, LONGEST_SLEEP))
+        await news.wait(min(wakes_at - now, LONGEST_SLEEP))

@@ -6,9 +6,9 @@ of one connection. The scripts stand beside this file in ``_scripts``.
 Three dialects of compare-and-delete: DELIFEQ (Valkey 9), DELEX (Redis 8.4), and
 EVALSHA everywhere else. A server with one of the first two also has the forms of
 SET used here: ``SET k t NX GET PX`` (take it or tell who has it) and
-``SET k t IFEQ t PX`` (compare-and-extend). Valkey 8.1 has these alone. Which commands there
-are, the server says; of the forms of SET, it says nothing short of COMMAND DOCS, several
-kilobytes for every connection: there its version tells.
+``SET k t IFEQ t PX`` (compare-and-extend; with another token: compare-and-swap). Valkey 8.1 has
+these alone. Which commands there are, the server says; of the forms of SET, it says nothing
+short of COMMAND DOCS, several kilobytes for every connection: there its version tells.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Packing(Protocol):
 _RELEASE = Script("release")
 _EXTEND = Script("extend")
 _EXTEND_BY = Script("extend_by")
+_HAND_OVER = Script("hand_over")
 _ASK = Script("ask")
 _ASK_ALL = Script("ask_all")
 
@@ -116,6 +117,10 @@ class Commands(Scripted):
         The new ttl in ms, or 0 not ours, -1 it has no ttl, -2 nothing would be left.
         """
         return self._eval(_EXTEND_BY, 1, key, token, more)
+
+    def hand_over(self, key: bytes, token: bytes, heir: bytes, ttl: int) -> bytes:
+        """Compare-and-swap to another token; ``ttl`` in ms from now. Answered by ``handed``."""
+        return self._eval(_HAND_OVER, 1, key, token, heir, ttl)
 
     def adopt(self, key: bytes) -> bytes:
         """Remaining ttl in ms, then the token: two replies, in this order.
@@ -211,6 +216,9 @@ class SetCommands(Commands):
     def renew(self, key: bytes, token: bytes, ttl: int) -> bytes:
         return self.extend(key, token, ttl)
 
+    def hand_over(self, key: bytes, token: bytes, heir: bytes, ttl: int) -> bytes:
+        return self.pack(b"SET", key, heir, b"IFEQ", token, b"PX", ttl)
+
 
 class _Native(SetCommands):
     """Servers with a compare-and-delete of their own."""
@@ -278,6 +286,11 @@ def number_of(reply: Any) -> int:
 def extended(reply: Any) -> bool:
     """Whether the extension was carried out; else the lock was not ours."""
     return bool(reply == b"OK" or reply == 1)
+
+
+def handed(reply: Any) -> bool:
+    """Whether the lock was handed over; else it was not ours. A number says yes as well."""
+    return bool(reply)
 
 
 #: What could be a token, or a piece of one: servers and proxies may repeat what they were sent.
@@ -362,6 +375,10 @@ def _extended_or_not(reply: Any) -> bool:
     return _taken_or_not(reply) or _yes_or_no(reply)
 
 
+def _fence_or_not(reply: Any) -> bool:
+    return type(reply) is int and (reply == 0 or _is_fence(reply))
+
+
 def _number(reply: Any) -> bool:
     return type(reply) is int
 
@@ -401,6 +418,8 @@ _ANSWERS: dict[str, Callable[[Any], bool]] = {
     "acquire_fenced_all": _all_fenced_or_not,
     **dict.fromkeys(("extend", "extend_many"), _extended_or_not),
     "extend_by": _number,
+    "hand_over": _extended_or_not,
+    "hand_over_fenced": _fence_or_not,
     "adopt": _ttl_and_token,
 }
 

@@ -213,6 +213,12 @@ def _tls_version(field: str, value: Any) -> str:
     return str(value)
 
 
+def _handover(field: str, value: Any) -> str:
+    if value not in ("swap", "local"):
+        raise ConfigError(field, f"{show(value)} must be 'swap' or 'local'")
+    return str(value)
+
+
 def _provider(field: str, value: Any) -> object:
     if not callable(getattr(value, "get_credentials", None)):
         raise ConfigError(
@@ -300,6 +306,9 @@ _ALL = (
         _read_number,
     ),
     Field("retries", 3, _whole(0, 1000), _read_whole),
+    Field("handover", "swap", _handover),
+    Field("handover_limit", 1000, _whole(0, 10**9), _read_whole),
+    Field("handover_time", 0.05, _number(MAX_SECONDS, "seconds"), _read_number),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}

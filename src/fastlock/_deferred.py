@@ -56,11 +56,15 @@ class Deferred:
     def send(self, lease: Any) -> None:
         """Release ``lease`` without waiting for the answer."""
         link = self._ready()
+        if lease.over:
+            return
         if lease.doubt:  # another release may free it, and the answer to this one tell of no loss
             lease.over = lease.freed = True
             self._background.add([lease.pair], lease.deadline)
             return
         lease.doubt = UNDER_WAY
+        if lease.over:  # handed over at this moment
+            return
         try:
             if link is None:
                 raise TransportError("there is no connection")

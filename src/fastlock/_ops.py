@@ -42,6 +42,7 @@ from ._commands import (
     wants_spelling_out,
 )
 from ._doubt import SHARED, UNDER_WAY
+from ._handover import ASK, GIVEN, KEPT, SILENT, Verdict, settle
 from .errors import (
     AcquireTimeout,
     FastlockError,
@@ -96,6 +97,8 @@ class Backoff:
 class Standing(Protocol):
     """A waiter's place in the line of its client; see ``_queue``."""
 
+    def got(self, lease: Any) -> None: ...
+    def heard(self) -> None: ...
     def leave(self) -> None: ...
     def alarm(self) -> None: ...
 
@@ -105,19 +108,33 @@ class WaitFor:
 
     Yielded again and again while one waits. ``place`` is the driver's: it is left, whatever
     ends the waiting, by ``leave()``; ``alarm()`` before that lets the others of the line try, whose
-    turn it is not.
+    turn it is not. A lease of the same client may be handed over to ``claim`` meanwhile, if that is
+    given: what came of it is the ``verdict``, if anything did.
     """
 
-    __slots__ = ("asked", "kept", "keys", "lined", "place", "tried", "until")
+    __slots__ = ("asked", "claim", "kept", "keys", "lined", "place", "tried", "until", "verdict")
 
-    def __init__(self, keys: Sequence[bytes], until: float | None, lined: bool = True) -> None:
+    def __init__(
+        self,
+        keys: Sequence[bytes],
+        until: float | None,
+        lined: bool = True,
+        claim: Claim[Any] | None = None,
+    ) -> None:
         self.keys = keys
         self.until = until
         self.lined = lined
+        self.claim = claim
+        self.verdict: Verdict | None = None
         self.tried = False  # whether it was refused
         self.asked = False  # and by a try that would have found that no lock is there
         self.kept = False  # and it was free, but kept for somebody else
         self.place: Standing | None = None
+
+    def got(self, lease: Any) -> None:
+        """It was worth waiting."""
+        if self.place is not None:
+            self.place.got(lease)
 
     def leave(self) -> None:
         """Stand in line no more. May be repeated."""
@@ -179,12 +196,16 @@ class Claim(Generic[L]):
     """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
 
     __slots__ = (
-        "first", "generation", "keys", "make", "pairs", "possible", "retries", "ttl", "until"
+        "first", "generation", "keys", "make", "pairs", "possible", "renewed", "retries", "ttl",
+        "until",
     )  # fmt: skip
 
     plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
     asking = "ask"  #: the verb that recognises an earlier try
     giving_back = "give_back"  #: the verb that gives back what is ``maybe`` ours
+    #: The verb that hands the lock over to it, answered by ``handed``; None: it must try itself.
+    handing: str | None = "hand_over"
+    numbered = False  #: whether its leases have fencing numbers
 
     def __init__(
         self,
@@ -203,8 +224,14 @@ class Claim(Generic[L]):
         self.until = until  # s; None: no deadline
         self.retries = retries
         self.make = make
+        self.renewed = False  # whether its leases are to be renewed by themselves
         self.possible = 0  # of the first so many the server may hold some for us
         self.first: float | None = None  # when the oldest try without an answer was sent
+
+    @property
+    def span(self) -> float:
+        """Seconds from a sending to the deadline."""
+        return span(self.ttl)
 
     @property
     def maybe(self) -> Sequence[Pair]:
@@ -341,14 +368,21 @@ def acquire(claim: Claim[L], in_turn: bool = False) -> Op[L]:
     The first try is sent at once, or ``in_turn`` behind those of this client who wait already.
     """
     verb = claim.plain[claim.ttl == NO_EXPIRY]
-    wait = WaitFor((claim.pairs[0][0],), claim.until)
+    handed = claim if claim.handing is not None and claim.ttl != NO_EXPIRY else None
+    wait = WaitFor((claim.pairs[0][0],), claim.until, claim=handed)
     try:
         while True:
+            doubt = False
             if in_turn:
                 yield wait
+                lease, doubt = _handed(claim, wait)
+                if lease is not None:
+                    wait.got(lease)
+                    return lease
                 verb = claim.asking  # which also finds out that the key holds no lock
-            lease, refused_at, holder = yield from _try(claim, verb)
+            lease, refused_at, holder = yield from _try(claim, verb, doubt)
             if lease is not None:
+                wait.got(lease)
                 return lease
             if claim.until is not None and refused_at >= claim.until:
                 raise AcquireTimeout(
@@ -373,16 +407,42 @@ def acquire_in_turn(claim: Claim[L]) -> Op[L]:
     return acquire(claim, in_turn=True)
 
 
-def _try(claim: Claim[L], verb: str) -> Op[tuple[L | None, float, str]]:
+def _handed(claim: Claim[L], wait: WaitFor) -> tuple[L | None, bool]:
+    """The lease that another one of this client was handed over as; whether it may be one unheard.
+
+    Then the hand-over is as a try whose reply was lost.
+    """
+    verdict, place = wait.verdict, wait.place
+    if verdict is None or place is None:
+        return None, False
+    settle(claim, verdict)
+    place.heard()
+    wait.verdict = None
+    if verdict.kind is GIVEN:
+        return claim.lease(0, verdict.sent_at, verdict.reply), False
+    if verdict.kind is KEPT:
+        (lease,) = claim.make(
+            claim.generation, claim.keys, claim.pairs, _OK, claim.ttl, verdict.sent_at
+        )
+        return lease, False
+    if verdict.kind is ASK and claim.first is None:
+        claim.first = verdict.sent_at
+    if verdict.kind is SILENT:
+        error = TransportError("another caller was about to hand it over, and got no answer")
+        raise acquire_unknown(claim, error) from error
+    return None, verdict.kind is ASK
+
+
+def _try(claim: Claim[L], verb: str, doubt: bool = False) -> Op[tuple[L | None, float, str]]:
     """One try, repeated over lost connections until its outcome is known.
 
     Returns the lease or None, the time before sending, and the holder's label. The first
     try is a plain SET NX; repetitions carry the same token and ask whose the lock is, so
     that a try whose reply was lost is recognised. Its age is that of the oldest one without
     an answer, from before a refusal too: where the server may not be told to end connections,
-    that one can land after all.
+    that one can land after all. ``doubt``: something sent since the last refusal may have taken
+    it unheard.
     """
-    doubt = False  # a try since the last refusal may have taken it unheard
     failures = 0
     key, token = claim.pairs[0]
     until = None if claim.until is None else claim.until + GRACE
@@ -480,12 +540,16 @@ def release(lease: HeldLease, retries: int, begun: bool = False) -> Op[bool]:
     """
     failures = 0
     lost = False  # an answer, of this call or of another that will not hear it
+    sent = begun
     while True:
         lost = lost or lease.doubt is True
         if not lease.doubt:
             lease.doubt, begun = UNDER_WAY, True
         elif lease.doubt is UNDER_WAY and not begun:
             lease.doubt = SHARED
+        if lease.freed and not sent:  # behind that: its token may be another lease's by now
+            return False
+        sent = False
         call = Call("release", lease.pair)
         try:
             sent_at, (reply,) = yield call

@@ -33,6 +33,7 @@ class Fair(Claim[L]):
 
     verbs = ("acquire_fair", "acquire_fair_last")  #: of a step, and of the last one
     giving_back = "give_back_fair"
+    handing: str | None = None  # whose turn it is the server knows
 
     asking: str  # the verb of the step under way, which recognises an earlier one
     queued: bool  # whether the server may have a place for us

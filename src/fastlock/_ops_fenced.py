@@ -22,6 +22,8 @@ class Fenced(Claim[L]):
 
     plain = ("acquire_fenced", "acquire_fenced")
     asking = "acquire_fenced"
+    handing: str | None = "hand_over_fenced"
+    numbered = True
 
     def lease(self, index: int, sent_at: float, reply: Any = None) -> L:
         lease = super().lease(index, sent_at)

@@ -80,6 +80,8 @@ class Straight:
         if lease.over or lease.doubt or lease._generation != generation:
             return None
         lease.doubt = UNDER_WAY  # whoever is interrupted from here on leaves it in doubt
+        if lease.over:  # handed over at this moment
+            return None
         sent_at = clock()
         try:
             (reply,) = self._call(self._release(*lease.pair), 1, timeout)

@@ -12,9 +12,23 @@ for a moment, because its last waiter left when another came, is a line all the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
+
+from . import _fork
+from ._handover import (
+    LONGEST_PAUSE,
+    PATIENCE,
+    SHORT,
+    SHORTEST_PAUSE,
+    TRIPS,
+    Giving,
+    Held,
+    Offer,
+    Run,
+    Turn,
+)
 
 
 class News(Protocol):
@@ -31,8 +45,8 @@ class Place:
     """
 
     __slots__ = (
-        "_front", "_line", "_queue", "_thread_and_key", "behind", "key", "lined", "news", "told",
-        "vain", "watched", "who",
+        "_front", "_line", "_queue", "_thread_and_key", "behind", "calm", "key", "lined", "news",
+        "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -42,6 +56,12 @@ class Place:
         self.news: News | None = None  # replaced by the owner before each look at what is told
         self.told = False  # it is to try now; the owner takes it back
         self.watched = False  # the server tells when the key changes
+        self.offer: Offer | None = None  # to be given the lock, while it waits
+        self.run: Run | None = None  # of the lock that it was given, or told of
+        self.turn: Turn | None = None  # of its line, the latest: others go first
+        self.wakes_at = 0.0  # when it looks again by itself
+        self.calm = -1.0  # until when it has the lock, having left
+        self.trusted: Held | None = None  # whom it has waited for in patience
         self.vain = 0  # how often in a row it has said that nobody holds it
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
         self._queue = queue
@@ -81,9 +101,22 @@ class Place:
         if queue.lines.get(self.key) is not self._line:  # its last one left at this moment
             queue.lines.setdefault(self.key, self._line)
 
+    def got(self, lease: Any) -> None:
+        """The owner has the lock, by this lease: its client knows who holds it."""
+        self.calm = lease.deadline if self._queue.hands_over else -1.0
+        held = Held(lease, self._queue.gone)
+        held.key, held.run = self.key, self.run
+        self._queue.held[self.key] = held
+
+    def heard(self) -> None:
+        """What came of the offer is with the owner's claim now."""
+        self.offer = None
+
     def leave(self) -> None:
         """Stand nowhere, and let the next one go on. May be repeated."""
         queue = self._queue
+        if self.offer is not None:
+            self.offer.leave()
         queue.waiting.pop(self, None)
         behind, line = self.behind, self._line
         if line is None and behind is None and self.lined:
@@ -98,7 +131,13 @@ class Place:
         if line is not None:
             with suppress(ValueError):
                 line.remove(self)
-            queue._tidy(self.key, line)
+            queue._tidy(self.key, line, self.calm, self.turn)
+
+    def patience(self) -> float:
+        """For how many seconds it may sleep in line without being told that it is the first."""
+        line = self._line
+        short = self.offer is not None and line is not None and len(line) <= SHORT
+        return PATIENCE if short and self._queue.hands_over else float("inf")
 
     def alarm(self) -> None:
         """The owner's connection failed: let all of the line see for themselves."""
@@ -125,12 +164,26 @@ class Place:
 
 
 class Queue:
-    """One client's lines. ``lines`` is true while there are any; it stays the same dict."""
+    """One client's lines. ``lines`` is true while there are any; it stays the same dict.
 
-    def __init__(self) -> None:
+    After ``limit`` hand-overs in a row, or ``seconds`` after the first of them, the lock is freed
+    and others are let go first. ``held`` knows the leases that lines got.
+    """
+
+    def __init__(self, limit: int = 0, seconds: float = 0.0) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._trip = 0.0  # seconds: about the longest round trip of late
+        self.held: dict[bytes, Held] = {}
+        self.gone = _forgetting(self.held)
         self.lines: dict[bytes, deque[Place]] = {}
         self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
         self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether leases go on to who waits."""
+        return self._limit > 0
 
     def first(self, key: bytes) -> Place | None:
         """Whose turn it is, if anybody waits for the key."""
@@ -140,17 +193,67 @@ class Queue:
         except IndexError:  # it left at this moment
             return None
 
-    def freed(self, key: bytes) -> None:
+    def gives(self, lease: Any, now: float, giving: Giving) -> bool:
+        """Whether ``lease`` goes to the first who waits, whom ``giving`` has taken then.
+
+        Not after so many hand-overs that others must have their turn.
+        """
+        place = self.first(lease.pair[0])
+        while place is not None and place._front is not None:
+            place = place._front
+        if place is None or not self._limit:
+            return False
+        if lease.doubt or lease.over or lease._generation != _fork.generation:
+            return False
+        if not now < lease.deadline < float("inf"):
+            return False
+        held = self.held.get(lease.pair[0])
+        run = None if held is None or held() is not lease else held.run
+        if self._over(run, now):
+            place.turn = self._turn(run, now)  # already now: the server may be faster than we
+            return False
+        giving.run = _next(run, now)
+        return giving.take(place)
+
+    def freed(self, key: bytes, now: float) -> None:
         """A lease of this client has ended: no pause is to go on, if nothing else ends it."""
+        held = self.held.pop(key, None)
         place = self.first(key)
-        if place is not None and not place.watched:
+        if place is None:
+            return
+        run = None if held is None else held.run
+        if self._over(run, now):
+            place.turn = self._turn(run, now)
+        elif held is not None:
+            place.run = _next(run, now)
+        if not place.watched:
             place.tell()
 
-    def freed_all(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    def holder(self, key: bytes) -> Held | None:
+        """The lease of this client that holds the lock, if one is known to."""
+        held = self.held.get(key)
+        lease = None if held is None else held()
+        return held if self._limit and lease is not None and lease._lasts() else None
+
+    def _over(self, run: Run | None, now: float) -> bool:
+        """Whether others must have their turn."""
+        if run is None or not self._limit:
+            return False
+        return run.times >= self._limit or now - run.began >= self._seconds
+
+    def _turn(self, run: Run | None, now: float) -> Turn:
+        pause = max(SHORTEST_PAUSE, min(TRIPS * self._trip, LONGEST_PAUSE))
+        return Turn(now, 0.001 if run is None else max(0.001, now - run.began), pause)
+
+    def took(self, seconds: float) -> None:
+        """A release with a waiter took so long."""
+        self._trip = max(seconds, 0.9 * self._trip)
+
+    def freed_all(self, pairs: Iterable[tuple[bytes, bytes]], now: float) -> None:
         """``freed`` of each; (key, token)."""
-        if self.lines:
+        if self.lines or self.held:
             for key, _ in pairs:
-                self.freed(key)
+                self.freed(key, now)
 
     def wake_all(self) -> None:
         """Have everybody look again."""
@@ -160,17 +263,40 @@ class Queue:
 
     def forget(self) -> None:
         """Those who wait are not of this process, or loop: nobody waits."""
+        self.held.clear()
         self.lines.clear()
         self.waiting.clear()
         self.threads.clear()
 
-    def _tidy(self, key: bytes, line: deque[Place]) -> None:
-        """Wake the first of a line that one has left; without any, drop it."""
+    def _tidy(self, key: bytes, line: deque[Place], calm: float, turn: Turn | None) -> None:
+        """Wake the first of a line that one has left; without any, drop it.
+
+        Not one that looks again before ``calm``, until when it waits for a hand-over anyway.
+        """
         while True:
             with suppress(IndexError):
-                line[0].wake()
+                first = line[0]
+                if calm < 0 and first.turn is None:
+                    first.turn = turn
+                if first.wakes_at > calm:
+                    first.wake()
                 return
             other = self.lines.pop(key, None)
             if not other:
                 return
             line = self.lines.setdefault(key, other)  # somebody came meanwhile
+
+
+def _next(run: Run | None, now: float) -> Run:
+    return Run(1, now) if run is None else Run(run.times + 1, run.began)
+
+
+def _forgetting(held: dict[bytes, Held]) -> Callable[[Any], None]:
+    """Takes out of ``held`` what nobody has any more: called with its weak reference."""
+
+    def gone(lease: Any) -> None:
+        key: bytes = lease.key
+        if held.get(key) is lease:
+            held.pop(key, None)
+
+    return gone

@@ -32,6 +32,7 @@ class Script:
 
 _ACQUIRE_FENCED = Script("fencing", "acquire_fenced")
 _ACQUIRE_FENCED_ALL = Script("fencing", "acquire_fenced_all")
+_HAND_OVER_FENCED = Script("fencing", "hand_over_fenced")
 _ACQUIRE_FAIR = Script("fencing", "fair", "acquire_fair")
 _LEAVE_FAIR = Script("fair", "leave_fair")
 
@@ -49,6 +50,10 @@ class Scripted:
     def acquire_fenced(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """Take it with a number, or tell who has it. Answered by ``asked``, ``number_of``."""
         return self._eval(_ACQUIRE_FENCED, 2, key, companion(key), token, ttl)
+
+    def hand_over_fenced(self, key: bytes, token: bytes, heir: bytes, ttl: int) -> bytes:
+        """``hand_over`` with a number for the heir. Answered by ``handed``, ``number_of``."""
+        return self._eval(_HAND_OVER_FENCED, 2, key, companion(key), token, heir, ttl)
 
     def acquire_fenced_many(self, pairs: Sequence[tuple[bytes, bytes]], ttl: int) -> bytes:
         """``acquire_fenced`` of each."""

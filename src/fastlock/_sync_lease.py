@@ -16,10 +16,12 @@ from . import _args, _fork, _ops
 from ._clock import clock
 from ._commands import Pair
 from ._doubt import UNDER_WAY, interrupted
+from ._handover import Giving
 from ._lost import Lost
 from ._ops import Claim, Op
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
+from ._ops_handover import hand_over
 from ._renewal import MAX_HOLD, terms_of
 from ._waiting import in_line
 from .errors import FastlockError
@@ -80,7 +82,8 @@ def acquire(
     ``auto_renew``, ``max_hold`` and ``on_lost`` as in ``Client.lock``.
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
-    if client._queue.lines and in_line(client, key):
+    queue = client._queue
+    if (queue.lines or queue.held) and in_line(client, key):
         operation = _ops.acquire_in_turn
     if (
         fence is not False
@@ -201,12 +204,17 @@ class Lease(BaseLease):
         if self._turn is not None:
             self._check_process()
             self._let_go()
+        queue = client._queue
         try:
+            if wait and queue.lines and server.ready() is not None and not server.strays:
+                passed = self._pass_on(clock())
+                if passed is not None:
+                    return passed
             if wait and way is not None:
                 freed = way.free(self, generation, client._patience)
                 if freed is True:
-                    if client._queue.lines:
-                        client._queue.freed(self.pair[0])
+                    if queue.lines or queue.held:
+                        queue.freed(self.pair[0], clock())
                     return True
             if self._generation != generation:
                 self._check_process()
@@ -214,7 +222,7 @@ class Lease(BaseLease):
                 return False
             if not wait:
                 client._deferred.send(self)
-                client._queue.freed(self.pair[0])
+                queue.freed(self.pair[0], clock())
                 return None
             begun, failure, answer = False, None, None
             if freed is not None and link is not None:
@@ -226,13 +234,35 @@ class Lease(BaseLease):
             if begun:
                 op.send(None)
             ours = client._drive(op, failure, answer)
-            client._queue.freed(self.pair[0])
+            queue.freed(self.pair[0], clock())
             return ours
         except FastlockError:
             raise
         except BaseException:
             interrupted(self)
             raise
+
+    def _pass_on(self, now: float) -> bool | None:
+        """Release it to the first who waits, as ``release``; None: do that without."""
+        client = self._client
+        queue = client._queue
+        giving = Giving()
+        try:
+            if not queue.gives(self, now, giving):
+                return None
+            if client._local and giving.kept(self, now, client._batches):
+                return True
+            ours = client._drive(hand_over(self, giving, client._retries, now))
+            queue.took(clock() - now)
+            if not giving.done:
+                queue.freed(self.pair[0], clock())
+            return ours
+        finally:
+            try:
+                giving.end(client, clock())
+            except BaseException:  # an interrupt: the waiter must not wait for ever
+                giving.end(client, clock())
+                raise
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live: ``ttl`` seconds from now (None: the same as before).
@@ -291,4 +321,5 @@ class Lease(BaseLease):
         self._let_go()
         if not self.over:
             self.doubt = True  # what comes of it nobody hears
+        if not self.over:  # as it is if it was handed over at this moment
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)

@@ -73,7 +73,10 @@ class Client:
         self._settling: set[asyncio.Task[None]] = set()
         self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
-        self._queue = Queue()  # of those who wait for locks
+        # Of those who wait for locks.
+        self._queue = Queue(self.config.handover_limit, self.config.handover_time)
+        self._local = self.config.handover == "local"
+        self._batches: set[object] = set()  # one for each release or extension of many under way
         self._listener = AsyncListener(self.config, core, Bell)
         self._waiting_in: asyncio.AbstractEventLoop | None = None  # the loop that they belong to
         self._closed = False
@@ -166,10 +169,14 @@ class Client:
         listed = own_leases(self, leases)
         if self._keeper.used:
             let_go(listed)
+        mark = object()
         try:
+            self._batches.add(mark)
             return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
         finally:
-            self._queue.freed_all(lease.pair for lease in listed if lease is not None)
+            self._batches.discard(mark)
+            pairs = [lease.pair for lease in listed if lease is not None]
+            self._queue.freed_all(pairs, clock())
 
     async def extend_many(
         self, leases: Iterable[Lease | None], ttl: float | None = None
@@ -380,8 +387,10 @@ class Client:
     ) -> R:
         """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
         acquired: Any = None
+        claim.renewed = terms is not None
+        op = operation(claim)
         try:
-            acquired = await self._drive(operation(claim), generation=claim.generation)
+            acquired = await self._drive(op, generation=claim.generation)
             if terms is not None:
                 self._keep(acquired, terms)
             result: R = acquired
@@ -389,6 +398,7 @@ class Client:
         except BaseException:
             if terms is not None:
                 let_go(acquired if isinstance(acquired, list) else (acquired,))
+            op.close()  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none
             self._give_back(claim)
             raise
 
@@ -561,7 +571,7 @@ class Client:
                 for portion in _ops_many.portions(pairs):
                     call = _ops_many.give_back(portion, verb)
                     link.pipe.post(link.encode(call), call.count)
-        self._queue.freed_all(pairs)
+        self._queue.freed_all(pairs, clock())
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # a coroutine closed after its loop: what was posted must do

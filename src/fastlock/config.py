@@ -57,8 +57,11 @@ class Config:
     the making of a connection with its handshake; ``retries`` is the number of further
     attempts after a connection failure; ``push`` lets the server wake those who wait for a
     lock that somebody else holds; ``retry_timeout`` is the pause between two tries for it
-    where it does not; ``prefix`` is put before every key; ``label`` is the
-    readable part of tokens (None: host:pid); ``protocol`` is RESP 2 or 3.
+    where it does not; ``handover`` says how a lock goes on to the next of this client who
+    waits ("swap" or "local"), ``handover_limit`` how often in a row (0: never), and
+    ``handover_time`` for how long, before others have their turn; ``prefix`` is put before
+    every key; ``label`` is the readable part of tokens (None: host:pid); ``protocol`` is
+    RESP 2 or 3.
     """
 
     uri: str | None = None
@@ -89,6 +92,9 @@ class Config:
     push: bool = _default(True)
     retry_timeout: float = _default(100)
     retries: int = _default(3)
+    handover: str = _default("swap")
+    handover_limit: int = _default(1000)
+    handover_time: float = _default(0.05)
 
     def __new__(cls, *_args: object, **options: object) -> Config:
         _refuse_unknown(options)

@@ -73,7 +73,10 @@ class Client:
         self._closed = Event()  # the background too
         self._keeper = Keeper(self._server, self._core, self.config)
         self._turns = Turns()
-        self._queue = Queue()  # of those who wait for locks
+        # Of those who wait for locks.
+        self._queue = Queue(self.config.handover_limit, self.config.handover_time)
+        self._local = self.config.handover == "local"
+        self._batches: set[object] = set()  # one for each release or extension of many under way
         self._listener = Listener(self.config, self._core)
         remember(self)
         _fork.register(self)
@@ -156,10 +159,14 @@ class Client:
         listed = own_leases(self, leases)
         if self._keeper.used:
             let_go(listed)
+        mark = object()
         try:
+            self._batches.add(mark)
             return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
         finally:
-            self._queue.freed_all(lease.pair for lease in listed if lease is not None)
+            self._batches.discard(mark)
+            pairs = [lease.pair for lease in listed if lease is not None]
+            self._queue.freed_all(pairs, clock())
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
         """Replace the time to live of each: ``ttl`` seconds from now.
@@ -173,7 +180,12 @@ class Client:
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
-        results = self._turns.together(listed, lambda: self._extend_many(listed, milliseconds))
+        mark = object()
+        try:
+            self._batches.add(mark)
+            results = self._turns.together(listed, lambda: self._extend_many(listed, milliseconds))
+        finally:
+            self._batches.discard(mark)
         if self._keeper.used:  # some may have been lost meanwhile
             pairs = zip(not_told(listed), results, strict=True)
             return [lease is not None and extended for lease, extended in pairs]
@@ -374,6 +386,7 @@ class Client:
     ) -> R:
         """Carry out an acquiring; whatever leaves it early, nothing stays held, nor renewed."""
         acquired: Any = None
+        claim.renewed = terms is not None
         try:
             acquired = self._drive(operation(claim), generation=claim.generation)
             if terms is not None:
@@ -559,7 +572,7 @@ class Client:
                     link.pipe.post(link.encode(call), call.count)
             except TransportError:
                 pass  # the background connects anew
-        self._queue.freed_all(pairs)
+        self._queue.freed_all(pairs, clock())
         self._background.add(pairs, until, verb)
 
     def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:

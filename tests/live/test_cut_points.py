@@ -286,6 +286,37 @@ async def leave_lock_all(cell: Cell) -> None:
     cell.free(*cell.keys)
 
 
+async def _hand_over(cell: Cell, **options: object) -> None:
+    """The fault meets the swap, by which a release gives the lock to the next of the client."""
+    lease = await cell.client.acquire(cell.key, TTL, **options)
+    waiter = cell.fl.spawn(cell.client.acquire(cell.key, TTL, 15, **options))
+    raw = cell.fl.raw(cell.client)
+
+    def ready() -> bool:
+        place = raw._queue.first(cell.key.encode())
+        return place is not None and place.watched and place.offer is not None
+
+    await cell.fl.until(ready)
+    await cell.fl.sleep(0.02)  # what it asks the server is answered
+    assert await cell.under(lease.release) is True
+    taken = await waiter
+    assert not lease.valid()
+    assert await lease.release() is False
+    cell.held(taken)
+    if options:
+        assert taken.fence > lease.fence
+
+
+@operation
+async def hand_over(cell: Cell) -> None:
+    await _hand_over(cell)
+
+
+@operation
+async def hand_over_fenced(cell: Cell) -> None:
+    await _hand_over(cell, fence=True)
+
+
 @operation
 async def extend(cell: Cell) -> None:
     lease = await cell.client.acquire(cell.key, TTL)
@@ -447,6 +478,7 @@ def believes_refusals(patch: pytest.MonkeyPatch) -> None:
         (repeats_plainly, "try acquire many", "after"),
         (counts_from_the_reply, "acquire", "reply stalls"),
         (believes_refusals, "release", "reply lost"),
+        (believes_refusals, "hand over", "reply lost"),
     ],
 )
 async def test_a_wrong_variant_is_caught(

@@ -247,6 +247,12 @@ class Standing:
     def __init__(self) -> None:
         self.told: list[str] = []
 
+    def got(self, lease: object) -> None:
+        """Of no interest here."""
+
+    def heard(self) -> None:
+        """Of no interest here."""
+
     def leave(self) -> None:
         self.told.append("left")
 

@@ -22,6 +22,12 @@ class News:
         self.times += 1
 
 
+class Lease:
+    """Lasts until then."""
+
+    deadline = 100.0
+
+
 def joined(queue: Queue, key: bytes = b"k", who: int | None = None) -> Place:
     place = Place(queue, key, who, lined=True)
     place.news = News()
@@ -52,6 +58,29 @@ def test_the_next_is_woken_when_the_first_leaves() -> None:
     second.leave()
     assert is_empty(queue)
     assert queue.first(b"k") is None
+
+
+def test_the_next_is_not_woken_in_vain() -> None:
+    """It looks by itself before the lease ends, and waits until then to be handed it."""
+    queue = Queue(9, 1.0)
+    for wakes_at, times in ((99.0, 0), (100.0, 0), (100.1, 1), (float("inf"), 1)):
+        first, second = joined(queue), joined(queue)
+        second.wakes_at = wakes_at
+        lease = Lease()
+        first.got(lease)
+        first.leave()
+        assert second.first
+        assert woken(second) == times
+        second.leave()
+
+
+def test_without_hand_overs_the_next_is_always_woken() -> None:
+    queue = Queue()
+    first, second = joined(queue), joined(queue)
+    first.got(Lease())
+    first.leave()
+    assert woken(second) == 1
+    second.leave()
 
 
 def test_joining_and_leaving_twice_does_no_harm() -> None:
@@ -154,10 +183,10 @@ def test_only_who_is_not_told_by_the_server_is_told_of_a_release() -> None:
     queue = Queue()
     first, second = joined(queue), joined(queue)
     first.watched = True
-    queue.freed(b"k")
+    queue.freed(b"k", 0.0)
     assert (first.told, second.told) == (False, False)
     first.watched = False
-    queue.freed_all([(b"k", b"token"), (b"other", b"token")])
+    queue.freed_all([(b"k", b"token"), (b"other", b"token")], 0.0)
     assert (first.told, second.told) == (True, False)
 
 
