@@ -24,6 +24,8 @@ from _cli import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("demo", "--seconds", "1")
 ENDLESS = ("demo", "--seconds", "60", "--threads", "4", "--tasks", "8")
 ROWS = ["fastlock threads", "fastlock tasks", "fastlock both at once", "redis-py Lock threads"]

@@ -13,6 +13,8 @@ from _harness import Ways, one_server
 from _program import Program, program
 from _waiting import PLACE, nothing_left, waiting
 
+pytestmark = [pytest.mark.slow, one_server]
+
 TTL = 60
 PROCESSES = 8
 SYNC = """
@@ -67,7 +69,6 @@ async def come_in(fl: Ways, key: str, one: Program) -> bytes:
     return waiting(fl.admin, key)[-1]
 
 
-@one_server
 async def test_eight_processes_are_served_in_the_order_in_which_they_came(fl: Ways) -> None:
     key = fl.key()
     holder = await fl.client().acquire(key, TTL)
@@ -87,7 +88,6 @@ async def test_eight_processes_are_served_in_the_order_in_which_they_came(fl: Wa
             assert one.ended() == (0, "", "")
 
 
-@one_server
 @pytest.mark.parametrize("killed", ["the first", "two in the middle"])
 async def test_who_was_killed_is_passed_over_after_its_place_has_ended(
     fl: Ways, killed: Any
@@ -114,7 +114,6 @@ async def test_who_was_killed_is_passed_over_after_its_place_has_ended(
         assert nothing_left(fl.admin, key)
 
 
-@one_server
 async def test_a_frozen_process_comes_back_to_the_end(fl: Ways) -> None:
     """It has lost its place, and is not forgotten: it comes in again."""
     key = fl.key()

@@ -25,6 +25,7 @@ def library(request: pytest.FixtureRequest) -> str:
 
 
 pytestmark = [
+    pytest.mark.slow,
     sync_only,
     one_server,
     pytest.mark.parametrize("core", ["python"], indirect=True),  # the only one that yields

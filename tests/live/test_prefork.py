@@ -23,6 +23,7 @@ from _servers import Server, free_port
 import fastlock
 
 pytestmark = [
+    pytest.mark.slow,
     sync_only,
     one_server,
     pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),

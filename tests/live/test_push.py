@@ -171,6 +171,7 @@ async def test_a_wait_costs_a_few_commands_however_long_it_is(fl: Ways) -> None:
     client = await fl.warm(fl.client(proxy.uri, retry_timeout=10))
     fl.admin.set(key, TAKEN)
     waiter = await waits(fl, client, key)
+    await fl.until(lambda: proxy.commands[-1][0] == b"PTTL", 10)
     before = len(proxy.commands)
     await fl.sleep(0.5)
     assert len(proxy.commands) == before
@@ -277,7 +278,7 @@ async def test_the_connection_of_threads_ends_when_nobody_waits(fl: Ways) -> Non
     for _ in range(2):
         fl.admin.set(key, TAKEN)
         waiter = await waits(fl, client, key)
-        assert len(listeners(fl.admin, name)) == 1
+        await fl.until(lambda: len(listeners(fl.admin, name)) == 1, 10)
         fl.admin.delete(key)
         assert await (await waiter).release() is True
         await fl.until(lambda: not listeners(fl.admin, name), 3 * _watch.LINGER + 10)
