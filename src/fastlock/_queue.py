@@ -103,10 +103,13 @@ class Place:
 
     def got(self, lease: Any) -> None:
         """The owner has the lock, by this lease: its client knows who holds it."""
-        self.calm = lease.deadline if self._queue.hands_over else -1.0
-        held = Held(lease, self._queue.gone)
+        queue = self._queue
+        if not queue.hands_over:
+            return
+        self.calm = lease.deadline
+        held = Held(lease, queue.gone)
         held.key, held.run = self.key, self.run
-        self._queue.held[self.key] = held
+        queue.held[self.key] = held
 
     def heard(self) -> None:
         """What came of the offer is with the owner's claim now."""

@@ -337,6 +337,7 @@ class Client:
         self._deferred = set()
         self._pausing = set()
         self._queue.forget()
+        self._batches = set()
 
     # -- carrying operations out
 

@@ -54,6 +54,7 @@ def test_nothing_is_wrong_whatever_is_broken(kind: str, folder: Path) -> None:
     # and it was no idle run
     assert {*_plan.SERVER_FAULTS} <= {*history.faults}, text
     assert {"kill", "freeze", "cancel"} <= {*history.faults}, text
+    assert history.handed["given"], text
     for rule in ("exclusion", "server", "fencing", "release", "loss", "leak"):
         assert verdict.checked[rule] > 3, text
 
