@@ -69,12 +69,13 @@ class LookUps:
         """While this thread looks up a name."""
         mine = threading.RLock()
         with mine:
-            with self._gate:
-                self._under_way.append(mine)
             try:
+                with self._gate:
+                    self._under_way.append(mine)
                 yield
             finally:
-                self._under_way.remove(mine)
+                if mine in self._under_way:  # not interrupted before
+                    self._under_way.remove(mine)
 
     def before_fork(self) -> None:
         """Wait, LONGEST_LOOK_UP at most, until no other thread looks up; none begins then.

@@ -261,9 +261,6 @@ class Listener:
         self._watches.pop(watch, None)
         watch.place.watched = False
         self._hand_on(watch)
-        if self._wire is not None and not self._watches and not self._lingering:
-            self._lingering = True
-            self._errands.add(self._close_when_idle)
 
     def _hand_on(self, watch: Watch) -> None:
         """Lead no more, if it did; if nobody does, let another."""
@@ -338,10 +335,13 @@ class Listener:
             wire = _Wire(opened, self._core)
             wire.queue(None, *tracking(self._core.pack, opened.protocol))
             self._wire = wire
-            return wire
         except BaseException:
             close_descriptor(opened.sock)
             raise
+        if not self._lingering:  # here, where nobody is late for a lock
+            self._errands.add(self._close_when_idle)
+            self._lingering = True
+        return wire
 
     def _ask(self, wire: _Wire) -> None:
         """Have the server told of what is new."""
@@ -393,22 +393,26 @@ class Listener:
     # -- its end
 
     def _close_when_idle(self) -> None:
-        """On a thread of its own, which lives as long as a connection that nobody uses."""
+        """On a thread of its own, which lives as long as the connection."""
         while not self._over.wait(LINGER):
             if self._used or self._watches:
                 self._used = False
-                continue
-            self._lingering = False
-            self._end_unless_used()
-            return
+            elif self._end_unless_used():
+                return
 
-    def _end_unless_used(self) -> None:
+    def _end_unless_used(self) -> bool:
+        """Whether there is no connection now, nor a thread that will end one."""
         nobody = Watch(_NOWHERE, (), threading.get_ident())
         try:
-            if self._role.setdefault("leader", nobody) is nobody:
-                wire = self._wire
-                if wire is not None and (self._closed or not self._watches):
-                    self._end(wire)
+            if self._role.setdefault("leader", nobody) is not nobody:
+                return False
+            wire = self._wire
+            if wire is not None:
+                if self._watches and not self._closed:
+                    return False
+                self._end(wire)
+            self._lingering = False
+            return True
         finally:
             self._hand_on(nobody)
 

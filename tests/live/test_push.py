@@ -133,6 +133,39 @@ async def test_a_push_is_only_a_hint(fl: Ways) -> None:
     assert await (await waiter).release() is True
 
 
+@one_server
+async def test_what_is_freed_before_the_server_is_asked_is_tried_for_at_once(
+    fl: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the refusal and the arming: nothing will be told of that."""
+    monkeypatch.setattr(_watch, "VAIN", 3600.0)
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri, **PATIENT))
+    fl.admin.set(key, TAKEN)
+    held = proxy.fault("hold_command", verb="PTTL")
+    (waiter,) = await lined_up(fl, client, key, [client.acquire(key, timeout=60)])
+    await fl.happened(held)
+    fl.admin.delete(key)
+    held.go()
+    assert await (await waiter).release() is True
+
+
+@one_server
+async def test_a_server_that_calls_a_held_lock_free_is_not_tried_without_end(fl: Ways) -> None:
+    """As where a proxy sends questions to a replica that lags."""
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri, **PATIENT))
+    fl.admin.set(key, TAKEN)
+    before = len(proxy.verbs())
+    free = proxy.fault("replace_reply", verb="PTTL", times=1000, data=b":-2\r\n")
+    (waiter,) = await lined_up(fl, client, key, [client.acquire(key, timeout=60)])
+    await fl.happened(free)
+    await fl.sleep(1.0)
+    assert len(proxy.verbs()) - before < 100
+    fl.admin.delete(key)
+    assert await (await waiter).release() is True
+
+
 async def test_a_wait_costs_a_few_commands_however_long_it_is(fl: Ways) -> None:
     proxy, key = fl.proxy(), fl.key()
     client = await fl.warm(fl.client(proxy.uri, retry_timeout=10))
