@@ -68,6 +68,7 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
+    place.beaten = place.beaten or place.woken
     await _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
     over = over or await _in_patience(client, place, until)

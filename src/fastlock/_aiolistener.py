@@ -64,11 +64,11 @@ class AsyncListener:
             return False
         if about is not None and self._refused_by is about:
             return False
-        watch = Watch(place, keys)
+        watch = Watch(place, keys, about=about)
         try:
             place.watched = True
             self._watches[watch] = None
-            await self._wait(watch, until, about)
+            await self._wait(watch, until)
         finally:
             self._watches.pop(watch, None)
             place.watched = False
@@ -83,7 +83,7 @@ class AsyncListener:
         left = self._not_before - clock()
         return left if left > 0 else float("inf")
 
-    async def _wait(self, watch: Watch, until: float, about: object) -> None:
+    async def _wait(self, watch: Watch, until: float) -> None:
         generation = _fork.generation
         while True:
             bell = watch.place.news = self._new_bell()
@@ -93,10 +93,10 @@ class AsyncListener:
             if generation != _fork.generation:
                 return
             if not watch.asked:
-                self._ask(watch, about)
+                self._ask(watch)
             await bell.wait(min(left, LONGEST_SLEEP))
 
-    def _ask(self, watch: Watch, about: object) -> None:
+    def _ask(self, watch: Watch) -> None:
         """Have the server told, or connect first."""
         loop = asyncio.get_running_loop()
         pipe = self._pipe
@@ -107,7 +107,7 @@ class AsyncListener:
         if pipe is None:
             task = self._connecting
             if task is None or task.done() or task.get_loop() is not loop:
-                self._connecting = loop.create_task(self._connect(about))
+                self._connecting = loop.create_task(self._connect(watch.about))
             return
         watch.asked = True
         try:
@@ -115,7 +115,7 @@ class AsyncListener:
         except TransportError:
             self._lost()
         else:
-            answer.add_done_callback(partial(self._answered, watch, about))
+            answer.add_done_callback(partial(self._answered, watch))
 
     async def _connect(self, about: object) -> None:
         """On a task of its own: who is cancelled does not take the others along."""
@@ -148,12 +148,12 @@ class AsyncListener:
             for watch in self._watches:
                 watch.place.wake()
 
-    def _answered(self, watch: Watch, about: object, answer: asyncio.Future[list[Any]]) -> None:
+    def _answered(self, watch: Watch, answer: asyncio.Future[list[Any]]) -> None:
         if answer.cancelled() or answer.exception() is not None:
             return  # the connection ended, which wakes all
         try:
             if not watch.answered(answer.result(), clock()):
-                self._refuse(about)
+                self._refuse(watch.about)
         except TransportError as error:
             if self._pipe is not None:
                 self._pipe.abort(str(error))
@@ -162,7 +162,8 @@ class AsyncListener:
         keys = changed(push)
         for watch in list(self._watches):
             if keys is None or not set(keys).isdisjoint(watch.keys):
-                watch.end()
+                if not watch.over and watch.asked and not watch.changed():
+                    self._ask(watch)
 
     def _lost(self) -> None:
         """Nothing more is heard from it: everybody looks."""

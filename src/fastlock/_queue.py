@@ -45,8 +45,8 @@ class Place:
     """
 
     __slots__ = (
-        "_front", "_line", "_queue", "_thread_and_key", "behind", "calm", "key", "lined", "news",
-        "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
+        "_front", "_line", "_queue", "_thread_and_key", "beaten", "behind", "calm", "key", "lined", "news",
+        "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who", "woken",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -62,6 +62,8 @@ class Place:
         self.wakes_at = 0.0  # when it looks again by itself
         self.calm = -1.0  # until when it has the lock, having left
         self.trusted: Held | None = None  # whom it has waited for in patience
+        self.woken = False  # by a change of the key, to try
+        self.beaten = False  # and was too late
         self.vain = 0  # how often in a row it has said that nobody holds it
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
         self._queue = queue
@@ -103,10 +105,13 @@ class Place:
 
     def got(self, lease: Any) -> None:
         """The owner has the lock, by this lease: its client knows who holds it."""
-        self.calm = lease.deadline if self._queue.hands_over else -1.0
-        held = Held(lease, self._queue.gone)
+        queue = self._queue
+        if not queue.hands_over:
+            return
+        self.calm = lease.deadline
+        held = Held(lease, queue.gone)
         held.key, held.run = self.key, self.run
-        self._queue.held[self.key] = held
+        queue.held[self.key] = held
 
     def heard(self) -> None:
         """What came of the offer is with the owner's claim now."""

@@ -43,6 +43,7 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
+    place.beaten = place.beaten or place.woken
     _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
     over = over or _in_patience(client, place, until)

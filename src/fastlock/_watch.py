@@ -84,16 +84,35 @@ def changed(push: Sequence[Any]) -> Sequence[bytes] | None:
 class Watch:
     """One waiter's: it waits for a change of any of its keys. ``who``: its thread."""
 
-    __slots__ = ("asked", "ends", "keys", "over", "place", "refused", "who")
+    __slots__ = ("about", "asked", "ends", "keys", "over", "place", "refused", "who")
 
-    def __init__(self, place: Place, keys: Sequence[bytes], who: int | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        keys: Sequence[bytes],
+        who: int | None = None,
+        about: object = None,
+    ) -> None:
         self.place = place
         self.keys = keys
         self.who = who
+        self.about = about  # the main connection
         self.asked = False  # whether the server was told
         self.over = False  # it is time to try
         self.refused = False  # it is not told here, now
         self.ends = float("inf")  # when the holders' ttls end
+
+    def changed(self) -> bool:
+        """A key changed. True: that is for the owner to try; False: ask once more before.
+
+        Who was woken and came too late has rivals, and one question costs less than a try in vain
+        and the question after it.
+        """
+        self.asked = not self.place.beaten
+        if self.asked:
+            self.place.woken = True
+            self.end()
+        return self.asked
 
     def end(self, refused: bool = False) -> None:
         """Have the waiter go on: to try, or to look by itself."""

@@ -340,6 +340,7 @@ class Client:
         self._deferred = set()
         self._pausing = set()
         self._queue.forget()
+        self._batches = set()
 
     # -- carrying operations out
 

@@ -323,6 +323,7 @@ class Client:
         self._turns.forked()
         self._queue.wake_all()  # a call that a handler has forked in the middle of
         self._queue.forget()
+        self._batches = set()
         self._background = Background(self._settle)
         self._deferred.forked(self._background)
         closing, self._closing, self._closed = self._closing.is_set(), Event(), Event()

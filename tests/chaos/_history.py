@@ -222,6 +222,7 @@ class History:
     complaints: list[str] = field(default_factory=list)
     inherited: list[str] = field(default_factory=list)  # a child held its parent's lease
     forks: int = 0
+    handed: Counter[str] = field(default_factory=Counter)  # what came of hand-overs
     left: dict[str, list[str]] = field(default_factory=dict)  # "once", "last" -> keys
     connections: list[str] = field(default_factory=list)
     steps: list[tuple[float, float]] = field(default_factory=list)  # of the clock: when, by
@@ -273,6 +274,8 @@ def _of_a_process(history: History, event: Event) -> None:
         history.forks += 1
         if event["status"]:
             history.complaints.append(f"{event['p']}: a fork ended with status {event['status']}")
+    elif kind == "handed":
+        history.handed[event["kind"]] += 1
     elif kind == "cut":
         history.faults["cancel"] += 1
     elif kind == "step":

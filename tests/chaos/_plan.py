@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 #: (API, core) of each worker process; its place here is its slot.
 WAYS = (("sync", "cython"), ("async", "cython"), ("sync", "python"), ("async", "python"))
+#: How each hands locks over between its threads or tasks.
+HANDOVER = ("swap", "swap", "local", "local")
 #: Threads or tasks of a process. A sync one's first is the main thread, which signals reach.
 ACTORS = 4
 #: What all fight for. Locks of even ones have fencing numbers, always: else they promise nothing.

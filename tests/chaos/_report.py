@@ -33,6 +33,7 @@ def report(history: History, verdict: Verdict) -> str:
         f"processes {len(history.last) - 1}: {len(history.killed)} killed, {history.forks} forked",
         f"tries     {len(leases)}: {len(had)} acquired ({_counted(refused)})",
         f"releases  {_counted(answers)}",
+        f"handed    {_counted(history.handed)}",
         f"faults    {sum(faults.values())}: {_counted(faults)}",
         f"losses    {len(history.losses)} of the server's data; what they excuse stands in ()",
         f"exclusion {spans} ({excused['exclusion']})",

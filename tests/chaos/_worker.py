@@ -31,7 +31,8 @@ import fastlock.aio
 from chaos import _broken
 from chaos._actor import Actor, Held, Way
 from chaos._log import Log
-from chaos._plan import ACTORS, KEYS, Step, steps
+from chaos._plan import ACTORS, HANDOVER, KEYS, Step, steps
+from fastlock._handover import Giving
 
 #: Seconds that the server has to tell the truth; in trouble it is not asked again.
 TRUTH = 0.5
@@ -80,7 +81,10 @@ class Worker:
         self.sync = said["api"] == "sync"
         kind: Any = fastlock.Client if self.sync else fastlock.aio.Client
         self.client = kind(
-            said["uri"], socket_timeout=said["patience"], connect_timeout=said["patience"]
+            said["uri"],
+            socket_timeout=said["patience"],
+            connect_timeout=said["patience"],
+            handover=HANDOVER[said["slot"]],
         )
         self.truth = Truth(said["uri"], self.sync)
         client = Sync(self.client) if self.sync else self.client
@@ -99,6 +103,16 @@ class Worker:
 
     def _complain_of(self, *_: Any) -> None:
         self.complain(traceback.format_exc())
+
+    def _count_hand_overs(self) -> None:
+        """Log what came of each, as the giver says it."""
+        original = Giving._tell
+
+        def tell(giving: Giving, verdict: Any) -> None:
+            original(giving, verdict)
+            self.log("handed", kind=verdict.kind)
+
+        Giving._tell = tell  # type: ignore[method-assign]
 
     def _listen(self) -> None:
         logging.getLogger().addHandler(Complaints(self.log))
@@ -131,6 +145,7 @@ class Worker:
 
     def run(self) -> None:
         self._listen()
+        self._count_hand_overs()
         self.log("start", pid=os.getpid(), api=self.said["api"], core=self.client.core)
         if self.sync:
             self._run_threads()
