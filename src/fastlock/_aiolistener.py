@@ -161,9 +161,8 @@ class AsyncListener:
     def _pushed(self, push: Sequence[Any]) -> None:
         keys = changed(push)
         for watch in list(self._watches):
-            if keys is None or not set(keys).isdisjoint(watch.keys):
-                if not watch.over and watch.asked and not watch.changed():
-                    self._ask(watch)
+            if watch.changed(keys):
+                self._ask(watch)
 
     def _lost(self) -> None:
         """Nothing more is heard from it: everybody looks."""

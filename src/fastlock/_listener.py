@@ -356,9 +356,8 @@ class Listener:
         if type(reply) is Push:
             keys = changed(reply)
             for watch in self._watches.copy():
-                if keys is None or not set(keys).isdisjoint(watch.keys):
-                    if not watch.over and watch.asked and not watch.changed():
-                        self._fresh.append(watch)
+                if watch.changed(keys):
+                    self._fresh.append(watch)
             return
         if type(reply) is ProtocolError or not wire.pending:
             raise TransportError("the answers are out of step")

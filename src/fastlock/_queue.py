@@ -30,6 +30,9 @@ from ._handover import (
     Turn,
 )
 
+#: Seconds for which a client remembers that others want a lock.
+LATELY = 0.1
+
 
 class News(Protocol):
     """What wakes a waiter: an event that is set once."""
@@ -45,8 +48,9 @@ class Place:
     """
 
     __slots__ = (
-        "_front", "_line", "_queue", "_thread_and_key", "beaten", "behind", "calm", "key", "lined", "news",
-        "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who", "woken",
+        "_front", "_line", "_queue", "_thread_and_key", "beaten", "behind", "calm", "key", "lined",
+        "news", "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
+        "woken",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -184,6 +188,20 @@ class Queue:
         self.lines: dict[bytes, deque[Place]] = {}
         self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
         self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
+        self.raced: dict[bytes, float] = {}  # when the server last woke somebody for the key
+
+    def has_rivals(self, key: bytes, now: float) -> bool:
+        """Whether other clients have had the lock of late, and perhaps wait for it."""
+        with suppress(StopIteration, RuntimeError):  # another thread changes it
+            oldest = next(iter(self.raced))
+            if self.raced.get(oldest, now) < now - LATELY:
+                self.raced.pop(oldest, None)
+        return self.raced.get(key, 0.0) > now - LATELY
+
+    def race(self, key: bytes, now: float) -> None:
+        """The server has woken somebody for the key."""
+        self.raced.pop(key, None)  # to be the youngest
+        self.raced[key] = now
 
     @property
     def hands_over(self) -> bool:
@@ -272,6 +290,7 @@ class Queue:
         self.lines.clear()
         self.waiting.clear()
         self.threads.clear()
+        self.raced.clear()
 
     def _tidy(self, key: bytes, line: deque[Place], calm: float, turn: Turn | None) -> None:
         """Wake the first of a line that one has left; without any, drop it.

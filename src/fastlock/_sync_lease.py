@@ -83,7 +83,7 @@ def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if (queue.lines or queue.held) and in_line(client, key):
+    if (queue.lines or queue.held or queue.raced) and in_line(client, key):
         operation = _ops.acquire_in_turn
     if (
         fence is not False

@@ -26,9 +26,14 @@ if TYPE_CHECKING:
 
 
 def in_line(client: Client, key: str | bytes) -> bool:
-    """Whether others of this client wait for the key, or are known to hold it."""
+    """Whether others of this client wait for the key or hold it, or other clients may wait.
+
+    Who comes back at once to a lock that others are woken for would have it before them.
+    """
     wire, queue = _args.wire_key(key, client._prefix), client._queue
-    return wire in queue.lines or queue.holder(wire) is not None
+    if wire in queue.lines or queue.holder(wire) is not None:
+        return True
+    return queue.has_rivals(wire, clock())
 
 
 def wait_for(client: Client, effect: WaitFor) -> float:
@@ -55,6 +60,8 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     if client._closing.is_set():
         raise closed_error()
     place.told = False
+    if place.woken:
+        client._queue.race(place.key, clock())
     if offer is not None and not offer.close():
         effect.verdict = _outcome(client, place, offer, until + GRACE)
     elif place.turn is not None:

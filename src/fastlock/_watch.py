@@ -102,17 +102,22 @@ class Watch:
         self.refused = False  # it is not told here, now
         self.ends = float("inf")  # when the holders' ttls end
 
-    def changed(self) -> bool:
-        """A key changed. True: that is for the owner to try; False: ask once more before.
+    def changed(self, keys: Sequence[bytes] | None) -> bool:
+        """These have changed, or all: have the owner try, if that is about it.
 
-        Who was woken and came too late has rivals, and one question costs less than a try in vain
-        and the question after it.
+        True: ask once more instead. Who was woken before and came too late has rivals; a question
+        costs less than a try in vain and the question after that.
         """
-        self.asked = not self.place.beaten
-        if self.asked:
-            self.place.woken = True
-            self.end()
-        return self.asked
+        if self.over or not self.asked:
+            return False
+        if keys is not None and set(keys).isdisjoint(self.keys):
+            return False
+        if self.place.beaten:
+            self.asked = False
+            return True
+        self.place.woken = True
+        self.end()
+        return False
 
     def end(self, refused: bool = False) -> None:
         """Have the waiter go on: to try, or to look by itself."""
