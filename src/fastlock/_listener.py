@@ -91,10 +91,10 @@ class _Asked:
 class _Wire:
     """The connection. The leader's, but for its end and its poke."""
 
-    def __init__(self, opened: Opened, core: Core) -> None:
+    def __init__(self, opened: Opened, core: Core, poke: Poke) -> None:
         self.began = clock()
         self.over = False
-        self.poke = Poke()
+        self.poke = poke
         self.pending: deque[_Asked] = deque()
         self._keep = opened.keep
         self._sock: Any = opened.sock
@@ -331,12 +331,16 @@ class Listener:
             return None
         finally:
             self._held = None
+        poke: Poke | None = None
         try:
-            wire = _Wire(opened, self._core)
+            poke = Poke()
+            wire = _Wire(opened, self._core, poke)
             wire.queue(None, *tracking(self._core.pack, opened.protocol))
             self._wire = wire
         except BaseException:
             close_descriptor(opened.sock)
+            if poke is not None:
+                poke.close()
             raise
         if not self._lingering:  # here, where nobody is late for a lock
             self._errands.add(self._close_when_idle)
