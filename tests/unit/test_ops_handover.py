@@ -506,3 +506,106 @@ def test_a_lease_that_nobody_has_any_more_is_forgotten() -> None:
     assert queue.holder(b"k") is None
     del lease
     assert not queue.held
+
+
+# ------------------------------------------------------------------ under the giver's own token
+
+
+class Kept(Held):
+    """A lease as ``kept`` looks at it. ``begins`` is what another thread does at that moment."""
+
+    def __init__(self, begins: str = "") -> None:
+        self._over = False
+        self._begins = begins
+        self._turn: object = None
+        super().__init__()
+        del self.number
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    @over.setter
+    def over(self, over: bool) -> None:
+        self._over = over
+        if over and self._begins == "release":
+            self.doubt = True
+        elif over and self._begins == "extend":
+            self._turn = object()
+
+
+def test_a_token_goes_on_with_the_earlier_deadline() -> None:
+    scene = Scene()
+    lease = scene.lease = Kept()
+    assert scene.queue.gives(lease, 100.0, scene.giving)
+    assert scene.giving.kept(lease, 100.0, set())
+    assert (lease.over, lease.freed) == (True, True)
+    assert scene.end() == []
+    assert lease.over
+    taken = scene.hear()
+    assert taken.deadline == DEADLINE
+    assert scene.claim.pairs == [(b"k", b"old")]
+    assert scene.claim.possible == 1
+
+
+@pytest.mark.parametrize("begins", ["release", "extend"])
+def test_a_token_does_not_go_on_that_somebody_is_about_to_name(begins: str) -> None:
+    """It begins between the first look and the end of the lease."""
+    scene = Scene()
+    lease = scene.lease = Kept(begins)
+    assert scene.queue.gives(lease, 100.0, scene.giving)
+    assert not scene.giving.kept(lease, 100.0, set())
+    assert (lease.over, lease.freed) == (False, False)
+    assert scene.offer.verdict is None
+
+
+def test_a_token_does_not_go_on_while_many_are_released() -> None:
+    scene = Scene()
+    lease = scene.lease = Kept()
+    assert scene.queue.gives(lease, 100.0, scene.giving)
+    assert not scene.giving.kept(lease, 100.0, {object()})
+    assert not lease.over
+
+
+def test_a_token_stays_where_the_waiter_has_left() -> None:
+    scene = Scene()
+    lease = scene.lease = Kept()
+    assert scene.queue.gives(lease, 100.0, scene.giving)
+    with pytest.raises(Interrupt):
+        scene.taker.throw(Interrupt())
+    assert not scene.giving.kept(lease, 100.0, set())
+    assert (lease.over, lease.freed) == (False, False)
+    assert scene.end() == []
+    assert scene.claim.possible == 0
+
+
+def test_a_token_is_the_taker_s_to_give_back_once_it_was_told() -> None:
+    scene = Scene()
+    lease = scene.lease = Kept()
+    assert scene.queue.gives(lease, 100.0, scene.giving)
+    assert scene.giving.kept(lease, 100.0, set())
+    with pytest.raises(Interrupt):
+        scene.taker.throw(Interrupt())
+    assert list(scene.claim.maybe) == [(b"k", b"old")]
+
+
+def test_a_giver_that_is_interrupted_before_the_token_goes_on_has_it_still() -> None:
+    class Struck(Kept):
+        @property
+        def doubt(self) -> bool:
+            if self._over:
+                raise Interrupt
+            return False
+
+        @doubt.setter
+        def doubt(self, doubt: bool) -> None:
+            """Set by ``__init__`` alone."""
+
+    scene = Scene()
+    lease: Any = Struck()
+    assert scene.queue.gives(lease, 100.0, scene.giving)
+    with pytest.raises(Interrupt):
+        scene.giving.kept(lease, 100.0, set())
+    assert scene.end() == []
+    assert not lease.over
+    assert scene.hear().verb == "ask"
