@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
 from ._aio_waiting import in_line
+from ._claim import Claim
 from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
+from ._effects import Op
 from ._handover import Giving
-from ._ops import Claim, Op
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._ops_handover import hand_over

@@ -21,7 +21,7 @@ from ._watch import MOST_VAIN, asking
 from .errors import TransportError
 
 if TYPE_CHECKING:
-    from ._ops import WaitFor
+    from ._effects import WaitFor
     from .aio import Client
 
 

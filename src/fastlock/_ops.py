@@ -1,29 +1,17 @@
 """Floor 2: the life of a lock, as generators. What to send, when to wait, what an answer means.
 
-Law: no clock, no randomness, no sockets, no threads, no asyncio. An operation yields
-an effect and is sent what came of it; sync.py and aio.py carry effects out:
-
-    Call(verb, args, ...)   -> (time before sending, list of replies), or throws
-                               TransportError with ``.sent_at`` (seconds) added
-    Backoff(n, until)       -> now, after the n-th failure's pause, at most ``until``
-    WaitFor(keys, until)    -> now, when it is our turn and the keys may have become free, at
-                               most ``until``; whoever yields it calls its ``leave``
-    Now()                   -> now
-    Downgrade(verb)         -> now; this connection runs a script for it from here on
-    Distrust()              -> now; this connection has ended
-
-Times are seconds on fastlock's clock, ttls on the wire are milliseconds.
-
-Whatever leaves an acquire early must leave the lock not held: its Claim says at every
-moment what the server may hold on our behalf, and the driver gives that back.
+Law: no clock, no randomness, no sockets, no threads, no asyncio. An operation yields an effect
+(``_effects.py``) and is sent what came of it. What the server may hold meanwhile, its claim says
+(``_claim.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from ._args import NO_EXPIRY
+from ._claim import OK, PLAIN, Claim, HeldLease, L, deadline
 from ._commands import (
     OURS,
     TAKEN,
@@ -42,7 +30,8 @@ from ._commands import (
     wants_spelling_out,
 )
 from ._doubt import SHARED, UNDER_WAY
-from ._handover import ASK, GIVEN, KEPT, SILENT, Verdict, settle
+from ._effects import Backoff, Call, Distrust, Downgrade, Now, Op, WaitFor
+from ._handover import ASK, GIVEN, KEPT, SILENT, settle
 from .errors import (
     AcquireTimeout,
     FastlockError,
@@ -52,234 +41,9 @@ from .errors import (
     TransportError,
 )
 
-#: A first try, which needs no spelling out; answered by ``acquired``.
-_PLAIN = ("acquire", "acquire_unending")
-
-T = TypeVar("T")
-Op = Generator[Any, Any, T]
-
 #: Seconds an answer may take after the caller's own deadline, for the last try is
 #: sent at that deadline.
 GRACE = 1.0
-
-
-class Call:
-    """Send one verb of ``_commands`` and wait for its ``count`` replies."""
-
-    __slots__ = ("args", "count", "left", "spelled_out", "until", "verb")
-
-    def __init__(
-        self,
-        verb: str,
-        args: tuple[Any, ...],
-        count: int = 1,
-        until: float | None = None,
-        spelled_out: bool = False,
-    ) -> None:
-        self.verb = verb
-        self.args = args
-        self.count = count
-        self.until = until  # the caller's deadline; None: only the socket's timeout
-        self.spelled_out = spelled_out  # in the dialect that needs nothing of the server
-        self.left = True  # False while it surely has not left: it waits for a connection
-
-
-class Backoff:
-    """Pause before the next connection, after failure number ``failures`` in a row."""
-
-    __slots__ = ("failures", "until")
-
-    def __init__(self, failures: int, until: float | None) -> None:
-        self.failures = failures
-        self.until = until
-
-
-class Standing(Protocol):
-    """A waiter's place in the line of its client; see ``_queue``."""
-
-    def got(self, lease: Any) -> None: ...
-    def heard(self) -> None: ...
-    def leave(self) -> None: ...
-    def alarm(self) -> None: ...
-
-
-class WaitFor:
-    """Wait until the keys may have become free; one key's, if ``lined``, each in turn.
-
-    Yielded again and again while one waits. ``place`` is the driver's: it is left, whatever
-    ends the waiting, by ``leave()``; ``alarm()`` before that lets the others of the line try, whose
-    turn it is not. A lease of the same client may be handed over to ``claim`` meanwhile, if that is
-    given: what came of it is the ``verdict``, if anything did.
-    """
-
-    __slots__ = ("asked", "claim", "kept", "keys", "lined", "place", "tried", "until", "verdict")
-
-    def __init__(
-        self,
-        keys: Sequence[bytes],
-        until: float | None,
-        lined: bool = True,
-        claim: Claim[Any] | None = None,
-    ) -> None:
-        self.keys = keys
-        self.until = until
-        self.lined = lined
-        self.claim = claim
-        self.verdict: Verdict | None = None
-        self.tried = False  # whether it was refused
-        self.asked = False  # and by a try that would have found that no lock is there
-        self.kept = False  # and it was free, but kept for somebody else
-        self.place: Standing | None = None
-
-    def got(self, lease: Any) -> None:
-        """It was worth waiting."""
-        if self.place is not None:
-            self.place.got(lease)
-
-    def leave(self) -> None:
-        """Stand in line no more. May be repeated."""
-        if self.place is not None:
-            self.place.leave()
-
-    def alarm(self) -> None:
-        """There is trouble that everybody should meet."""
-        if self.place is not None:
-            self.place.alarm()
-
-
-class Now:
-    """Ask the time."""
-
-    __slots__ = ()
-
-
-class Downgrade:
-    """This user may not use the server's own command for the verb, but a script."""
-
-    __slots__ = ("verb",)
-
-    def __init__(self, verb: str) -> None:
-        self.verb = verb
-
-
-class Distrust:
-    """The connection gave an answer that the command cannot have."""
-
-    __slots__ = ()
-
-
-class HeldLease(Protocol):
-    """What operations read and write of a lease."""
-
-    key: str | bytes
-    ttl: float
-    deadline: float
-    pair: Pair
-    number: int
-    doubt: int  # see _doubt
-    over: bool
-    freed: bool
-
-
-L = TypeVar("L", bound=HeldLease)
-
-
-#: generation, keys, pairs, replies, ttl in ms, deadline -> for each OK a lease, for each nil
-#: None; up to any other reply.
-Make = Callable[
-    [int, Sequence[str | bytes], Sequence[Pair], Sequence[Any], int, float], list["L | None"]
-]
-_OK = (b"OK",)
-
-
-class Claim(Generic[L]):
-    """One acquisition of one or more locks: what is wanted, and what may be ours by now."""
-
-    __slots__ = (
-        "first", "generation", "keys", "make", "pairs", "possible", "renewed", "retries", "ttl",
-        "until",
-    )  # fmt: skip
-
-    plain: tuple[str, str] = _PLAIN  #: verbs of a first try: with a ttl, and without any
-    asking = "ask"  #: the verb that recognises an earlier try
-    giving_back = "give_back"  #: the verb that gives back what is ``maybe`` ours
-    #: The verb that hands the lock over to it, answered by ``handed``; None: it must try itself.
-    handing: str | None = "hand_over"
-    numbered = False  #: whether its leases have fencing numbers
-
-    def __init__(
-        self,
-        keys: Sequence[str | bytes],
-        pairs: Sequence[Pair],
-        ttl: int,
-        until: float | None,
-        retries: int,
-        make: Make[L],
-        generation: int = 0,
-    ) -> None:
-        self.generation = generation  # of processes: another one's claim is not ours
-        self.keys = keys  # as the caller wrote them
-        self.pairs = pairs
-        self.ttl = ttl  # ms, or NO_EXPIRY
-        self.until = until  # s; None: no deadline
-        self.retries = retries
-        self.make = make
-        self.renewed = False  # whether its leases are to be renewed by themselves
-        self.possible = 0  # of the first so many the server may hold some for us
-        self.first: float | None = None  # when the oldest try without an answer was sent
-
-    @property
-    def span(self) -> float:
-        """Seconds from a sending to the deadline."""
-        return span(self.ttl)
-
-    @property
-    def maybe(self) -> Sequence[Pair]:
-        """What the server may hold for us, and perhaps what somebody else holds."""
-        return self.pairs[: self.possible]
-
-    def leases(self, start: int, replies: Sequence[Any], sent_at: float) -> list[L | None]:
-        """What the answers to tries from ``start`` on mean, up to the first unusual one."""
-        end = start + len(replies)
-        keys, pairs = self.keys[start:end], self.pairs[start:end]
-        until = deadline(sent_at, self.ttl)
-        return self.make(self.generation, keys, pairs, replies, self.ttl, until)
-
-    def lease(self, index: int, sent_at: float, reply: Any = None) -> L:
-        """This one was taken by what was sent then; the reply said so."""
-        (lease,) = self.leases(index, _OK, sent_at)
-        return lease  # type: ignore[return-value]
-
-    def all_leases(self, sent_at: float, reply: Any) -> list[L]:
-        """All were taken by what was sent then; the reply said so."""
-        return self.leases(0, _OK * len(self.pairs), sent_at)  # type: ignore[return-value]
-
-    def checked(self, reply: Any, index: int = 0) -> Any:
-        """The reply, unless it is a server error: raised, with the key named."""
-        return checked(reply, self.keys[index])
-
-    def last_trace(self, now: float) -> float:
-        """Until when the server may still hold what was sent by ``now``."""
-        return now + (float("inf") if self.ttl == NO_EXPIRY else self.ttl / 1000)
-
-
-def deadline(sent_at: float, ttl: int) -> float:
-    """When a lease surely still holds until: the ttl counts from before the sending.
-
-    The margin of 1 % + 2 ms for clocks that tick at different speed is the one of the
-    Redlock description (https://redis.io/docs/latest/develop/clients/patterns/distributed-locks).
-    """
-    return sent_at + span(ttl)
-
-
-def span(ttl: int) -> float:
-    """Seconds from the sending to the deadline."""
-    return float("inf") if ttl == NO_EXPIRY else ttl / 1000 - margin(ttl)
-
-
-def margin(ttl: float) -> float:
-    """Seconds by which a deadline is earlier than ``ttl`` ms."""
-    return ttl / 100_000 + 0.002
 
 
 # ------------------------------------------------------------------ one exchange
@@ -293,7 +57,7 @@ def mended(call: Call, sent_at: float, unusual: Any) -> Op[tuple[float, Any]]:
     """
     yield from sensible(call, sent_at, unusual)
     reply = unusual
-    if wants_spelling_out(unusual) and call.verb not in _PLAIN:
+    if wants_spelling_out(unusual) and call.verb not in PLAIN:
         call.spelled_out = True
         sent_at, (reply,) = yield call
         yield from sensible(call, sent_at, reply)
@@ -390,7 +154,7 @@ def acquire(claim: Claim[L], in_turn: bool = False) -> Op[L]:
                     claim.keys[0],
                 )
             in_turn = wait.tried = True
-            wait.asked = verb not in _PLAIN
+            wait.asked = verb not in PLAIN
     except (TransportError, ServerError, OutcomeUnknown):
         wait.alarm()
         raise
@@ -422,7 +186,7 @@ def _handed(claim: Claim[L], wait: WaitFor) -> tuple[L | None, bool]:
         return claim.lease(0, verdict.sent_at, verdict.reply), False
     if verdict.kind is KEPT:
         (lease,) = claim.make(
-            claim.generation, claim.keys, claim.pairs, _OK, claim.ttl, verdict.sent_at
+            claim.generation, claim.keys, claim.pairs, OK, claim.ttl, verdict.sent_at
         )
         return lease, False
     if verdict.kind is ASK and claim.first is None:
@@ -468,7 +232,7 @@ def _try(claim: Claim[L], verb: str, doubt: bool = False) -> Op[tuple[L | None, 
             if not doubt and not call.left:
                 claim.possible = 0
             raise
-        found = acquired(reply) if verb in _PLAIN else asked(reply, token)
+        found = acquired(reply) if verb in PLAIN else asked(reply, token)
         if found is TAKEN:
             return claim.lease(0, sent_at, reply), sent_at, ""
         if found is OURS:

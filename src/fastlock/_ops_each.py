@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ._claim import deadline
 from ._commands import (
     Pair,
     checked,
@@ -19,18 +20,8 @@ from ._commands import (
     wants_spelling_out,
 )
 from ._doubt import interrupted
-from ._ops import (
-    Backoff,
-    Call,
-    Downgrade,
-    Now,
-    Op,
-    deadline,
-    extension_unknown,
-    release_unknown,
-    released,
-    unheard,
-)
+from ._effects import Backoff, Call, Downgrade, Now, Op
+from ._ops import extension_unknown, release_unknown, released, unheard
 from ._ops_many import portions, up_to_nonsense
 from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 

@@ -5,8 +5,10 @@ Law: that of ``_ops.py``, whose effects these use.
 
 from __future__ import annotations
 
+from ._claim import HeldLease, deadline, margin
 from ._commands import checked, is_unusual
-from ._ops import Backoff, Call, HeldLease, Op, deadline, extend, margin, mended
+from ._effects import Backoff, Call, Op
+from ._ops import extend, mended
 from .errors import (
     FastlockError,
     LockError,

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _args
+from ._claim import Claim, L
 from ._commands import Pair, with_queue
-from ._ops import Claim, L, Now, Op, WaitFor, _try
+from ._effects import Now, Op, WaitFor
+from ._ops import _try
 from ._ops_fenced import Fenced
 from ._scripted import FIRST, PLACE
 from .errors import AcquireTimeout, FastlockError, ServerError

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _args
+from ._claim import Claim, L
 from ._commands import number_of, with_companion
-from ._ops import Claim, L
 from .errors import ServerError
 
 

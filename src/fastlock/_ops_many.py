@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from ._claim import PLAIN, Claim, L
 from ._commands import (
     OURS,
     TAKEN,
@@ -25,22 +26,8 @@ from ._commands import (
     told,
     wants_spelling_out,
 )
-from ._ops import (
-    _PLAIN,
-    GRACE,
-    Backoff,
-    Call,
-    Claim,
-    Distrust,
-    Downgrade,
-    L,
-    Op,
-    WaitFor,
-    back_off,
-    mended,
-    recognised,
-    sensible,
-)
+from ._effects import Backoff, Call, Distrust, Downgrade, Op, WaitFor
+from ._ops import GRACE, back_off, mended, recognised, sensible
 from .errors import (
     AcquireTimeout,
     FastlockError,
@@ -183,7 +170,7 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
             )
         wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
         wait.tried = True
-        wait.asked = not verb.startswith(_PLAIN)
+        wait.asked = not verb.startswith(PLAIN)
         try:
             yield wait
         finally:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary, ref
 
 from . import _args, _fork, _leaving
+from ._claim import span
 from ._clock import clock
 from ._commands import Commands, Pair, is_transient
 from ._errands import Errands
 from ._event import Event
-from ._ops import span
 from ._pause import backoff_pause
 from ._topology import closed_error
 from .errors import ConfigError, FastlockError, ServerError

@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
+from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair
 from ._doubt import UNDER_WAY, interrupted
+from ._effects import Op
 from ._handover import Giving
 from ._lost import Lost
-from ._ops import Claim, Op
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._ops_handover import hand_over

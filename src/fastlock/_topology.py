@@ -26,7 +26,7 @@ from .config import Config
 from .errors import FastlockError, ServerError, TransportError
 
 if TYPE_CHECKING:
-    from ._ops import Call
+    from ._effects import Call
 
 
 @dataclass(slots=True)

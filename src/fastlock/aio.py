@@ -20,9 +20,10 @@ from ._aio_waiting import Bell, wait_for
 from ._aiolistener import AsyncListener
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
+from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair, ServerInfo
-from ._ops import Call, Claim, Distrust, Downgrade, Now, Op, WaitFor
+from ._effects import Call, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
 from ._queue import Queue

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
-from . import _args, _fork, _ops
+from . import _args, _fork
+from ._claim import span
 from ._clock import clock
 from ._commands import Pair
 from ._renewal import Renewal, Terms
@@ -205,7 +206,7 @@ def until_of(timeout: float | None) -> float | None:
 def usual_of(client: Any, ttl: float) -> tuple[float, int, float]:
     """What a try needs of a ttl, for ``Client._usual``: itself, in ms, and until its deadline."""
     milliseconds = _args.milliseconds(ttl)
-    client._usual = usual = (ttl, milliseconds, _ops.span(milliseconds))
+    client._usual = usual = (ttl, milliseconds, span(milliseconds))
     return usual
 
 

@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._background import Background
+from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
+from ._effects import Call, Distrust, Downgrade, Now, Op, WaitFor
 from ._event import Event
 from ._listener import Listener
-from ._ops import Call, Claim, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
 from ._queue import Queue

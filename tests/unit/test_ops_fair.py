@@ -11,7 +11,8 @@ from test_ops_fenced import claim as numbered
 
 import fastlock
 from fastlock import _commands, _impl, _ops, _ops_many, _scripted
-from fastlock._ops import Backoff, Call, Claim, Now, WaitFor
+from fastlock._claim import Claim
+from fastlock._effects import Backoff, Call, Now, WaitFor
 from fastlock._ops_fair import KEEP, LOOK, Fair, acquire_fair, in_queue
 from fastlock._pyleases import Leases
 

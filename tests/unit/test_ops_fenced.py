@@ -9,7 +9,8 @@ from test_ops import TTL, lost, result
 
 import fastlock
 from fastlock import _commands, _impl, _ops, _ops_many, _scripted
-from fastlock._ops import Backoff, Claim, Now, WaitFor
+from fastlock._claim import Claim
+from fastlock._effects import Backoff, Now, WaitFor
 from fastlock._ops_fenced import fenced
 from fastlock._pyleases import Leases
 from fastlock.lease import BaseLease

@@ -13,8 +13,9 @@ import pytest
 
 import fastlock
 from fastlock import _fork, _ops
+from fastlock._claim import Claim
+from fastlock._effects import Backoff, Call, Now, WaitFor
 from fastlock._handover import ASK, GIVEN, NOT, SILENT, Giving, Offer, Run, Turn
-from fastlock._ops import Backoff, Call, Claim, Now, WaitFor
 from fastlock._ops_fenced import fenced
 from fastlock._ops_handover import hand_over
 from fastlock._queue import Place, Queue

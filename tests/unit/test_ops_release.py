@@ -13,7 +13,7 @@ import pytest
 import fastlock
 from fastlock import _ops, _ops_each
 from fastlock._doubt import SHARED
-from fastlock._ops import Backoff, Now
+from fastlock._effects import Backoff, Now
 from fastlock._pyleases import Leases
 
 DEADLINE = 103.0

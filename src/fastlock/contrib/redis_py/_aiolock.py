@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from redis.exceptions import LockError, RedisError
 
 from fastlock import _fork, _ops, _ops_extend, aio
-from fastlock._ops import Claim
+from fastlock._claim import Claim
 from fastlock.errors import FastlockError
 from fastlock.lease import add_note
 
