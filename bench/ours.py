@@ -28,7 +28,9 @@ from .rivals import (
 )
 
 #: Under valgrind on a busy machine even connecting takes seconds.
-PATIENCE = {"connect_timeout": 60.0, "socket_timeout": 60.0}
+PATIENCE: dict[str, Any] = {"connect_timeout": 60.0, "socket_timeout": 60.0}
+#: And what is asked of the client, as JSON; see variants.py.
+SETTINGS = PATIENCE | json.loads(os.environ.get("BENCH_CLIENT", "{}"))
 
 #: Arguments of ``acquire`` where all want one lock, as JSON; see variants.py.
 OPTIONS: dict[str, Any] = json.loads(os.environ.get("BENCH_LOCK", "{}"))
@@ -44,7 +46,7 @@ class TryAcquire:
     make = fastlock.Client
 
     def __init__(self, port: int, script: str) -> None:
-        self.client = self.make(uri(port), **PATIENCE)
+        self.client = self.make(uri(port), **SETTINGS)
         self.client.ping()
 
     def pair(self, key: str) -> Callable[[], None]:
@@ -204,13 +206,13 @@ class AsyncWith(AsyncTryAcquire):
 
 
 async def async_try_acquire(port: int, script: str, tasks: int) -> AsyncTryAcquire:
-    client = aio.Client(uri(port), **PATIENCE)
+    client = aio.Client(uri(port), **SETTINGS)
     await client.ping()
     return AsyncTryAcquire(client)
 
 
 async def async_with(port: int, script: str, tasks: int) -> AsyncWith:
-    client = aio.Client(uri(port), **PATIENCE)
+    client = aio.Client(uri(port), **SETTINGS)
     await client.ping()
     return AsyncWith(client)
 

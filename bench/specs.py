@@ -109,13 +109,15 @@ _ALL = [
     Spec("valkey-glide", "SET, EVALSHA", python="valkey-glide", needs="glide"),
 ]  # fmt: skip
 
-#: Ours that differ by what is asked of acquire() alone; threads and processes are one of them.
+#: Ours that differ by what is asked of the client or of acquire() alone; threads and processes
+#: are one of them.
 _ALL += [
     Spec(
         name,
         f"{'asyncio, ' * (kind == 'tasks')}{core}, {variant.what}",
         python="fastlock-aio" if kind == "tasks" else "fastlock",
-        env=env | {"BENCH_LOCK": json.dumps(variant.lock)},
+        env=env
+        | {"BENCH_LOCK": json.dumps(variant.lock), "BENCH_CLIENT": json.dumps(variant.client)},
     )
     for variant in VARIANTS[1:]
     for kind in variant.kinds

@@ -1,7 +1,8 @@
 """fastlock's ways of waiting and handing over: a line for each, and W5 measures it.
 
 Law: only what the public API offers today. ``lock`` are arguments of ``acquire`` besides key
-and ttl; contestants, targets and pictures follow from this table alone.
+and ttl, ``client`` those of the client besides its address; contestants, targets and pictures
+follow from this table alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Variant:
     what: str
     kinds: dict[str, tuple[float, float] | None]
     lock: dict[str, Any] = field(default_factory=dict)
+    client: dict[str, Any] = field(default_factory=dict)
     line: str = "-"
 
     def names(self, kind: str) -> list[str]:
@@ -35,7 +37,14 @@ class Variant:
 #: The first one is what a caller gets who asks for nothing.
 VARIANTS = [
     Variant("", "", {"threads": (2.5, 4), "tasks": (3, 5), "processes": (2, 3)}),
-]
+    Variant(
+        "-local", "handed over without a command", {"threads": (8, 20), "tasks": (30, 60)},
+        client={"handover": "local"}, line="--",
+    ),
+    Variant(
+        "-fair", "fair", dict.fromkeys(("threads", "tasks", "processes")), {"fair": True}, line=":",
+    ),
+]  # fmt: skip
 
 
 def names(kind: str) -> list[str]:
