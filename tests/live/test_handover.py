@@ -175,26 +175,33 @@ async def test_renewal_begins_and_ends_with_the_lease(fl: Ways, who: str) -> Non
 
 @pytest.mark.parametrize("how", ["deferred", "release_many", "doubt", "lock_all", "endless"])
 async def test_what_is_not_handed_over_is_released_and_the_waiter_told(fl: Ways, how: str) -> None:
-    client, key = await fl.warm(fl.client(**PATIENT)), fl.key()
-    raw = fl.raw(client)
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri, **PATIENT))
     lease = await client.acquire(key)
+    token = lease.token.encode()
     if how == "lock_all":
-        return
-    waiter = await waits(fl, client, key)
+        waiter = fl.spawn(client.lock_all([key, fl.key()], timeout=60).__aenter__())
+        await fl.until(lambda: fl.raw(client)._queue.waiting, 10)
+    else:
+        waiter = await waits(fl, client, key)
     if how == "deferred":
         assert await lease.release(wait=False) is None
     elif how == "release_many":
         assert await client.release_many([lease]) == [True]
-    elif how == "doubt":
-        fl.raw(lease).doubt = True
-        assert await lease.release() is True
     else:
-        fl.raw(lease)._deadline = float("inf")
+        if how == "doubt":
+            fl.raw(lease).doubt = True
+        elif how == "endless":
+            fl.raw(lease)._deadline = float("inf")
         assert await lease.release() is True
-    taken = await waiter
-    assert taken.valid()
-    assert await taken.release() is True
-    assert raw is not None
+    got = await waiter
+    leases = got if how == "lock_all" else [got]
+    # Handing over names both tokens.
+    news = {one.token.encode() for one in leases}
+    assert not any(token in args and news & {*args} for args in proxy.commands)
+    for one in leases:
+        assert one.valid()
+        assert await one.release() is True
 
 
 async def test_a_lost_lock_is_not_handed_over(fl: Ways) -> None:
