@@ -1,7 +1,7 @@
 """Floor 2, one command about each of many leases: releasing them, extending them.
 
-Law: that of ``_ops.py``, whose effects these use. What is answered is kept; only what is
-undecided is asked again. The first trouble is raised after all leases have been tried.
+Law: that of ``_ops.py``. What is answered is kept; only what is undecided is asked again. The
+first trouble is raised after all leases have been tried.
 """
 
 from __future__ import annotations

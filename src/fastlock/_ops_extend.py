@@ -1,6 +1,6 @@
 """Floor 2, adding to a ttl: what the native API does not offer, and redis-py's Lock does.
 
-Law: that of ``_ops.py``, whose effects these use.
+Law: that of ``_ops.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Floor 2, first come first served: tries that have a place in a queue at the server.
 
-Law: that of ``_ops.py``, whose Claim and tries these use. A try is one step at the server: it
+Law: that of ``_ops.py``, whose tries these use. A try is one step at the server: it
 takes the lock if nobody waits before us, else comes in at the end of the queue or keeps its
 place. A place is lost ``PLACE`` after the latest step, so that a waiter who died stops nobody
 for longer. Whatever leaves an acquire early must leave the queue too: the claim says while it may

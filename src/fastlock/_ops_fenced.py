@@ -1,7 +1,7 @@
 """Floor 2, locks with fencing numbers: the same tries, by a verb that gives a number too.
 
-Law: that of ``_ops.py``, whose Claim this is. One verb takes a lock and recognises an
-earlier try, so that a try whose reply was lost has the number it was given then.
+Law: that of ``_ops.py``, and of ``_claim.py``, whose Claim this is. One verb takes a lock and
+recognises an earlier try, so that a try whose reply was lost has the number it was given then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Floor 2, many locks at once: batches, all-or-nothing, and giving back.
 
-Law: that of ``_ops.py``, whose effects and Claim these use. A batch that loses its
-connection midway keeps what was answered and asks again about the rest only.
+Law: that of ``_ops.py``. A batch that loses its connection midway keeps what was answered and
+asks again about the rest only.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ C = TypeVar("C", bound=Claim[Any])
 class Client:
     """Locks on one server, over one connection shared by all threads.
 
-    Makes no connection before the first call that needs one.
+    Makes no connection before the first call that needs one. While somebody waits for a lock,
+    there is a second one, by which the server wakes who waits.
 
     Args:
         source: a uri (redis://, rediss://, unix://), a Config, or None.
