@@ -15,9 +15,9 @@ from ._clock import clock
 from ._handover import PATIENCE, SILENCE, Offer, Verdict
 from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
-from ._queue import Place
+from ._queue import LATELY, Place
 from ._topology import closed_error
-from ._watch import MOST_VAIN, asking
+from ._watch import MOST_VAIN, asking, worth
 from .errors import TransportError
 
 if TYPE_CHECKING:
@@ -73,20 +73,20 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
-    place.beaten = place.beaten or place.woken
+    place.beaten, place.woken = place.beaten or place.woken, False
     await _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
     over = over or await _in_patience(client, place, until)
     if not (over or await _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
-        if client.config.push:
-            held_for = await _held_for(client, effect, until)
+        if client.config.push and not effect.kept:
+            held_for = worth(place, await _held_for(client, effect, until))
             pause = min(pause, client._listener.back_in, held_for)
         await _sleep(client, place, min(until, clock() + pause))
     if client._closed:
         raise closed_error()
     place.told = False
-    if place.woken:
+    if place.woken and place.lined:
         client._queue.race(place.key, clock())
     if offer is not None and not offer.close():
         effect.verdict = await _outcome(client, place, offer, until + GRACE)
@@ -131,13 +131,15 @@ async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Ve
 async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
     """Wait for the server to tell of a change; False if it does not.
 
-    But not before a try that finds out whether the key holds a lock at all: what else it holds
-    may stay for ever.
+    Not for long before a try that finds out whether the key holds a lock at all: what else it
+    holds may stay for ever.
     """
     if not client.config.push:
         return False
-    if effect.tried and not effect.asked:
-        return True
+    if not effect.asked:
+        if effect.tried:
+            return True
+        until = min(until, clock() + LATELY)
     if effect.kept:
         place.vain = MOST_VAIN  # that it is free is no reason to try
     about = client._server.ready()
@@ -166,7 +168,8 @@ async def _sleep(client: Client, place: Place, end: float, for_turn: bool = Fals
         if client._closed:
             raise closed_error()
         now = clock()
-        wakes_at = place.wakes_at = min(end, now + place.patience()) if for_turn else end
+        wakes_at = min(end, now + place.patience()) if for_turn else end
+        place.wakes_at = wakes_at if wakes_at < end or not for_turn else float("inf")
         if place.told or now >= end or (for_turn and place.first):
             return
         if generation != _fork.generation:  # the driver says so

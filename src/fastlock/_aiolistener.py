@@ -66,7 +66,6 @@ class AsyncListener:
             return False
         watch = Watch(place, keys, about=about)
         try:
-            place.watched = True
             self._watches[watch] = None
             await self._wait(watch, until)
         finally:
@@ -109,7 +108,7 @@ class AsyncListener:
             if task is None or task.done() or task.get_loop() is not loop:
                 self._connecting = loop.create_task(self._connect(watch.about))
             return
-        watch.asked = True
+        watch.asked = watch.place.watched = True
         try:
             answer = pipe.call(*watching(self._core.pack, watch.keys))
         except TransportError:

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import _leaving
 from ._background import Background
-from ._doubt import UNDER_WAY
+from ._doubt import SHARED, UNDER_WAY
 from ._resp import Reentered
 from .errors import TransportError
 
@@ -139,7 +139,8 @@ class Deferred:
     def _mind(self, lease: Any, reply: Any) -> None:
         """The lock was lost (0), the connection (None), or the server refused."""
         if reply == 0:
-            lease._lost_before()
+            if lease.doubt is not SHARED:  # else another call freed it, or says what became of it
+                lease._lost_before()
         else:
             self._background.add([lease.pair], lease.deadline)
 

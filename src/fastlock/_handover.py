@@ -187,13 +187,13 @@ class Giving:
         claim = self.claim
         if claim.numbered or claim.renewed or hasattr(lease, "number"):
             return False
-        if lease._turn is not None or lease.deadline - now < claim.ttl / 2000:
-            return False
+        left = lease.deadline - now
+        if lease._turn is not None or not claim.ttl / 2000 <= left <= claim.span:
+            return False  # the server would keep the lock for much shorter or longer than asked
         self._kept = lease
         lease.over = lease.freed = True
         if not (lease.doubt or lease._turn is not None or busy):
-            until = min(lease.deadline, now + claim.span)
-            self._tell(Verdict(KEPT, until, lease.pair))
+            self._tell(Verdict(KEPT, lease.deadline, lease.pair))
         return self._has_kept()
 
     def _has_kept(self) -> bool:

@@ -43,7 +43,7 @@ from .config import Config
 from .errors import FastlockError, ProtocolError, TransportError
 
 #: Longest a follower sleeps before it looks whether anybody leads, in seconds.
-PATIENCE = 0.25
+FOLLOWING = 0.25
 CHUNK = 65536
 
 _NOWHERE = Place(Queue(), b"", None, lined=False)
@@ -215,7 +215,7 @@ class Listener:
             return False
         watch = Watch(place, keys, threading.get_ident())
         try:
-            place.watched = self._used = True
+            self._used = True
             self._watches[watch] = None
             self._fresh.append(watch)
             self._wait(watch, until, about)
@@ -249,7 +249,7 @@ class Listener:
                 wire = self._wire
                 if wire is not None and not watch.asked:
                     wire.poke.set()
-                news.wait(min(left, PATIENCE))
+                news.wait(min(left, FOLLOWING))
 
     def _left(self, watch: Watch, until: float) -> float:
         """Seconds that the watch may go on."""
@@ -259,6 +259,8 @@ class Listener:
 
     def _leave(self, watch: Watch) -> None:
         self._watches.pop(watch, None)
+        with suppress(ValueError):
+            self._fresh.remove(watch)
         watch.place.watched = False
         self._hand_on(watch)
 
@@ -292,17 +294,18 @@ class Listener:
                 left = self._left(watch, until)
                 if left <= 0 or wire.over or generation != _fork.generation:
                     return
+                due = float("inf")
                 if wire.pending:
                     due = wire.pending[0].sent_at + self._config.socket_timeout
-                    if due <= clock():
-                        raise TransportError("no answer in time")
-                    left = min(left, due - clock())
+                late = due <= clock()  # perhaps only we are: it may have come
                 self._polling = True
-                readable = wire.poll(left)
+                readable = wire.poll(0.0 if late else min(left, due - clock()))
                 self._polling = wire.poke.needed = False
                 if readable:
                     for reply in wire.read():
                         self._take(wire, reply, about)
+                elif late:
+                    raise TransportError("no answer in time")
         except (OSError, TransportError):
             if wire is None or clock() < wire.began + RECOVERY:
                 self._not_before = clock() + RECOVERY
@@ -343,8 +346,7 @@ class Listener:
                 poke.close()
             raise
         if not self._lingering:  # here, where nobody is late for a lock
-            self._errands.add(self._close_when_idle)
-            self._lingering = True
+            self._lingering = self._errands.add(self._close_when_idle)
         return wire
 
     def _ask(self, wire: _Wire) -> None:
@@ -353,7 +355,7 @@ class Listener:
             watch = self._fresh.popleft()
             if watch in self._watches and not watch.over:
                 wire.queue(watch, *watching(self._core.pack, watch.keys))
-                watch.asked = True
+                watch.asked = watch.place.watched = True
         wire.flush()
 
     def _take(self, wire: _Wire, reply: Any, about: object) -> None:

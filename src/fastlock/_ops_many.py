@@ -139,44 +139,48 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
     failures = 0
     until = None if claim.until is None else claim.until + GRACE
     doubt = False  # an earlier try may have taken them
-    while True:
-        claim.possible = len(claim.pairs)
-        call = Call(verb, (claim.pairs, claim.ttl), 1, until)
-        try:
-            sent_at, (reply,) = yield call
-            if is_unusual(verb, reply) or type(reply) is list:
-                sent_at, reply = yield from mended(call, sent_at, reply)
-        except FastlockError as error:
-            if isinstance(error, TransportError) and error.sent:
-                verb, doubt = f"{claim.asking}_all", True
-            if not doubt:
-                claim.possible = 0
-            if not isinstance(error, TransportError):
-                raise
-            failures += 1
-            yield from back_off(claim, failures, until, error, doubt)
-            continue
-        failures = 0
-        if reply == 1 or type(reply) is list:
-            return claim.all_leases(sent_at, reply)
-        if not doubt or not isinstance(reply, ServerError):
-            claim.possible, doubt = 0, False
-        claim.checked(reply)
-        if claim.until is not None and sent_at >= claim.until:
-            raise AcquireTimeout(
-                f"some of {len(claim.keys)} locks were still held by somebody else when the "
-                "timeout ended; none was taken",
-                claim.keys[0],
-            )
-        wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
-        wait.tried = True
-        wait.asked = not verb.startswith(PLAIN)
-        try:
+    wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
+    wait.tried = True
+    try:
+        while True:
+            claim.possible = len(claim.pairs)
+            call = Call(verb, (claim.pairs, claim.ttl), 1, until)
+            try:
+                sent_at, (reply,) = yield call
+                if is_unusual(verb, reply) or type(reply) is list:
+                    sent_at, reply = yield from mended(call, sent_at, reply)
+            except FastlockError as error:
+                if isinstance(error, TransportError) and error.sent:
+                    verb, doubt = f"{claim.asking}_all", True
+                if not doubt:
+                    claim.possible = 0
+                if not isinstance(error, TransportError):
+                    raise
+                failures += 1
+                yield from back_off(claim, failures, until, error, doubt)
+                continue
+            failures = 0
+            if reply == 1 or type(reply) is list:
+                return claim.all_leases(sent_at, reply)
+            if not doubt or not isinstance(reply, ServerError):
+                claim.possible, doubt = 0, False
+            claim.checked(reply)
+            if claim.until is not None and sent_at >= claim.until:
+                raise AcquireTimeout(
+                    f"some of {len(claim.keys)} locks were still held by somebody else when the "
+                    "timeout ended; none was taken",
+                    claim.keys[0],
+                )
+            wait.asked = not verb.startswith(PLAIN)
             yield wait
-        finally:
+            # It also finds out that a key holds something else than a lock.
+            verb = f"{claim.asking}_all"
+    finally:
+        try:
             wait.leave()
-        # It also finds out that a key holds something else than a lock.
-        verb = f"{claim.asking}_all"
+        except BaseException:  # an interrupt: leaving twice does no harm
+            wait.leave()
+            raise
 
 
 def settle(pairs: Sequence[Pair], until: float, verb: str = "give_back") -> Op[None]:

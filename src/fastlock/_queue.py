@@ -192,16 +192,22 @@ class Queue:
 
     def has_rivals(self, key: bytes, now: float) -> bool:
         """Whether other clients have had the lock of late, and perhaps wait for it."""
-        with suppress(StopIteration, RuntimeError):  # another thread changes it
-            oldest = next(iter(self.raced))
-            if self.raced.get(oldest, now) < now - LATELY:
-                self.raced.pop(oldest, None)
+        self._forget_races(now)
         return self.raced.get(key, 0.0) > now - LATELY
 
     def race(self, key: bytes, now: float) -> None:
         """The server has woken somebody for the key."""
+        self._forget_races(now)
         self.raced.pop(key, None)  # to be the youngest
         self.raced[key] = now
+
+    def _forget_races(self, now: float) -> None:
+        """The two oldest, if they are too old; one comes at a time."""
+        for _ in range(2):
+            with suppress(StopIteration, RuntimeError):  # another thread changes it
+                oldest = next(iter(self.raced))
+                if self.raced.get(oldest, now) < now - LATELY:
+                    self.raced.pop(oldest, None)
 
     @property
     def hands_over(self) -> bool:
@@ -240,7 +246,12 @@ class Queue:
 
     def freed(self, key: bytes, now: float) -> None:
         """A lease of this client has ended: no pause is to go on, if nothing else ends it."""
-        held = self.held.pop(key, None)
+        held = self.held.get(key)
+        lease = None if held is None else held()
+        if lease is not None and not lease.over:  # another one's
+            held = None
+        elif held is not None:
+            self.held.pop(key, None)
         place = self.first(key)
         if place is None:
             return

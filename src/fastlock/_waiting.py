@@ -15,9 +15,9 @@ from ._event import Event
 from ._handover import PATIENCE, SILENCE, Offer, Verdict
 from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
-from ._queue import Place
+from ._queue import LATELY, Place
 from ._topology import closed_error
-from ._watch import MOST_VAIN, asking
+from ._watch import MOST_VAIN, asking, worth
 from .errors import TransportError
 
 if TYPE_CHECKING:
@@ -48,19 +48,20 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
-    place.beaten = place.beaten or place.woken
+    place.beaten, place.woken = place.beaten or place.woken, False
     _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
     over = over or _in_patience(client, place, until)
     if not (over or _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
-        if client.config.push:
-            pause = min(pause, client._listener.back_in, _held_for(client, effect, until))
+        if client.config.push and not effect.kept:
+            held_for = worth(place, _held_for(client, effect, until))
+            pause = min(pause, client._listener.back_in, held_for)
         _sleep(client, place, min(until, clock() + pause))
     if client._closing.is_set():
         raise closed_error()
     place.told = False
-    if place.woken:
+    if place.woken and place.lined:
         client._queue.race(place.key, clock())
     if offer is not None and not offer.close():
         effect.verdict = _outcome(client, place, offer, until + GRACE)
@@ -105,13 +106,15 @@ def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
 def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
     """Wait for the server to tell of a change; False if it does not.
 
-    But not before a try that finds out whether the key holds a lock at all: what else it holds
-    may stay for ever.
+    Not for long before a try that finds out whether the key holds a lock at all: what else it
+    holds may stay for ever.
     """
     if not client.config.push:
         return False
-    if effect.tried and not effect.asked:
-        return True
+    if not effect.asked:
+        if effect.tried:
+            return True
+        until = min(until, clock() + LATELY)
     if effect.kept:
         place.vain = MOST_VAIN  # that it is free is no reason to try
     about = client._server.ready()
@@ -140,7 +143,8 @@ def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> 
         if client._closing.is_set():
             raise closed_error()
         now = clock()
-        wakes_at = place.wakes_at = min(end, now + place.patience()) if for_turn else end
+        wakes_at = min(end, now + place.patience()) if for_turn else end
+        place.wakes_at = wakes_at if wakes_at < end or not for_turn else float("inf")
         if place.told or now >= end or (for_turn and place.first):
             return
         if generation != _fork.generation:  # forked by a handler: the driver says so

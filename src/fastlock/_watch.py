@@ -30,6 +30,8 @@ LINGER = 2.0
 #: where questions go to a replica that lags, only when it changes, or after these seconds.
 MOST_VAIN = 3
 VAIN = 0.1
+#: Seconds after which a waiter tries again in any case: a connection may die unheard.
+PROBE = 10.0
 _MISSING = -2
 _UNENDING = -1
 
@@ -73,6 +75,15 @@ def held_for(times: Sequence[Any]) -> float | None:
     return float("inf") if _UNENDING in held else max(held) / 1000 + SLACK
 
 
+def worth(place: Place, held: float) -> float:
+    """How long to pause at most for a lock that is held so long, in seconds; 0: try now.
+
+    One that is said to be free again and again is no reason to hurry.
+    """
+    place.vain = 0 if held else place.vain + 1
+    return held if place.vain <= MOST_VAIN else float("inf")
+
+
 def changed(push: Sequence[Any]) -> Sequence[bytes] | None:
     """The keys that a push is about; None: all."""
     if len(push) != 2 or push[0] != b"invalidate":
@@ -112,10 +123,10 @@ class Watch:
             return False
         if keys is not None and set(keys).isdisjoint(self.keys):
             return False
+        self.place.woken = True
         if self.place.beaten:
             self.asked = False
             return True
-        self.place.woken = True
         self.end()
         return False
 
@@ -135,6 +146,6 @@ class Watch:
         if 0 < place.vain <= MOST_VAIN:
             self.end()
         else:
-            self.ends = now + (VAIN if held is None else held)
+            self.ends = now + (VAIN if held is None else min(held, PROBE))
             place.wake()
         return True

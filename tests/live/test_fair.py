@@ -385,3 +385,18 @@ async def test_keys_that_hold_something_else_are_named_and_left(fl: Ways) -> Non
     assert fl.admin.get(queue_of(key)) == b"x"
     assert fl.admin.pttl(queue_of(key)) == -1
     fl.admin.delete(key, queue_of(key))
+
+
+async def test_who_is_not_first_asks_rarely_where_the_server_does_not_tell(fl: Ways) -> None:
+    """The lock is free, and kept for one who has died: that is no reason to hurry."""
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri))
+    raw = fl.raw(client)
+    raw._listener._refused_by = raw._server.ready()  # as by a server that refuses tracking
+    ends = fl.admin.time()[0] * 1000 + 2500
+    fl.admin.zadd(queue_of(key), {b"adead": -1e15, b"ddead": ends})
+    fl.admin.pexpire(queue_of(key), 3000)
+    lease = await client.acquire(key, TTL, timeout=30, fair=True)
+    steps = [verb for verb in proxy.verbs() if verb.startswith("EVAL")]
+    assert len(steps) < 100  # ten a second
+    assert await lease.release() is True

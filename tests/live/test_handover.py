@@ -503,6 +503,7 @@ async def test_a_giver_is_interrupted_in_the_middle(fl: Ways, fault: str) -> Non
     assert await taken.release() is True
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # struck while it makes a socket
 @sync_only
 @pytest.mark.parametrize("fault", ["hold_command", "hold_reply"])
 async def test_a_waiter_is_interrupted_while_it_is_handed_the_lock(fl: Ways, fault: str) -> None:

@@ -40,7 +40,7 @@ async def handed(fl: Ways, client: Any, key: str, lease: Any, **options: Any) ->
 async def test_no_command_at_all(fl: Ways) -> None:
     proxy, key = fl.proxy(), fl.key()
     client = await fl.warm(fl.client(proxy.uri, **LOCAL))
-    lease = await client.acquire(key, ttl=50)
+    lease = await client.acquire(key, ttl=40)
     for _ in range(5):
         waiter = await waits(fl, client, key, ttl=40)
         before = len(proxy.commands)
@@ -56,6 +56,16 @@ async def test_no_command_at_all(fl: Ways) -> None:
     assert await lease.release() is True
     assert not fl.admin.exists(key)
     assert nothing_stays(fl, client)
+
+
+async def test_who_asked_for_less_is_not_given_more(fl: Ways) -> None:
+    """Else a lock would stay for longer than its holder's lease, if that is let expire."""
+    client, key = await fl.warm(fl.client(**LOCAL)), fl.key()
+    lease = await client.acquire(key, ttl=60)
+    taken, same = await handed(fl, client, key, lease, ttl=5)
+    assert not same
+    assert fl.admin.pttl(key) <= 5000
+    assert await taken.release() is True
 
 
 async def test_a_lease_never_lasts_longer_than_the_one_before(fl: Ways) -> None:

@@ -472,3 +472,55 @@ def test_what_a_server_may_say() -> None:
     assert _watch.refused([b"OK", fastlock.ServerError("NOPERM no")]) is True
     with pytest.raises(fastlock.TransportError):
         _watch.refused([fastlock.ServerError("LOADING not now")])
+
+
+async def test_who_looks_first_finds_out_too_that_the_key_holds_no_lock(fl: Ways) -> None:
+    client, key = await fl.warm(fl.client(**PATIENT)), fl.key()
+    fl.admin.hset(key, "no", "lock")
+    fl.raw(client)._queue.race(key.encode(), clock())
+    began = clock()
+    with pytest.raises(fastlock.ServerError, match="WRONGTYPE"):
+        await client.acquire(key, timeout=60)
+    assert clock() - began < AT_ONCE
+    fl.admin.delete(key)
+
+
+@one_server
+async def test_the_first_of_a_long_line_does_not_sleep_on(fl: Ways) -> None:
+    """Whoever was before it has the lock, and that ends without a word of its client's."""
+    client, key = await fl.warm(fl.client(**PATIENT)), fl.key()
+    lease = await client.acquire(key, ttl=60)
+    waiters = await lined_up(fl, client, key, [client.acquire(key, 300, 60) for _ in range(40)])
+    assert await lease.release() is True
+    await waiters[0]
+    began = clock()
+    fl.admin.delete(key)
+    for waiter in waiters[1:]:
+        assert await (await waiter).release() is True
+    assert clock() - began < AT_ONCE
+    assert nobody_waits(fl, client)
+
+
+@one_server
+async def test_several_locks_ask_before_they_are_tried_for_again(fl: Ways) -> None:
+    """Once they were too late: each change of a held lock costs one question."""
+    proxy, keys = fl.proxy(), [fl.key(), fl.key()]
+    client = await fl.warm(fl.client(proxy.uri, **PATIENT))
+    fl.admin.set(keys[1], TAKEN)
+    waiter = fl.spawn(_all(client, keys))
+    await fl.until(lambda: proxy.commands[-1][0] == b"PTTL", 10)
+
+    def noticed(before: int) -> bool:
+        fl.admin.set(keys[1], TAKEN)
+        return proxy.verbs().count("PTTL") > before
+
+    for _ in range(2):
+        before = proxy.verbs().count("PTTL")
+        await fl.until(lambda b=before: noticed(b), 10)  # type: ignore[misc]
+    tries = len([verb for verb in proxy.verbs() if verb != "PTTL"])
+    for _ in range(10):
+        before = proxy.verbs().count("PTTL")
+        await fl.until(lambda b=before: noticed(b), 10)  # type: ignore[misc]
+    assert len([verb for verb in proxy.verbs() if verb != "PTTL"]) <= tries + 1
+    fl.admin.delete(keys[1])
+    await waiter

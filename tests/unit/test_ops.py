@@ -348,4 +348,8 @@ def test_several_locks_wait_beside_the_lines() -> None:
     assert (effect.keys, effect.lined, effect.tried) == ([b"k0", b"k1"], False, True)
     effect.place = place = Standing()
     assert op.send(100.1).verb == "ask_all"
+    assert op.send((100.1, [0])) is effect  # whoever has come too late is known by it
+    assert op.send(100.2).verb == "ask_all"
+    assert place.told == []
+    assert len(result(op, (100.2, [1]))) == 2
     assert place.told == ["left"]

@@ -443,6 +443,9 @@ def test_after_so_many_others_go_first() -> None:
     assert not queue.gives(lease, 102.0, Giving())
     assert waiter.turn == (102.0, 2.0, 0.008)
     assert waiter.offer.close()
+    queue.freed(b"k", 102.05)  # one that had ended before
+    assert queue.held[b"k"]() is lease
+    lease.over = True
     queue.freed(b"k", 102.1)
     assert waiter.told
     assert waiter.turn is not None
