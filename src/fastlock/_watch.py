@@ -124,6 +124,7 @@ class Watch:
         if keys is not None and set(keys).isdisjoint(self.keys):
             return False
         self.place.woken = True
+        self.place.vain = 0  # if it is free now, that is news
         if self.place.beaten:
             self.asked = False
             return True
