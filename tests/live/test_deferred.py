@@ -13,11 +13,12 @@ import threading
 from typing import Any
 
 import pytest
-from _harness import Ways, sync_only
+from _harness import Ways, one_server, sync_only
 from test_faults import DONE, NOT_DONE, plan, ready
 
 import fastlock
 from fastlock import _deferred
+from fastlock._doubt import SHARED
 
 
 @pytest.mark.smoke
@@ -257,3 +258,22 @@ def _in_child(fl: Ways, client: Any) -> int:
         return int(bool(raw._deferred))
     raw._deferred.close(5)
     return int(bool(raw._deferred._pending or raw._deferred._thread))
+
+
+@sync_only
+@one_server
+@pytest.mark.parametrize("shared", [False, True])
+async def test_of_two_releases_the_deferred_one_tells_of_no_loss(fl: Ways, shared: bool) -> None:
+    """If another call joined it, that one was told what became of the lock."""
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri))
+    lease = await client.acquire(key, 60)
+    fl.admin.delete(key)
+    held = proxy.fault("hold_reply")
+    await lease.release(wait=False)
+    await fl.happened(held)
+    if shared:
+        fl.raw(lease).doubt = SHARED
+    held.go()
+    await client.close()
+    assert bool(lease.lost) is not shared

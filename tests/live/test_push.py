@@ -18,6 +18,7 @@ from _servers import Certificates, Server
 
 import fastlock
 from fastlock import _watch
+from fastlock._queue import LATELY
 
 #: Seconds; a wake-up takes less than a thousandth of one, and a pause a minute.
 AT_ONCE = 20
@@ -524,3 +525,21 @@ async def test_several_locks_ask_before_they_are_tried_for_again(fl: Ways) -> No
     assert len([verb for verb in proxy.verbs() if verb != "PTTL"]) <= tries + 1
     fl.admin.delete(keys[1])
     await waiter
+
+
+async def test_who_was_woken_looks_before_it_takes_the_lock_once_more(fl: Ways) -> None:
+    """The others who were woken have their chance; a little later nobody is thought of."""
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri, **PATIENT))
+    fl.admin.set(key, TAKEN)
+    waiter = await waits(fl, client, key)
+    fl.admin.delete(key)
+    assert await (await waiter).release() is True
+    queue = fl.raw(client)._queue
+    for looks in (True, False):
+        queue.raced[key.encode()] = clock() - (0 if looks else 2 * LATELY)
+        before = len(proxy.verbs())
+        lease = await client.acquire(key, timeout=60)
+        assert (proxy.verbs()[before] == "PTTL") is looks
+        assert await lease.release() is True
+    assert key.encode() not in queue.raced

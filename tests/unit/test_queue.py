@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastlock._queue import Place, Queue
+from fastlock._watch import MOST_VAIN, Watch
 
 
 class News:
@@ -243,3 +244,20 @@ def test_many_threads_leave_nobody_behind(seed: int) -> None:
     assert len(inside) == 8
     assert len(turns) > 100
     assert is_empty(queue)
+
+
+@pytest.mark.parametrize("beaten", [False, True])
+def test_a_change_is_worth_a_try_though_the_last_ones_were_in_vain(beaten: bool) -> None:
+    """Who was too late before is to ask anew, and to try if nobody holds the lock then."""
+    place = joined(Queue())
+    place.beaten, place.vain = beaten, MOST_VAIN
+    watch = Watch(place, [b"k"])
+    assert not watch.changed(None)  # it was not asked for yet
+    watch.asked = True
+    assert not watch.changed([b"other"])
+    assert watch.changed([b"other", b"k"]) is beaten
+    assert watch.over is not beaten
+    if beaten:
+        assert watch.answered([b"OK", -2], 1.0)
+    assert watch.over
+    assert place.woken
