@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
-from ._aio_waiting import in_line
 from ._claim import Claim
 from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
@@ -90,7 +89,9 @@ async def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if (queue.lines or queue.held or queue.raced) and in_line(client, key):
+    if (queue.lines or queue.held or queue.raced) and queue.in_turn(
+        _args.wire_key(key, client._prefix), clock()
+    ):
         operation = _ops.acquire_in_turn
     if (
         fence is not False

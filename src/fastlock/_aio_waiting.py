@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from . import _args, _fork
+from . import _fork
 from ._clock import clock
 from ._handover import PATIENCE, SILENCE, Offer, Verdict
 from ._ops import GRACE
@@ -45,17 +45,6 @@ class Bell:
             await self._rung
         finally:
             timer.cancel()
-
-
-def in_line(client: Client, key: str | bytes) -> bool:
-    """Whether others of this client wait for the key or hold it, or other clients may wait.
-
-    Who comes back at once to a lock that others are woken for would have it before them.
-    """
-    wire, queue = _args.wire_key(key, client._prefix), client._queue
-    if wire in queue.lines or queue.holder(wire) is not None:
-        return True
-    return queue.has_rivals(wire, clock())
 
 
 async def wait_for(client: Client, effect: WaitFor) -> float:

@@ -195,6 +195,13 @@ class Queue:
         self._forget_races(now)
         return self.raced.get(key, 0.0) > now - LATELY
 
+    def in_turn(self, key: bytes, now: float) -> bool:
+        """Whether others of this client wait for the key or hold it, or other clients may wait.
+
+        Who comes back at once to a lock that others are woken for would have it before them.
+        """
+        return key in self.lines or self.holder(key) is not None or self.has_rivals(key, now)
+
     def race(self, key: bytes, now: float) -> None:
         """The server has woken somebody for the key."""
         self._forget_races(now)

@@ -24,7 +24,6 @@ from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._ops_handover import hand_over
 from ._renewal import MAX_HOLD, terms_of
-from ._waiting import in_line
 from .errors import FastlockError
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
@@ -84,7 +83,9 @@ def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if (queue.lines or queue.held or queue.raced) and in_line(client, key):
+    if (queue.lines or queue.held or queue.raced) and queue.in_turn(
+        _args.wire_key(key, client._prefix), clock()
+    ):
         operation = _ops.acquire_in_turn
     if (
         fence is not False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from . import _args, _fork
+from . import _fork
 from ._clock import clock
 from ._event import Event
 from ._handover import PATIENCE, SILENCE, Offer, Verdict
@@ -23,17 +23,6 @@ from .errors import TransportError
 if TYPE_CHECKING:
     from ._effects import WaitFor
     from .sync import Client
-
-
-def in_line(client: Client, key: str | bytes) -> bool:
-    """Whether others of this client wait for the key or hold it, or other clients may wait.
-
-    Who comes back at once to a lock that others are woken for would have it before them.
-    """
-    wire, queue = _args.wire_key(key, client._prefix), client._queue
-    if wire in queue.lines or queue.holder(wire) is not None:
-        return True
-    return queue.has_rivals(wire, clock())
 
 
 def wait_for(client: Client, effect: WaitFor) -> float:
