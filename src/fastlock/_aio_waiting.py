@@ -15,7 +15,8 @@ from ._clock import clock
 from ._handover import PATIENCE, SILENCE, Offer, Verdict
 from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
-from ._queue import LATELY, Place
+from ._queue import Place
+from ._rivals import LATELY
 from ._topology import closed_error
 from ._watch import MOST_VAIN, asking, worth
 from .errors import TransportError
@@ -62,10 +63,12 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
-    place.beaten, place.woken = place.beaten or place.woken, False
-    await _sleep(client, place, until, for_turn=True)
+    place.race.again(clock())
+    if not place.heads:
+        await _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
     over = over or await _in_patience(client, place, until)
+    over = over or await _out_of_the_way(client, place, until)
     if not (over or await _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
         if client.config.push and not effect.kept:
@@ -75,9 +78,10 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     if client._closed:
         raise closed_error()
     place.told = False
-    if place.woken and place.lined:
-        client._queue.race(place.key, clock())
+    if place.lined:
+        place.race.tries(clock())
     if offer is not None and not offer.close():
+        place.race.given()
         effect.verdict = await _outcome(client, place, offer, until + GRACE)
     elif place.turn is not None:
         now = clock()
@@ -97,6 +101,16 @@ async def _in_patience(client: Client, place: Place, until: float) -> bool:
     del lease
     await _sleep(client, place, end)
     return place.told
+
+
+async def _out_of_the_way(client: Client, place: Place, until: float) -> bool:
+    """Let other clients go first; whether it is time to try then."""
+    now = clock()
+    pause = place.race.pause(now) if place.lined else 0.0
+    if not pause:
+        return False
+    await _sleep(client, place, min(until, now + pause))
+    return True
 
 
 async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
@@ -164,3 +178,5 @@ async def _sleep(client: Client, place: Place, end: float, for_turn: bool = Fals
         if generation != _fork.generation:  # the driver says so
             return
         await news.wait(min(wakes_at - now, LONGEST_SLEEP))
+        if place.told or (not for_turn and clock() >= end):
+            return

@@ -249,7 +249,8 @@ class Giving:
 class Held(ref[Any]):
     """A lease that its client's line got, for as long as somebody has it."""
 
-    __slots__ = ("key", "run")
+    __slots__ = ("key", "run", "since")
 
     key: bytes
     run: Run | None
+    since: float  # when it was tried for

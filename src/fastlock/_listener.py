@@ -235,7 +235,7 @@ class Listener:
 
     def _wait(self, watch: Watch, until: float, about: object) -> None:
         generation = _fork.generation
-        while True:
+        while not (watch.over or watch.place.told):
             news = watch.place.news = Event()
             left = self._left(watch, until)
             if left <= 0 or generation != _fork.generation:
@@ -259,8 +259,9 @@ class Listener:
 
     def _leave(self, watch: Watch) -> None:
         self._watches.pop(watch, None)
-        with suppress(ValueError):
-            self._fresh.remove(watch)
+        if self._fresh:
+            with suppress(ValueError):
+                self._fresh.remove(watch)
         watch.place.watched = False
         self._hand_on(watch)
 
@@ -304,6 +305,8 @@ class Listener:
                 if readable:
                     for reply in wire.read():
                         self._take(wire, reply, about)
+                    if watch.over:
+                        return
                 elif late:
                     raise TransportError("no answer in time")
         except (OSError, TransportError):

@@ -29,9 +29,7 @@ from ._handover import (
     Run,
     Turn,
 )
-
-#: Seconds for which a client remembers that others want a lock.
-LATELY = 0.1
+from ._rivals import Race, Rivals
 
 
 class News(Protocol):
@@ -48,9 +46,8 @@ class Place:
     """
 
     __slots__ = (
-        "_front", "_line", "_queue", "_thread_and_key", "beaten", "behind", "calm", "key", "lined",
-        "news", "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
-        "woken",
+        "_front", "_line", "_queue", "_thread_and_key", "behind", "calm", "key", "lined", "news",
+        "offer", "race", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -66,8 +63,7 @@ class Place:
         self.wakes_at = 0.0  # when it looks again by itself
         self.calm = -1.0  # until when it has the lock, having left
         self.trusted: Held | None = None  # whom it has waited for in patience
-        self.woken = False  # by a change of the key, to try
-        self.beaten = False  # and was too late
+        self.race = Race(queue.rivals, key)
         self.vain = 0  # how often in a row it has said that nobody holds it
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
         self._queue = queue
@@ -85,6 +81,12 @@ class Place:
             return line is None or line[0] is self
         except IndexError:
             return True
+
+    @property
+    def heads(self) -> bool:
+        """Whether it stands in a line already, and is the first of it."""
+        line = self._line
+        return line is not None and bool(line) and line[0] is self
 
     def join(self) -> None:
         """Stand in line, once."""
@@ -110,11 +112,12 @@ class Place:
     def got(self, lease: Any) -> None:
         """The owner has the lock, by this lease: its client knows who holds it."""
         queue = self._queue
+        tried_at = self.race.won()
         if not queue.hands_over:
             return
         self.calm = lease.deadline
         held = Held(lease, queue.gone)
-        held.key, held.run = self.key, self.run
+        held.key, held.run, held.since = self.key, self.run, tried_at
         queue.held[self.key] = held
 
     def heard(self) -> None:
@@ -188,33 +191,14 @@ class Queue:
         self.lines: dict[bytes, deque[Place]] = {}
         self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
         self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
-        self.raced: dict[bytes, float] = {}  # when the server last woke somebody for the key
-
-    def has_rivals(self, key: bytes, now: float) -> bool:
-        """Whether other clients have had the lock of late, and perhaps wait for it."""
-        self._forget_races(now)
-        return self.raced.get(key, 0.0) > now - LATELY
+        self.rivals = Rivals()
 
     def in_turn(self, key: bytes, now: float) -> bool:
         """Whether others of this client wait for the key or hold it, or other clients may wait.
 
         Who comes back at once to a lock that others are woken for would have it before them.
         """
-        return key in self.lines or self.holder(key) is not None or self.has_rivals(key, now)
-
-    def race(self, key: bytes, now: float) -> None:
-        """The server has woken somebody for the key."""
-        self._forget_races(now)
-        self.raced.pop(key, None)  # to be the youngest
-        self.raced[key] = now
-
-    def _forget_races(self, now: float) -> None:
-        """The two oldest, if they are too old; one comes at a time."""
-        for _ in range(2):
-            with suppress(StopIteration, RuntimeError):  # another thread changes it
-                oldest = next(iter(self.raced))
-                if self.raced.get(oldest, now) < now - LATELY:
-                    self.raced.pop(oldest, None)
+        return key in self.lines or self.holder(key) is not None or self.rivals.about(key, now)
 
     @property
     def hands_over(self) -> bool:
@@ -259,6 +243,7 @@ class Queue:
             held = None
         elif held is not None:
             self.held.pop(key, None)
+            self.rivals.held(key, now - held.since)
         place = self.first(key)
         if place is None:
             return
@@ -308,7 +293,7 @@ class Queue:
         self.lines.clear()
         self.waiting.clear()
         self.threads.clear()
-        self.raced.clear()
+        self.rivals.known.clear()
 
     def _tidy(self, key: bytes, line: deque[Place], calm: float, turn: Turn | None) -> None:
         """Wake the first of a line that one has left; without any, drop it.

@@ -83,7 +83,7 @@ def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if (queue.lines or queue.held or queue.raced) and queue.in_turn(
+    if (queue.lines or queue.held or queue.rivals.known) and queue.in_turn(
         _args.wire_key(key, client._prefix), clock()
     ):
         operation = _ops.acquire_in_turn

@@ -15,7 +15,8 @@ from ._event import Event
 from ._handover import PATIENCE, SILENCE, Offer, Verdict
 from ._ops import GRACE
 from ._pause import LONGEST_SLEEP, retry_pause
-from ._queue import LATELY, Place
+from ._queue import Place
+from ._rivals import LATELY
 from ._topology import closed_error
 from ._watch import MOST_VAIN, asking, worth
 from .errors import TransportError
@@ -37,10 +38,12 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
-    place.beaten, place.woken = place.beaten or place.woken, False
-    _sleep(client, place, until, for_turn=True)
+    place.race.again(clock())
+    if not place.heads:
+        _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
     over = over or _in_patience(client, place, until)
+    over = over or _out_of_the_way(client, place, until)
     if not (over or _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
         if client.config.push and not effect.kept:
@@ -50,9 +53,10 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     if client._closing.is_set():
         raise closed_error()
     place.told = False
-    if place.woken and place.lined:
-        client._queue.race(place.key, clock())
+    if place.lined:
+        place.race.tries(clock())
     if offer is not None and not offer.close():
+        place.race.given()
         effect.verdict = _outcome(client, place, offer, until + GRACE)
     elif place.turn is not None:
         now = clock()
@@ -72,6 +76,16 @@ def _in_patience(client: Client, place: Place, until: float) -> bool:
     del lease
     _sleep(client, place, end)
     return place.told
+
+
+def _out_of_the_way(client: Client, place: Place, until: float) -> bool:
+    """Let other clients go first; whether it is time to try then."""
+    now = clock()
+    pause = place.race.pause(now) if place.lined else 0.0
+    if not pause:
+        return False
+    _sleep(client, place, min(until, now + pause))
+    return True
 
 
 def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
@@ -139,3 +153,5 @@ def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> 
         if generation != _fork.generation:  # forked by a handler: the driver says so
             return
         news.wait(min(wakes_at - now, LONGEST_SLEEP))
+        if place.told or (not for_turn and clock() >= end):
+            return

@@ -117,15 +117,17 @@ class Watch:
         """These have changed, or all: have the owner try, if that is about it.
 
         True: ask once more instead. Who was woken before and came too late has rivals; a question
-        costs less than a try in vain and the question after that.
+        costs less than a try in vain and the question after that. Every other time, for a single
+        key, it is to try all the same: who only asks comes too late again.
         """
         if self.over or not self.asked:
             return False
         if keys is not None and set(keys).isdisjoint(self.keys):
             return False
-        self.place.woken = True
+        race = self.place.race
+        race.woken = True
         self.place.vain = 0  # if it is free now, that is news
-        if self.place.beaten:
+        if race.lost % 2 or (race.lost and not self.place.lined):
             self.asked = False
             return True
         self.end()

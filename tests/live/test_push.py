@@ -18,7 +18,7 @@ from _servers import Certificates, Server
 
 import fastlock
 from fastlock import _watch
-from fastlock._queue import LATELY
+from fastlock._rivals import LATELY
 
 #: Seconds; a wake-up takes less than a thousandth of one, and a pause a minute.
 AT_ONCE = 20
@@ -478,7 +478,7 @@ def test_what_a_server_may_say() -> None:
 async def test_who_looks_first_finds_out_too_that_the_key_holds_no_lock(fl: Ways) -> None:
     client, key = await fl.warm(fl.client(**PATIENT)), fl.key()
     fl.admin.hset(key, "no", "lock")
-    fl.raw(client)._queue.race(key.encode(), clock())
+    fl.raw(client)._queue.rivals.woke(key.encode(), clock())
     began = clock()
     with pytest.raises(fastlock.ServerError, match="WRONGTYPE"):
         await client.acquire(key, timeout=60)
@@ -535,11 +535,11 @@ async def test_who_was_woken_looks_before_it_takes_the_lock_once_more(fl: Ways) 
     waiter = await waits(fl, client, key)
     fl.admin.delete(key)
     assert await (await waiter).release() is True
-    queue = fl.raw(client)._queue
+    rivals = fl.raw(client)._queue.rivals
     for looks in (True, False):
-        queue.raced[key.encode()] = clock() - (0 if looks else 2 * LATELY)
+        rivals.woke(key.encode(), clock() - (0 if looks else 2 * LATELY))
         before = len(proxy.verbs())
         lease = await client.acquire(key, timeout=60)
         assert (proxy.verbs()[before] == "PTTL") is looks
         assert await lease.release() is True
-    assert key.encode() not in queue.raced
+    assert not rivals.about(key.encode(), clock())

@@ -1,0 +1,151 @@
+"""When other clients want the same lock: what this one knows of them, and how it keeps out of
+their way.
+
+Law: no clock and no lock taken; each step is one operation on a dict or of a single waiter, so any
+thread may call it, and a signal's handler may come in anywhere. All of it is a guess: whose the
+lock is, the server says.
+
+The server wakes all who wait for a key, and one of them gets the lock; with many clients nearly
+all of the work is done in vain. So a client that loses such races rests before it asks for the
+lock again, for a share of the time that it had to wait the last time: the greater, the more often
+it loses. That is proportional back-off (Mellor-Crummey and Scott, "Algorithms for scalable
+synchronization on shared-memory multiprocessors", 1991) of clients that know neither how many
+they are nor whose turn it is. A lock that is held for no longer than a few round trips is free
+again before the server could tell, and is simply tried for a little later.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+#: Seconds for which a client remembers that others want a lock.
+LATELY = 0.1
+#: By how much the share of its last wait for which a client rests grows after a wait in which it
+#: lost races, and shrinks after one without; and the most.
+MORE, LESS, MOST = 0.15, 0.05, 0.7
+#: Seconds. A shorter rest would cost more than it spares; a longer one could be in vain.
+SHORTEST, LONGEST = 0.0002, 0.02
+#: Who has just had the lock rests for so many round trips at least: those who wait need one to be
+#: told and one to try.
+FIRST = 2
+#: A lock that is held for so many round trips at most is held for a moment; tries at that rate, in
+#: parts of the time for which it is held, and how many in a row.
+MOMENT, PART, TRIES = 6, 0.7, 30
+
+
+class _Rival:
+    """What is known about one key; times are seconds."""
+
+    __slots__ = ("held", "share", "trip", "waited", "when")
+
+    def __init__(self) -> None:
+        self.when = 0.0  # the server last woke us for it
+        self.share = 0.0  # of ``waited``, to rest
+        self.waited = 0.0  # of late, for the lock
+        self.held = float("inf")  # how long we held it of late, with the asking for it
+        self.trip = 0.0  # about the shortest time that a try takes
+
+
+class Rivals:
+    """What one client knows. ``known`` is true while that is anything; it stays the same dict."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, _Rival] = {}  # the latest woken last
+
+    def about(self, key: bytes, now: float) -> bool:
+        """Whether other clients have had the lock of late, and perhaps wait for it."""
+        return self.late(key, now) is not None
+
+    def late(self, key: bytes, now: float) -> _Rival | None:
+        """What is known of them, if it is not too old."""
+        self._prune(now)
+        rival = self.known.get(key)
+        return rival if rival is not None and rival.when > now - LATELY else None
+
+    def woke(self, key: bytes, now: float) -> None:
+        """The lock was somebody else's a moment ago."""
+        self._prune(now)
+        rival = self.known.pop(key, None) or _Rival()  # to be the youngest
+        rival.when = now
+        self.known[key] = rival
+
+    def held(self, key: bytes, seconds: float) -> None:
+        """We had it for so long."""
+        rival = self.known.get(key)
+        if rival is not None:
+            rival.held = min(seconds, (rival.held + seconds) / 2)
+
+    def _prune(self, now: float) -> None:
+        """The two oldest, if they are too old; one comes at a time."""
+        for _ in range(2 if len(self.known) > 1 else 0):
+            with suppress(StopIteration, RuntimeError):  # another thread changes it
+                oldest = next(iter(self.known))
+                rival = self.known.get(oldest)
+                if rival is not None and rival.when < now - LATELY:
+                    self.known.pop(oldest, None)
+
+
+class Race:
+    """One waiter's run for a lock against other clients. Its owner's, but for ``woken``."""
+
+    __slots__ = ("_key", "_rivals", "_since", "_tried_at", "_tries", "_waited", "lost", "woken")
+
+    def __init__(self, rivals: Rivals, key: bytes) -> None:
+        self._rivals = rivals
+        self._key = key
+        self._since = -1.0  # when it first had nobody of its own client before it
+        self._waited = 0.0  # seconds from then to its latest try
+        self._tried_at = 0.0
+        self._tries = 0  # at a lock that is held for a moment
+        self.woken = False  # to try, for the lock may have become free
+        self.lost = 0  # how often that was too late
+
+    def again(self, now: float) -> None:
+        """It waits; if for another time, it has lost."""
+        if self.woken:
+            self.woken = False
+            self.lost += 1
+            rival = self._rivals.known.get(self._key)
+            if rival is not None:
+                took = now - self._tried_at
+                rival.trip = min(took, rival.trip * 1.1 or took)
+
+    def pause(self, now: float) -> float:
+        """Seconds to let others go first, and to try then; 0: better have the server tell."""
+        rival = self._rivals.late(self._key, now)
+        rest = 0.0
+        if self._since < 0:
+            self._since = now
+            if rival is not None:
+                rest = min(LONGEST, max(FIRST * rival.trip, rival.share * rival.waited))
+        if rest >= SHORTEST:
+            return rest
+        if rival is None or not rival.share or rival.held > MOMENT * rival.trip:
+            return 0.0
+        if self._tries >= TRIES:
+            return 0.0
+        self._tries += 1
+        self.woken = True
+        return PART * rival.held
+
+    def tries(self, now: float) -> None:
+        """It is about to try for the lock."""
+        self._tried_at = now
+        self._waited = now - self._since if self._since >= 0 else 0.0
+        if self.woken:
+            self._rivals.woke(self._key, now)
+
+    def won(self) -> float:
+        """It has the lock by its latest try; when that was."""
+        rival = self._rivals.known.get(self._key)
+        if rival is not None and self._waited > 0:
+            rival.waited = (rival.waited + self._waited) / 2
+            if self.lost:
+                rival.share = min(MOST, rival.share + MORE)
+            else:
+                rival.share = max(0.0, rival.share - LESS)
+        return self._tried_at
+
+    def given(self) -> None:
+        """It needs no try: somebody of its own client hands the lock over."""
+        self._waited = 0.0

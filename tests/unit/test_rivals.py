@@ -1,0 +1,127 @@
+"""How a client keeps out of the way of others: what it makes of its races for a key."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastlock._rivals import (
+    FIRST,
+    LATELY,
+    LESS,
+    LONGEST,
+    MOMENT,
+    MORE,
+    MOST,
+    PART,
+    TRIES,
+    Race,
+    Rivals,
+)
+
+KEY = b"k"
+TRIP = 0.00005  # seconds that a try takes here
+
+
+def wait(rivals: Rivals, now: float, losses: int, length: float) -> Race:
+    """One wait that the server ended; at ``now`` it has lasted ``length`` seconds."""
+    race = Race(rivals, KEY)
+    race.pause(now - length)
+    for number in range(losses + 1):
+        race.woken = True
+        race.tries(now)
+        if number < losses:
+            race.again(now + TRIP)
+    race.won()
+    return race
+
+
+def rest(rivals: Rivals, now: float) -> float:
+    return Race(rivals, KEY).pause(now)
+
+
+def test_who_loses_no_race_never_rests() -> None:
+    rivals = Rivals()
+    for number in range(1, 50):
+        wait(rivals, number / 100, 0, 0.008)
+        assert rest(rivals, number / 100) == 0.0
+
+
+def test_the_rest_is_a_share_of_the_last_waits_that_grows_with_losses() -> None:
+    rivals = Rivals()
+    wait(rivals, 1.0, 2, 0.016)
+    assert rest(rivals, 1.0) == pytest.approx(MORE * 0.008)  # half of it: before there was none
+    wait(rivals, 1.0, 1, 0.008)
+    assert rest(rivals, 1.0) == pytest.approx(2 * MORE * 0.008)
+    wait(rivals, 1.0, 0, 0.008)
+    assert rest(rivals, 1.0) == pytest.approx((2 * MORE - LESS) * 0.008)
+    for _ in range(20):
+        wait(rivals, 1.0, 1, 0.008)
+    assert rest(rivals, 1.0) == pytest.approx(MOST * 0.008, rel=0.01)
+    for _ in range(20):
+        wait(rivals, 100.0, 1, 60.0)
+    assert rest(rivals, 100.0) == LONGEST
+    for _ in range(20):
+        wait(rivals, 100.0, 0, 0.008)
+    assert rest(rivals, 100.0) == 0.0
+
+
+def test_it_rests_once_and_only_while_others_were_there_of_late() -> None:
+    rivals = Rivals()
+    wait(rivals, 1.0, 1, 0.016)
+    race = Race(rivals, KEY)
+    assert race.pause(1.05) > 0
+    assert race.pause(1.06) == 0.0
+    assert rest(rivals, 1.0 + 1.01 * LATELY) == 0.0
+    assert Race(rivals, b"another").pause(1.0) == 0.0
+
+
+def test_who_has_just_had_the_lock_lets_those_who_wait_go_first() -> None:
+    rivals = Rivals()
+    race = Race(rivals, KEY)
+    race.pause(1.0)
+    for _ in range(2):
+        race.woken = True
+        race.tries(1.0)
+        race.again(1.001)
+    assert rest(rivals, 1.0) == pytest.approx(FIRST * 0.001)
+
+
+def test_a_lock_that_is_held_for_a_moment_is_tried_for_and_not_watched() -> None:
+    rivals = Rivals()
+    wait(rivals, 1.0, 1, TRIP)
+    rivals.held(KEY, MOMENT * TRIP * 0.99)
+    race = Race(rivals, KEY)
+    for _ in range(TRIES):
+        assert race.pause(1.0) == pytest.approx(PART * MOMENT * TRIP * 0.99)
+        assert race.woken
+        race.tries(1.0)
+        race.again(1.0 + TRIP)
+    assert race.pause(1.0) == 0.0  # enough: have the server tell
+    assert not race.woken
+    rivals.held(KEY, 1.0)
+    assert rest(rivals, 1.0) == 0.0
+
+
+def test_what_others_of_the_client_hand_over_is_no_race_won() -> None:
+    rivals = Rivals()
+    wait(rivals, 1.0, 1, 0.016)
+    before = rest(rivals, 1.0)
+    race = Race(rivals, KEY)
+    race.pause(0.0)
+    race.tries(1.0)
+    race.given()
+    race.won()
+    assert rest(rivals, 1.0) == before
+
+
+def test_what_is_old_is_forgotten_as_new_things_come() -> None:
+    rivals = Rivals()
+    assert not rivals.known
+    for number in range(1000):
+        now = number * 0.001
+        rivals.woke(b"%d" % number, now)
+        assert rivals.about(b"%d" % number, now)
+    assert len(rivals.known) <= LATELY / 0.001 + 2
+    assert not rivals.about(b"0", 1.0)
+    rivals.woke(b"x", 2.0)
+    assert not rivals.about(b"999", 2.0)
