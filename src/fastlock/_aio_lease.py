@@ -89,9 +89,7 @@ async def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if (queue.lines or queue.held or queue.rivals.known) and queue.in_turn(
-        _args.wire_key(key, client._prefix), clock()
-    ):
+    if not queue.quiet and queue.in_turn(_args.wire_key(key, client._prefix), clock()):
         operation = _ops.acquire_in_turn
     if (
         fence is not False
@@ -216,7 +214,7 @@ class Lease(BaseLease):
             ours = await client._drive(_ops.release(self, client._retries))
             queue.freed(self.pair[0], clock())
             return ours
-        if queue.lines and client._waiting_in is link.pipe.loop:
+        if not queue.quiet and queue.lines and client._waiting_in is link.pipe.loop:
             passed = await self._pass_on(clock())
             if passed is not None:
                 return passed
@@ -229,7 +227,7 @@ class Lease(BaseLease):
                 reply = await link.pipe.one(link.commands.release(*self.pair))
                 if reply == 1 and generation == _fork.generation:
                     self.over = self.freed = True
-                    if queue.lines or queue.held:
+                    if not queue.quiet:
                         queue.freed(self.pair[0], clock())
                     return True
                 answer = [reply]

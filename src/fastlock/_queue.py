@@ -108,6 +108,7 @@ class Place:
         self._line.append(self)
         if queue.lines.get(self.key) is not self._line:  # its last one left at this moment
             queue.lines.setdefault(self.key, self._line)
+        queue.quiet = False
 
     def got(self, lease: Any) -> None:
         """The owner has the lock, by this lease: its client knows who holds it."""
@@ -119,6 +120,7 @@ class Place:
         held = Held(lease, queue.gone)
         held.key, held.run, held.since = self.key, self.run, tried_at
         queue.held[self.key] = held
+        queue.quiet = False
 
     def heard(self) -> None:
         """What came of the offer is with the owner's claim now."""
@@ -192,13 +194,23 @@ class Queue:
         self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
         self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
         self.rivals = Rivals()
+        self.quiet = True  # while nobody waits, holds what may be handed over, or has rivals
 
     def in_turn(self, key: bytes, now: float) -> bool:
         """Whether others of this client wait for the key or hold it, or other clients may wait.
 
         Who comes back at once to a lock that others are woken for would have it before them.
         """
-        return key in self.lines or self.holder(key) is not None or self.rivals.about(key, now)
+        found = key in self.lines or self.holder(key) is not None or self.rivals.about(key, now)
+        return found or self._calm_down()
+
+    def _calm_down(self) -> bool:
+        """Be quiet again, if that is so; False. Who comes meanwhile says otherwise after this."""
+        if not (self.lines or self.held or self.rivals.known):
+            self.quiet = True
+            if self.lines or self.held or self.rivals.known:  # came between the two
+                self.quiet = False
+        return False
 
     @property
     def hands_over(self) -> bool:

@@ -16,10 +16,9 @@ again before the server could tell, and is simply tried for a little later.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-#: Seconds for which a client remembers that others want a lock.
-LATELY = 0.1
+#: Seconds for which a client thinks that others want a lock, and for which it remembers how long
+#: that took.
+LATELY, MEMORY = 0.1, 1.0
 #: By how much the share of its last wait for which a client rests grows after a wait in which it
 #: lost races, and shrinks after one without; and the most.
 MORE, LESS, MOST = 0.15, 0.05, 0.7
@@ -76,13 +75,14 @@ class Rivals:
             rival.held = min(seconds, (rival.held + seconds) / 2)
 
     def _prune(self, now: float) -> None:
-        """The two oldest, if they are too old; one comes at a time."""
-        for _ in range(2 if len(self.known) > 1 else 0):
-            with suppress(StopIteration, RuntimeError):  # another thread changes it
-                oldest = next(iter(self.known))
-                rival = self.known.get(oldest)
-                if rival is not None and rival.when < now - LATELY:
-                    self.known.pop(oldest, None)
+        """The oldest, if it is too old; one comes at a time."""
+        try:
+            oldest = next(iter(self.known))
+        except (StopIteration, RuntimeError):  # none, or another thread changes it
+            return
+        rival = self.known.get(oldest)
+        if rival is not None and rival.when < now - MEMORY:
+            self.known.pop(oldest, None)
 
 
 class Race:

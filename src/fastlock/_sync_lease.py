@@ -83,9 +83,7 @@ def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if (queue.lines or queue.held or queue.rivals.known) and queue.in_turn(
-        _args.wire_key(key, client._prefix), clock()
-    ):
+    if not queue.quiet and queue.in_turn(_args.wire_key(key, client._prefix), clock()):
         operation = _ops.acquire_in_turn
     if (
         fence is not False
@@ -208,14 +206,14 @@ class Lease(BaseLease):
             self._let_go()
         queue = client._queue
         try:
-            if wait and queue.lines and server.ready() is not None and not server.strays:
+            if wait and not queue.quiet and queue.lines and server.ready() is not None and not server.strays:
                 passed = self._pass_on(clock())
                 if passed is not None:
                     return passed
             if wait and way is not None:
                 freed = way.free(self, generation, client._patience)
                 if freed is True:
-                    if queue.lines or queue.held:
+                    if not queue.quiet:
                         queue.freed(self.pair[0], clock())
                     return True
             if self._generation != generation:

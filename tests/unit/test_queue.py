@@ -264,3 +264,29 @@ def test_a_change_is_worth_a_try_though_the_last_ones_were_in_vain(lost: int, li
         assert watch.answered([b"OK", -2], 1.0)
     assert watch.over
     assert place.race.woken
+
+
+def test_a_queue_is_quiet_while_nobody_waits_holds_or_has_rivals() -> None:
+    queue = Queue(limit=10, seconds=1.0)
+    assert queue.quiet
+    place = joined(queue)
+    assert not queue.quiet
+    assert queue.in_turn(b"k", 1.0)
+    place.leave()
+    assert not queue.in_turn(b"k", 1.0)
+    assert queue.quiet
+    lease = Lease()
+    place = joined(queue)
+    place.race.woken = True
+    place.race.tries(1.0)
+    place.got(lease)
+    place.leave()
+    del place
+    assert not queue.in_turn(b"other", 1.0)
+    assert not queue.quiet  # it holds one
+    del lease
+    assert not queue.in_turn(b"other", 1.5)
+    assert not queue.quiet  # it has had rivals
+    assert not queue.in_turn(b"other", 2.5)
+    assert queue.quiet
+    queue.forget()

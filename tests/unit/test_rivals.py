@@ -9,6 +9,7 @@ from fastlock._rivals import (
     LATELY,
     LESS,
     LONGEST,
+    MEMORY,
     MOMENT,
     MORE,
     MOST,
@@ -117,11 +118,11 @@ def test_what_others_of_the_client_hand_over_is_no_race_won() -> None:
 def test_what_is_old_is_forgotten_as_new_things_come() -> None:
     rivals = Rivals()
     assert not rivals.known
-    for number in range(1000):
+    for number in range(3000):
         now = number * 0.001
         rivals.woke(b"%d" % number, now)
         assert rivals.about(b"%d" % number, now)
-    assert len(rivals.known) <= LATELY / 0.001 + 2
-    assert not rivals.about(b"0", 1.0)
-    rivals.woke(b"x", 2.0)
-    assert not rivals.about(b"999", 2.0)
+    assert len(rivals.known) <= MEMORY / 0.001 + 2
+    assert not rivals.about(b"0", 3.0)
+    rivals.woke(b"x", 5.0)
+    assert not rivals.about(b"2999", 5.0)
