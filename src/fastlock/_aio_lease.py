@@ -119,8 +119,10 @@ async def _take(
 ) -> Any:
     """The operation's first try; all the rest of it only if that gets an unusual answer."""
     generation = _fork.generation  # before the link and the token, which a child must not use
+    if operation is _ops.acquire_in_turn:
+        return await client._acquire(operation, client._claim([key], ttl, until))
     link = client._server.link_of_this_loop()
-    if link is None or operation is _ops.acquire_in_turn:
+    if link is None:
         return await client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:

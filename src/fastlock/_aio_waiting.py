@@ -7,7 +7,6 @@ ended are forgotten by the first of another.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import _fork
@@ -26,26 +25,64 @@ if TYPE_CHECKING:
     from .aio import Client
 
 
-class Bell:
-    """An event of the running loop, set once and for all; one task waits for it."""
+class Alarm:
+    """Rings bells whose time has come: one timer for all, since most are rung before."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._due: dict[Bell, float] = {}  # by the loop's clock
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, bell: Bell, seconds: float) -> None:
+        """Ring it then."""
+        self._due[bell] = at = self._loop.time() + seconds
+        if self._timer is None or at < self._timer.when():
+            self._wait(at)
+
+    def remove(self, bell: Bell) -> None:
+        """It needs no ringing any more."""
+        self._due.pop(bell, None)
+        if not self._due and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        now = self._loop.time()
+        self._timer = None
+        for bell in [bell for bell, at in self._due.items() if at <= now]:
+            del self._due[bell]
+            bell.set()
+        if self._due:
+            self._wait(min(self._due.values()))
+
+
+class Bell:
+    """An event of a loop, set once and for all; one task waits for it."""
+
+    __slots__ = ("_alarm", "_loop", "_rung")
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+        self._loop = alarm._loop
         self._rung = self._loop.create_future()
 
     def set(self) -> None:
         """In the loop, or when that has ended."""
-        if not self._rung.done():
-            with suppress(RuntimeError):  # the loop is closed, and its tasks wait for ever
-                self._rung.set_result(None)
+        if not (self._rung.done() or self._loop.is_closed()):  # then its tasks wait for ever
+            self._rung.set_result(None)
 
     async def wait(self, timeout: float) -> None:
         """At most ``timeout`` seconds."""
-        timer = self._loop.call_later(timeout, self.set)
+        self._alarm.add(self, timeout)
         try:
             await self._rung
         finally:
-            timer.cancel()
+            self._alarm.remove(self)
 
 
 async def wait_for(client: Client, effect: WaitFor) -> float:
@@ -58,12 +95,13 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
         loop = asyncio.get_running_loop()
         if client._waiting_in is not loop:
             client._queue.forget()
-            client._waiting_in = loop
+            client._waiting_in, client._alarm = loop, Alarm()
         place = effect.place = Place(client._queue, effect.keys[0], None, effect.lined)
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
-    place.race.again(clock())
+    if effect.tried:
+        place.race.again(clock())
     if not place.heads:
         await _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
@@ -78,12 +116,12 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     if client._closed:
         raise closed_error()
     place.told = False
+    if offer is not None and not offer.close():
+        effect.verdict = await _outcome(client, place, offer, until + GRACE)
+        return clock()
     if place.lined:
         place.race.tries(clock())
-    if offer is not None and not offer.close():
-        place.race.given()
-        effect.verdict = await _outcome(client, place, offer, until + GRACE)
-    elif place.turn is not None:
+    if place.turn is not None:
         now = clock()
         await _sleep(client, place, min(until, now + place.turn.rest(now)))
         place.told = False
@@ -117,7 +155,10 @@ async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Ve
     """What comes of the hand-over that has begun; SILENCE after ``end``."""
     generation = _fork.generation
     while True:
-        news = place.news = Bell()
+        verdict = offer.verdict
+        if verdict is not None:
+            return verdict
+        news = place.news = Bell(client._alarm)
         verdict = offer.verdict
         if verdict is not None:
             return verdict
@@ -166,7 +207,7 @@ async def _sleep(client: Client, place: Place, end: float, for_turn: bool = Fals
     """Until ``end``, unless it is told to try, or it is its turn before."""
     generation = _fork.generation
     while True:
-        news = place.news = Bell()
+        news = place.news = Bell(client._alarm)
         place.join()
         if client._closed:
             raise closed_error()

@@ -153,7 +153,7 @@ class Giving:
     Whatever ends it, ``end`` is called, which may be repeated.
     """
 
-    __slots__ = ("_kept", "_said", "claim", "offer", "place", "run", "sent_at")
+    __slots__ = ("_ended", "_kept", "_said", "claim", "offer", "place", "run", "sent_at")
 
     def __init__(self) -> None:
         self.place: Waiter | None = None
@@ -163,6 +163,7 @@ class Giving:
         self.sent_at: float | None = None  # when a command may first have left
         self._kept: Any = None  # the giver's lease, if it is over for that the token goes on
         self._said: Verdict | None = None
+        self._ended = False  # the waiter was told, and there is nothing to be given back
 
     def take(self, place: Waiter) -> bool:
         """Take that waiter out of its waiting, if it stands there and waits."""
@@ -185,16 +186,17 @@ class Giving:
         is true while leases are released or extended together.
         """
         claim = self.claim
-        if claim.numbered or claim.renewed or hasattr(lease, "number"):
+        if claim.numbered or claim.renewed or lease._turn is not None or hasattr(lease, "number"):
             return False
-        left = lease.deadline - now
-        if lease._turn is not None or not claim.ttl / 2000 <= left <= claim.span:
+        until = lease._deadline  # that of a lease nobody renews
+        if not claim.ttl / 2000 <= until - now <= claim.span:
             return False  # the server would keep the lock for much shorter or longer than asked
         self._kept = lease
         lease.over = lease.freed = True
         if not (lease.doubt or lease._turn is not None or busy):
-            self._tell(Verdict(KEPT, lease.deadline, lease.pair))
-        return self._has_kept()
+            self._tell(Verdict(KEPT, until, lease.pair))
+        self._ended = self._has_kept()
+        return self._ended
 
     def _has_kept(self) -> bool:
         """Whether the waiter was told; else the lease goes on."""
@@ -234,7 +236,7 @@ class Giving:
 
     def end(self, client: Any, now: float) -> None:
         """Nothing more comes of it. What a waiter may have that had left before is given back."""
-        if self.offer is None or not self.offer.is_of(self):
+        if self._ended or self.offer is None or not self.offer.is_of(self):
             return
         if self._kept is not None:
             self._has_kept()
@@ -253,4 +255,4 @@ class Held(ref[Any]):
 
     key: bytes
     run: Run | None
-    since: float  # when it was tried for
+    since: float  # when it was tried for; 0.0: it was handed over

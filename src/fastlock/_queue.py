@@ -31,6 +31,8 @@ from ._handover import (
 )
 from ._rivals import Race, Rivals
 
+_FOR_EVER = float("inf")
+
 
 class News(Protocol):
     """What wakes a waiter: an event that is set once."""
@@ -46,8 +48,8 @@ class Place:
     """
 
     __slots__ = (
-        "_front", "_line", "_queue", "_thread_and_key", "behind", "calm", "key", "lined", "news",
-        "offer", "race", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
+        "_front", "_line", "_queue", "_race", "_thread_and_key", "behind", "calm", "key", "lined",
+        "news", "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -63,7 +65,7 @@ class Place:
         self.wakes_at = 0.0  # when it looks again by itself
         self.calm = -1.0  # until when it has the lock, having left
         self.trusted: Held | None = None  # whom it has waited for in patience
-        self.race = Race(queue.rivals, key)
+        self._race: Race | None = None  # made when it is to talk to the server
         self.vain = 0  # how often in a row it has said that nobody holds it
         self.behind: Place | None = None  # of the interrupted owner, whose turn is this one's
         self._queue = queue
@@ -81,6 +83,14 @@ class Place:
             return line is None or line[0] is self
         except IndexError:
             return True
+
+    @property
+    def race(self) -> Race:
+        """Its run against other clients."""
+        race = self._race
+        if race is None:
+            race = self._race = Race(self._queue.rivals, self.key)
+        return race
 
     @property
     def heads(self) -> bool:
@@ -113,7 +123,7 @@ class Place:
     def got(self, lease: Any) -> None:
         """The owner has the lock, by this lease: its client knows who holds it."""
         queue = self._queue
-        tried_at = self.race.won()
+        tried_at = 0.0 if self._race is None else self._race.won()
         if not queue.hands_over:
             return
         self.calm = lease.deadline
@@ -125,6 +135,8 @@ class Place:
     def heard(self) -> None:
         """What came of the offer is with the owner's claim now."""
         self.offer = None
+        if self._race is not None:
+            self._race.given()
 
     def leave(self) -> None:
         """Stand nowhere, and let the next one go on. May be repeated."""
@@ -135,7 +147,7 @@ class Place:
         behind, line = self.behind, self._line
         if line is None and behind is None and self.lined:
             line = queue.lines.get(self.key)  # interrupted between making and keeping it
-        if queue.threads.get(self._thread_and_key) is self:
+        if self.who is not None and queue.threads.get(self._thread_and_key) is self:
             if behind is None:
                 queue.threads.pop(self._thread_and_key, None)
             else:
@@ -143,15 +155,18 @@ class Place:
         if behind is not None:
             behind._front = None
         if line is not None:
-            with suppress(ValueError):
-                line.remove(self)
+            if line and line[0] is self:  # and stays so: nobody else takes it out
+                line.popleft()
+            else:
+                with suppress(ValueError):
+                    line.remove(self)
             queue._tidy(self.key, line, self.calm, self.turn)
 
     def patience(self) -> float:
         """For how many seconds it may sleep in line without being told that it is the first."""
         line = self._line
         short = self.offer is not None and line is not None and len(line) <= SHORT
-        return PATIENCE if short and self._queue.hands_over else float("inf")
+        return PATIENCE if short and self._queue.hands_over else _FOR_EVER
 
     def alarm(self) -> None:
         """The owner's connection failed: let all of the line see for themselves."""
@@ -237,7 +252,7 @@ class Queue:
             return False
         if lease.doubt or lease.over or lease._generation != _fork.generation:
             return False
-        if not now < lease.deadline < float("inf"):
+        if not now < lease.deadline < _FOR_EVER:
             return False
         held = self.held.get(lease.pair[0])
         run = None if held is None or held() is not lease else held.run
@@ -255,7 +270,8 @@ class Queue:
             held = None
         elif held is not None:
             self.held.pop(key, None)
-            self.rivals.held(key, now - held.since)
+            if held.since:
+                self.rivals.held(key, now - held.since)
         place = self.first(key)
         if place is None:
             return
@@ -313,8 +329,11 @@ class Queue:
         Not one that looks again before ``calm``, until when it waits for a hand-over anyway.
         """
         while True:
-            with suppress(IndexError):
+            try:
                 first = line[0]
+            except IndexError:
+                first = None
+            if first is not None:
                 if calm < 0 and first.turn is None:
                     first.turn = turn
                 if first.wakes_at > calm:

@@ -206,7 +206,13 @@ class Lease(BaseLease):
             self._let_go()
         queue = client._queue
         try:
-            if wait and not queue.quiet and queue.lines and server.ready() is not None and not server.strays:
+            if (
+                wait
+                and not queue.quiet
+                and queue.lines
+                and server.ready() is not None
+                and not server.strays
+            ):
                 passed = self._pass_on(clock())
                 if passed is not None:
                     return passed

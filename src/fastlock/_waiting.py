@@ -38,7 +38,8 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
     place.run, place.offer = None, offer
-    place.race.again(clock())
+    if effect.tried:
+        place.race.again(clock())
     if not place.heads:
         _sleep(client, place, until, for_turn=True)
     over = place.told or clock() >= until or (offer is not None and offer.taken)
@@ -53,12 +54,12 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     if client._closing.is_set():
         raise closed_error()
     place.told = False
+    if offer is not None and not offer.close():
+        effect.verdict = _outcome(client, place, offer, until + GRACE)
+        return clock()
     if place.lined:
         place.race.tries(clock())
-    if offer is not None and not offer.close():
-        place.race.given()
-        effect.verdict = _outcome(client, place, offer, until + GRACE)
-    elif place.turn is not None:
+    if place.turn is not None:
         now = clock()
         _sleep(client, place, min(until, now + place.turn.rest(now)))
         place.told = False
@@ -92,6 +93,9 @@ def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
     """What comes of the hand-over that has begun; SILENCE after ``end``."""
     generation = _fork.generation
     while True:
+        verdict = offer.verdict
+        if verdict is not None:
+            return verdict
         news = place.news = Event()
         verdict = offer.verdict
         if verdict is not None:

@@ -99,6 +99,8 @@ class BaseLease:
 
     @property
     def deadline(self) -> float:
+        if self._turn is None:
+            return self._deadline
         renewal = self._renewal
         return self._deadline if renewal is None else renewal.beat.deadline
 
