@@ -260,7 +260,7 @@ class Listener:
     def _leave(self, watch: Watch) -> None:
         self._watches.pop(watch, None)
         if self._fresh:
-            with suppress(ValueError):
+            with suppress(ValueError, IndexError):  # the leader takes it out, or passes over it
                 self._fresh.remove(watch)
         watch.place.watched = False
         self._hand_on(watch)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from . import _fork
@@ -158,8 +157,7 @@ class Place:
             if line and line[0] is self:  # and stays so: nobody else takes it out
                 line.popleft()
             else:
-                with suppress(ValueError):
-                    line.remove(self)
+                _take_out(line, self)
             queue._tidy(self.key, line, self.calm, self.turn)
 
     def patience(self) -> float:
@@ -172,7 +170,7 @@ class Place:
         """The owner's connection failed: let all of the line see for themselves."""
         line = self._queue.lines.get(self.key) if self.lined else None
         if line:
-            for place in line.copy():
+            for place in _all_of(line):
                 place.tell()
 
     def wake(self) -> None:
@@ -343,6 +341,27 @@ class Queue:
             if not other:
                 return
             line = self.lines.setdefault(key, other)  # somebody came meanwhile
+
+
+def _all_of(line: deque[Place]) -> list[Place]:
+    """Its places, at one moment."""
+    while True:
+        try:
+            return list(line)
+        except RuntimeError:  # without a GIL: somebody came or left meanwhile
+            continue
+
+
+def _take_out(line: deque[Place], place: Place) -> None:
+    """If it stands there."""
+    while True:
+        try:
+            line.remove(place)
+        except IndexError:  # without a GIL: somebody came or left meanwhile
+            continue
+        except ValueError:
+            pass
+        return
 
 
 def _next(run: Run | None, now: float) -> Run:

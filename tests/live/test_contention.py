@@ -287,8 +287,9 @@ async def test_an_interrupted_thread_leaves_the_line_to_the_others(fl: Ways, pla
         start(2)
     before = signal.signal(signal.SIGALRM, strike)
 
+    n = in_line(fl, facade, key)
+
     def later() -> None:
-        n = in_line(fl, facade, key)
         while in_line(fl, facade, key) == n:
             time.sleep(0.001)
         start(3)
