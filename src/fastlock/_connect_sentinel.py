@@ -17,9 +17,9 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from . import _fork
-from ._config_fields import split_address
+from ._config_fields import show, split_address
 from ._connect_faults import fault, tls_context
-from ._connect_redispy import Guard, async_connection, sync_connection
+from ._connect_redispy import Guard, NotRESP, async_connection, sync_connection
 from ._pause import search_pause
 from ._sockets import Held, point_at_nothing
 from .config import Config
@@ -31,6 +31,8 @@ T = TypeVar("T")
 _MAX_BYTES = 2**22
 #: Seconds that another round must have, to be begun.
 _SHORTEST = 0.05
+#: So many services that a Sentinel does know are told.
+_MOST_NAMES = 10
 #: What a server that is just becoming something else says while connecting.
 _PASSING = ("LOADING", "MASTERDOWN", "BUSY")
 
@@ -170,8 +172,9 @@ class Search:
             if all(isinstance(failure, ServerError) for failure in self.failures):
                 return ServerError(f"{refusal} (asked as a Sentinel of {address})")
             return TransportError(f"{address}: no Sentinel answers: {said}")
-        known = ", ".join(sorted({repr(name) for masters in self.answers for name in masters}))
-        unknown = f"{service!r} is unknown to those who answer; they know {known or 'none'}"
+        known = sorted({show(name) for masters in self.answers for name in masters})
+        listed = ", ".join(known[:_MOST_NAMES] + ["..."] * (len(known) > _MOST_NAMES))
+        unknown = f"{service!r} is unknown to those who answer; they know {listed or 'none'}"
         if self.failures:
             return TransportError(f"{address}: {unknown}; of the others: {said}")
         return ConfigError("service", f"{unknown} ({address})")
@@ -230,6 +233,13 @@ class _Sentinel:
     def _heard(self, reply: Any) -> Any:
         helpers: Any = importlib.import_module("redis._parsers.helpers")
         masters = helpers.parse_sentinel_masters(reply)
+        state = masters.get(self._search.config.service)
+        if state is not None and not (
+            type(state.get("ip")) is str
+            and type(state.get("port")) is int
+            and type(state.get("num-other-sentinels")) is int
+        ):
+            raise NotRESP
         self._search.answers.append(masters)
         return masters
 
