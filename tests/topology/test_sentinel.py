@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from _harness import SERVERS, Ways, async_only, sync_only
+from _harness import SERVERS, Ways, async_only, needs, sync_only
+from _program import TESTS, program
 from _sentinel import SERVICE, SentinelServer, Watched, wait_until
 from _servers import Certificates, Server, free_port, tls_binary
 
 from fastlock.errors import ConfigError, FastlockError, ServerError, TransportError
 
 SECRET = "s3sam-Xq"
+GREEN = str(TESTS / "_green.py")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,12 @@ def demoted(watched: Watched) -> Iterator[Server]:
         master.admin.replicaof("NO", "ONE")
         other.admin.replicaof("127.0.0.1", str(master.port))
         wait_until(lambda: watched._follows(other, master))
+
+
+def connections(watched: Watched) -> set[str]:
+    """Those of clients that are called "renewing", by number."""
+    found = watched.servers[0].admin.client_list()
+    return {client["id"] for client in found if client["name"] == "renewing"}
 
 
 def silent() -> tuple[socket.socket, str]:
@@ -205,11 +213,14 @@ async def test_what_a_demoted_master_refuses_is_asked_of_the_next(
 
 
 async def test_a_renewal_that_is_refused_goes_to_the_next(fl: Ways, server: Watched) -> None:
-    client = fl.client(server.uri)
+    client = fl.client(server.uri, client_name="renewing")
     lease = await client.acquire(fl.key(), ttl=0.9, auto_renew=True)
+    await fl.until(lambda: len(connections(server)) == (1 if fl.sync else 2))
+    before = connections(server)
     with demoted(server):
         await fl.sleep(0.4)  # one is due at 0.3
     await fl.sleep(0.7)
+    assert connections(server) - before, "it was sent over the same connection again and again"
     assert lease.valid()
     assert not lease.lost
     assert await lease.release() is True
@@ -270,6 +281,20 @@ async def test_a_fork_in_the_middle_of_a_search(fl: Ways, server: Watched) -> No
         assert await (await waiting).release() is True
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert await client.locked(key)
+
+
+@sync_only
+@pytest.mark.parametrize("core", ["python"], indirect=True)  # the only one that yields
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+async def test_green_threads_go_on_during_a_search(fl: Ways, server: Watched, library: str) -> None:
+    needs(library)
+    with demoted(server), program(GREEN, library, "searching", server.uri, fl.key()) as process:
+        assert process.said() == "others run"
+        server.servers[0].admin.replicaof("NO", "ONE")
+        assert process.said() == "True"
+        code, out, err = process.ended()
+    err = "".join(line for line in err.splitlines(True) if "RLock(s) were not greened" not in line)
+    assert (code, out, err) == (0, "", "")
 
 
 @pytest.fixture(scope="module")
