@@ -101,9 +101,9 @@ class Load:
     def judge(self, killed: float, promoted: float) -> None:
         """Everybody went on in time, and what was acquired since excludes each other."""
         after = [held for held in self.history if held.since > killed + LATE]
-        for worker in range(8):
-            first = min(held.since for held in after if held.worker == worker)
-            assert first < promoted + GOES_ON, (worker, first - promoted)
+        for key in {held.key for held in self.history}:
+            first = min(held.since for held in after if held.key == key)
+            assert first < promoted + GOES_ON, (key, first - promoted)
         before = {held.token for held in self.history} - {held.token for held in after}
         assert before, "there was no load before"
         tokens = [held.token for held in self.history]
