@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from _harness import SERVERS, Ways, async_only, needs, sync_only
+from _harness import CORES, SERVERS, Ways, async_only, needs, sync_only
 from _program import TESTS, program
 from _sentinel import SERVICE, SentinelServer, Watched, wait_until
 from _servers import Certificates, Server, free_port, tls_binary
+from redis.sentinel import Sentinel
 
+from fastlock.contrib import redis_py
 from fastlock.errors import ConfigError, FastlockError, ServerError, TransportError
 
 SECRET = "s3sam-Xq"
@@ -245,6 +248,45 @@ async def test_closing_ends_a_search(fl: Ways, server: Watched) -> None:
             assert time.monotonic() - begun < 5
 
 
+@contextmanager
+def struck(handler: Callable[[], object]) -> Iterator[None]:
+    """The handler runs in this thread, in a quarter of a second."""
+    before = signal.signal(signal.SIGALRM, lambda *_: handler())
+    signal.setitimer(signal.ITIMER_REAL, 0.25)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@sync_only
+@pytest.mark.parametrize("asking", ["a silent one", "again and again"])
+async def test_signals_during_a_search(fl: Ways, server: Watched, asking: str) -> None:
+    """One may end it; one whose handler calls in has a search of its own."""
+    listener, mute = silent()
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    with listener, demoted(server):
+        uri = server.uri if asking != "a silent one" else f"redis+sentinel://{mute}/{SERVICE}"
+        client = fl.client(uri, connect_timeout=20, socket_timeout=20)
+        with struck(end), pytest.raises(KeyboardInterrupt):
+            await client.acquire(fl.key(), ttl=1)
+    client = fl.client(server.uri.replace("://", f"://{mute.rpartition(':')[0]}:{free_port()},"))
+    taken: list[Any] = []
+
+    def take() -> None:
+        server.servers[0].admin.replicaof("NO", "ONE")
+        taken.append(fl.raw(client).try_acquire(fl.key("inside"), ttl=5))
+
+    with demoted(server), struck(take):
+        lease = await client.acquire(fl.key(), ttl=5)
+    assert await lease.release() is True
+    assert taken[0].release() is True
+
+
 @async_only
 async def test_a_cancelled_search_leaves_nothing(fl: Ways, server: Watched) -> None:
     listener, mute = silent()
@@ -308,6 +350,17 @@ def secured(certificates: Certificates) -> Iterator[tuple[Server, SentinelServer
     yield master, sentinel
     sentinel.discard()
     master.discard()
+
+
+@sync_only
+@pytest.mark.parametrize("core", CORES[:1], indirect=True)
+async def test_the_drop_in_for_redis_py_s_lock(fl: Ways, server: Watched) -> None:
+    port = server.sentinels[0].port
+    with Sentinel([("127.0.0.1", port)]).master_for(SERVICE) as theirs:
+        with redis_py.Lock(theirs, fl.key(), timeout=5) as lock:
+            assert server.admin.get(lock.name) == lock.local.token
+        assert not server.admin.exists(lock.name)
+        redis_py.close()
 
 
 async def test_tls_to_both(
