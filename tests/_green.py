@@ -1,4 +1,5 @@
-"""Programs that ``live/test_green.py`` runs: fastlock on gevent or eventlet, really patched.
+"""Programs that ``live/test_green.py`` and ``topology/test_sentinel.py`` run: fastlock on gevent or
+eventlet, really patched.
 
     python _green.py LIBRARY SCENE URI KEY
 
@@ -146,6 +147,16 @@ def yielding() -> None:
     green.spawn(shared.close)
     result = value_of(thread)
     say(type(result).__name__, result)
+
+
+def searching() -> None:
+    """While one green thread searches for a master, this one goes on, and says so."""
+    shared = client()
+    thread = green.spawn(outcome, lambda: shared.acquire(KEY, TTL, timeout=20).release())
+    green.sleep(0.3)
+    say("others run")
+    say(value_of(thread))
+    shared.close()
 
 
 def timeout() -> None:

@@ -153,7 +153,7 @@ async def _take(
                     return lease
                 if reply is None and operation is _ops.try_acquire:
                     return None
-            answer = [reply]
+            answer = link.heard([reply])
         _fork.check(generation)
         claim = client._claim_of([key], [pair], usual[1], until, generation)
         claim.possible = 1  # for whoever interrupts before the operation says so
@@ -232,7 +232,7 @@ class Lease(BaseLease):
                     if not queue.quiet:
                         queue.freed(self.pair[0], clock())
                     return True
-                answer = [reply]
+                answer = link.heard([reply])
             except TransportError as error:
                 failure = error
                 error.sent_at = sent_at

@@ -105,7 +105,7 @@ class AsyncServer:
                 why = str(error) or f"no answer within {config.connect_timeout} s"
                 raise TransportError(f"{config.address}: {why}") from None
             raise
-        link = Link(pipe, commands, info, opened.keep)
+        link = Link(pipe, commands, info, opened.keep, named=config.sentinels is not None)
         if self._closed:
             await pipe.close()
             raise closed_error()

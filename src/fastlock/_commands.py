@@ -29,6 +29,10 @@ Pair = tuple[bytes, bytes]  # wire key, token
 #: Server errors that mean "not now", and surely "not done".
 TRANSIENT = frozenset({"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"})
 
+#: Of a server that Sentinel has named: it may be a master no more, and another one is. None of
+#: these commands was carried out.
+_DEMOTED = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS"})
+
 
 class Packing(Protocol):
     """What of a core makes bytes; see ``_pypack``."""
@@ -447,7 +451,15 @@ def out_of_step(sent_at: float) -> TransportError:
 
 def is_transient(reply: Any) -> bool:
     """Whether the server says "not now": surely nothing was done."""
-    return isinstance(reply, ServerError) and reply.code in TRANSIENT
+    return isinstance(reply, ServerError) and (reply.passing or reply.code in TRANSIENT)
+
+
+def is_demoted(reply: Any) -> bool:
+    """Whether a server says that it is, or may be, a master no more: surely nothing was done."""
+    if not isinstance(reply, ServerError):
+        return False
+    # Redis 6 puts what a script has met behind words of its own.
+    return reply.code in _DEMOTED or (reply.code == "ERR" and ": -READONLY " in str(reply))
 
 
 def not_ready(error: ServerError) -> TransportError:

@@ -24,8 +24,15 @@ MAX_PAUSE_MS = 3_600_000.0
 _MAX_SOCKET_PATH = 107
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+#: What Sentinel itself allows.
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
+
+#: Where a Sentinel listens whose port is not given.
+SENTINEL_PORT = 26379
+#: So many are enough for any quorum; each costs time when none answers.
+_MOST_SENTINELS = 100
 
 #: Names other programs use for the same thing, and ours.
 _ELSEWHERE = {
@@ -47,6 +54,9 @@ _ELSEWHERE = {
     "name": "client_name",
     "resp": "protocol",
     "key_prefix": "prefix",
+    "sentinel": "sentinels",
+    "service_name": "service",
+    "master_name": "service",
 }
 
 
@@ -150,6 +160,58 @@ def _is_name(text: str) -> bool:
     except UnicodeError:
         return False
     return all(0 < len(label) < 64 for label in encoded.removesuffix(".").split("."))
+
+
+def _sentinels(field: str, value: Any) -> tuple[str, ...]:
+    """Addresses as "host:port", each once, in the order given."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple):
+        raise ConfigError(
+            field,
+            f"must be a list of 'host:port', or text with commas, not {type(value).__name__}",
+        )
+    if not value:
+        raise ConfigError(field, "must not be empty; name all Sentinels, as in 'a:26379,b:26379'")
+    if len(value) > _MOST_SENTINELS:
+        raise ConfigError(field, f"are more than {_MOST_SENTINELS}; name some of them")
+    found = []
+    for entry in value:
+        if not isinstance(entry, str):
+            raise ConfigError(
+                field, f"{show(entry)} must be text such as 'host:{SENTINEL_PORT}', each of them"
+            )
+        host, port = split_address(field, entry.strip())
+        shown = f"[{host}]" if ":" in host else host
+        found.append(f"{shown}:{port}")
+    for address in found:
+        if found.count(address) > 1:
+            raise ConfigError(field, f"{show(address)} is given twice; keep one")
+    return tuple(found)
+
+
+def split_address(field: str, text: str) -> tuple[str, int]:
+    """Host and port of one Sentinel, as "host", "host:port" or "[address]:port"."""
+    host, colon, port = text.rpartition(":")
+    if text.endswith("]") or not colon:
+        host, port = text, str(SENTINEL_PORT)
+    if not host:
+        raise ConfigError(field, "an entry names no host; write 'host:port', joined by commas")
+    if ":" in host and host[0] != "[":
+        raise ConfigError(field, "write an IPv6 address as [address]:port")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535):
+        # What stands here may be a password whose '@host' is missing: not shown.
+        raise ConfigError(field, f"the port of {show(host)} must be a number from 1 to 65535")
+    return _host(field, host), int(port)
+
+
+def _service(field: str, value: Any) -> str:
+    text: str = _text(255)(field, value)
+    if not _SERVICE.fullmatch(text):
+        raise ConfigError(
+            field, f"{show(text)} is no name that a master can have: letters, digits and . - _"
+        )
+    return text
 
 
 def _whole(low: int, high: int) -> Check:
@@ -278,6 +340,10 @@ _ALL = (
     Field("host", "localhost", _host),
     Field("port", 6379, _whole(1, 65535), _read_whole),
     Field("unix_socket", None, _path(_MAX_SOCKET_PATH)),
+    Field("sentinels", None, _sentinels),
+    Field("service", None, _service),
+    Field("sentinel_username", None, _text(1024)),
+    Field("sentinel_password", None, _secret, secret=True),
     Field("db", 0, _whole(0, 2**31 - 1), _read_whole),
     Field("username", None, _text(1024)),
     Field("password", None, _secret, secret=True),

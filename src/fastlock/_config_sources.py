@@ -20,10 +20,9 @@ RESERVED = (
 )  # fmt: skip
 
 _ESCAPE = "in a user or password, write @ : / # ? % as %40 %3A %2F %23 %3F %25"
-_SCHEMES = "a uri begins with redis://, rediss:// (TLS) or unix://"
+_SCHEMES = "a uri begins with redis://, rediss:// (TLS), redis+sentinel:// or unix://"
+_SENTINEL = ("redis+sentinel", "rediss+sentinel")
 _PLANNED = {
-    "redis+sentinel": "Sentinel",
-    "rediss+sentinel": "Sentinel",
     "redis+cluster": "Redis Cluster",
     "rediss+cluster": "Redis Cluster",
 }
@@ -70,7 +69,7 @@ def from_uri(uri: Any) -> dict[str, Any]:
         )
     if scheme in _RENAMED:
         raise ConfigError("uri", f"write {_RENAMED[scheme]}:// instead of {scheme}://")
-    if scheme not in ("redis", "rediss", "unix"):
+    if scheme not in ("redis", "rediss", "unix", *_SENTINEL):
         raise ConfigError("uri", f"scheme {show(scheme)} is not supported: {_SCHEMES}")
     if "#" in rest:
         raise ConfigError("uri", f"contains a '#', which has no meaning here; {_ESCAPE}")
@@ -86,6 +85,17 @@ def from_uri(uri: Any) -> dict[str, Any]:
         if hostport or not path:
             raise ConfigError("uri", f"write unix:///absolute/path.sock (three slashes); {_ESCAPE}")
         _put(found, "unix_socket", _decode("unix_socket", slash + path), "in the uri's path")
+    elif scheme in _SENTINEL:
+        _put(found, "ssl", scheme.startswith("rediss"), f"by {scheme}://")
+        if not hostport:
+            raise ConfigError(
+                "sentinels", "are missing; write redis+sentinel://host:26379,host:26379/service"
+            )
+        _put(found, "sentinels", _decode("sentinels", hostport), "in the uri")
+        service, _, path = path.partition("/")
+        if service:
+            _put(found, "service", _decode("service", service), "in the uri's path")
+        _database(found, path)
     else:
         _put(found, "ssl", scheme == "rediss", f"by {scheme}://")
         _hostport(found, hostport)
@@ -149,7 +159,8 @@ def _database(found: dict[str, Given], path: str) -> None:
 
 def _query(found: dict[str, Given], query: str, *, unix: bool) -> None:
     allowed = [f.name for f in FIELDS.values() if not f.secret and f.name != "unix_socket"]
-    allowed = [name for name in allowed if name not in ("host", "port", "username", "ssl")]
+    elsewhere = ("host", "port", "username", "ssl", "sentinels", "service")
+    allowed = [name for name in allowed if name not in elsewhere]
     if unix:
         allowed += ["username", "password"]
     try:
@@ -229,7 +240,7 @@ _ALIASES = {"ip": "host", "user": "username", "pass": "password", "url": "uri"}
 _LOOKUPS = ("store_key", "discovery_key")
 #: Sections that may hold several named entries, and what makes one of them usable.
 _NAMED = {
-    "connections": ("uri", "host", "unix_socket"),
+    "connections": ("uri", "host", "unix_socket", "sentinels"),
     "credentials": ("username", "password"),
 }
 
@@ -275,7 +286,7 @@ def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             if not isinstance(key, str) or not key:
                 raise ConfigError(".".join(path) or "mapping", f"key {show(key)} must be text")
             yield from _leaves(value, (*path, *key.split(".")))
-    elif isinstance(node, list | tuple):
+    elif isinstance(node, list | tuple) and path[-1:] != ("sentinels",):
         for number, value in enumerate(node):
             yield from _leaves(value, (*path, str(number)))
     elif node is not None and not (isinstance(node, str) and not node.strip()):
@@ -344,8 +355,6 @@ def from_client(client: Any) -> dict[str, Any]:
             "redis.asyncio.Redis)",
         )
     classes = {base.__name__ for base in kind.__mro__}
-    if hasattr(pool, "service_name") or "SentinelManagedConnection" in classes:
-        raise ConfigError("client", "clients made by Sentinel are not supported yet")
     for name in _CANNOT:
         if known.get(name):
             raise ConfigError(name, "of the redis-py client cannot be taken over; use Config()")
@@ -362,9 +371,39 @@ def from_client(client: Any) -> dict[str, Any]:
     for name in ("port", "db"):
         if name in taken:
             taken[name] = _number_or_same(name, taken[name])
-    if "SSLConnection" in classes:
+    tls = "SSLConnection" in classes
+    if tls:
         taken |= _tls_of(known)
+    if hasattr(pool, "sentinel_manager"):
+        taken |= _sentinels_of(pool, tls)
     return taken
+
+
+def _sentinels_of(pool: Any, tls: bool) -> dict[str, Any]:
+    """How a client of redis-py's Sentinel finds its master."""
+    manager = pool.sentinel_manager
+    if not pool.is_master:
+        raise ConfigError("client", "reads from replicas; locks need master_for(), not slave_for()")
+    if manager.min_other_sentinels or getattr(manager, "_force_master_ip", None) is not None:
+        raise ConfigError(
+            "client",
+            "min_other_sentinels and force_master_ip of its Sentinel cannot be taken over; "
+            "use Config()",
+        )
+    taken: dict[str, Any] = {"service": pool.service_name, "sentinels": []}
+    for sentinel in manager.sentinels:
+        known = sentinel.connection_pool.connection_kwargs
+        kind = sentinel.connection_pool.connection_class
+        if tls != any(base.__name__ == "SSLConnection" for base in kind.__mro__):
+            raise ConfigError("ssl", "must be the same for the Sentinels and the servers")
+        host = known.get("host", "localhost")
+        shown = f"[{host}]" if ":" in host else host
+        taken["sentinels"].append(f"{shown}:{known.get('port', 6379)}")
+        for theirs in ("username", "password"):
+            ours, value = f"sentinel_{theirs}", known.get(theirs) or None
+            if taken.setdefault(ours, value) != value:
+                raise ConfigError(ours, "differs between the Sentinels; use Config()")
+    return {name: value for name, value in taken.items() if value is not None}
 
 
 def _number_or_same(name: str, value: Any) -> Any:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ._connect_faults import fault, tls_context
 from ._connect_redispy import Guard, async_connection, sync_connection
+from ._connect_sentinel import follow, follow_async
 from ._sockets import Held, close_descriptor, point_at_nothing
 from .config import Config
 from .errors import FastlockError
@@ -59,13 +61,21 @@ class OpenedAsync:
 def open_sync(config: Config, timeout: float, held: Held | None = None) -> Opened:
     """Connect, secure and authenticate within ``timeout`` seconds.
 
-    ``held`` has the socket meanwhile, and halts the connecting when another thread says so.
+    With Sentinels to the master that they name, as ``follow`` says. ``held`` has the socket
+    meanwhile, and halts the connecting when another thread says so.
 
     Raises ServerError (the server refused: wrong password, no permission, ...),
     TransportError with ``sent`` False (no connection, no answer in time, TLS failed),
     ProtocolError (the peer does not speak RESP), ConfigError (a TLS file is unusable).
     """
-    guard = Guard(config, timeout, held or Held(close_descriptor))
+    held = held or Held(close_descriptor)
+    if config.sentinels is None:
+        return _opened(config, timeout, held, master=False)
+    return follow(config, timeout, held, partial(_opened, master=True))
+
+
+def _opened(config: Config, timeout: float, held: Held, master: bool) -> Opened:
+    guard = Guard(config, timeout, held, master)
     failure: FastlockError
     try:
         return _open_sync(config, guard)
@@ -84,6 +94,9 @@ def _open_sync(config: Config, guard: Guard) -> Opened:
             # There was no HELLO: this shows that the peer speaks RESP and lets us in.
             connection.send_command("PING")
             guard.pong(connection.read_response)
+            if guard.master:
+                connection.send_command("ROLE")
+                guard.role(connection.read_response())
         sock = connection._sock
         guard.finish(connection._parser._buffer.unread_bytes())
     except BaseException:
@@ -98,7 +111,13 @@ def _open_sync(config: Config, guard: Guard) -> Opened:
 
 async def open_async(config: Config, timeout: float) -> OpenedAsync:
     """As ``open_sync``, in the running loop. Cancelling it leaves nothing open."""
-    guard = Guard(config, timeout, Held(point_at_nothing))
+    if config.sentinels is None:
+        return await _opened_async(config, timeout, master=False)
+    return await follow_async(config, timeout, partial(_opened_async, master=True))
+
+
+async def _opened_async(config: Config, timeout: float, master: bool) -> OpenedAsync:
+    guard = Guard(config, timeout, Held(point_at_nothing), master)
     done: list[OpenedAsync] = []
     failure: FastlockError
     try:
@@ -127,6 +146,9 @@ async def _open_async(config: Config, guard: Guard, done: list[OpenedAsync]) -> 
                 guard.pong_refused(error)
             else:
                 guard.pong(lambda: answer)
+            if guard.master:
+                await connection.send_command("ROLE")
+                guard.role(await connection.read_response())
         reader, writer = connection._reader, connection._writer
         transport = writer.transport
         transport.pause_reading()

@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-from ._connect_redispy import Closed, Guard, NotRESP, SpeaksTLS
+from ._connect_redispy import Closed, Guard, NotMaster, NotRESP, SpeaksTLS
 from .config import Config
 from .errors import ConfigError, FastlockError, ProtocolError, ServerError, TransportError
 
@@ -65,6 +65,8 @@ def fault(error: Exception, config: Config, guard: Guard, timeout: float) -> Fas
     for cause in causes:
         if isinstance(cause, SpeaksTLS):
             return TransportError(f"{where} speaks TLS: write rediss:// or give ssl=True")
+        if isinstance(cause, NotMaster):
+            return TransportError(f"{where} is no master now")
         if isinstance(cause, Closed):
             return _closed(config)
         if isinstance(cause, NotRESP):

@@ -42,10 +42,24 @@ class Closed(Exception):
     """The server closed the connection as soon as it was made."""
 
 
-class Guard:
-    """Watches one handshake: its time, its bytes, the server's words, the secrets."""
+class NotMaster(Exception):
+    """The server is a replica, and a master was looked for."""
 
-    def __init__(self, config: Config, timeout: float, held: Held) -> None:
+
+class Guard:
+    """Watches one handshake: its time, its bytes, the server's words, the secrets.
+
+    ``master``: whether the server must be one. ``most``: bytes that its answers may take.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        timeout: float,
+        held: Held,
+        master: bool = False,
+        most: int = _MAX_BYTES,
+    ) -> None:
         self.deadline = monotonic() + timeout
         self.hello: dict[str, Any] = {}
         self.secrets = [config.password] if config.password else []
@@ -53,6 +67,9 @@ class Guard:
         self.provider_error: Exception | None = None
         self._resp3 = config.protocol == 3
         self._received = 0
+        self._most = most
+        self.master = master
+        self._role: Any = None
         self.unread: Callable[[], int] = int  # bytes received and not yet parsed (asyncio)
         self.held = held
 
@@ -75,13 +92,14 @@ class Guard:
             if data[0] not in _RESP:
                 raise NotRESP
         self._received += len(data)
-        if self._received > _MAX_BYTES:
+        if self._received > self._most:
             raise NotRESP
 
     def replied(self, reply: Any) -> Any:
         """Keep the answer to HELLO, the only map of a handshake."""
         if isinstance(reply, dict) and not self.hello:
             self.hello = {_str(key): _str(value) for key, value in reply.items()}
+            self._role = self.hello.get("role")
         return reply
 
     def pong(self, read: Callable[[], Any]) -> None:
@@ -98,12 +116,18 @@ class Guard:
         if not getattr(error, "raw", "").startswith("NOPERM"):
             raise error
 
+    def role(self, answer: Any) -> None:
+        """The answer to ROLE, where there was no HELLO, which tells the same."""
+        self._role = _str(answer[0]) if isinstance(answer, list) and answer else None
+
     def finish(self, unread: int) -> None:
         """The handshake is over; refuse what must not be handed on."""
         if self.closed:
             raise Closed
         if unread or (self._resp3 and self.hello.get("proto") != 3):
             raise NotRESP
+        if self.master and self._role != "master":
+            raise NotMaster
 
 
 def _str(value: Any) -> Any:

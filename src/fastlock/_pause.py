@@ -8,6 +8,9 @@ from random import uniform
 FIRST_BACKOFF = 0.02
 BACKOFF_FACTOR = 5
 LONGEST_BACKOFF = 2.0
+#: Before the second question to Sentinels for a master; it doubles up to the longest.
+FIRST_SEARCH = 0.05
+LONGEST_SEARCH = 0.25
 #: Seconds that anybody sleeps without a look at the clock, which runs while a machine sleeps.
 LONGEST_SLEEP = 60.0
 
@@ -18,6 +21,12 @@ def backoff_pause(failures: int) -> float:
     for _ in range(min(failures - 1, 8)):
         pause = min(LONGEST_BACKOFF, pause * BACKOFF_FACTOR)
     return pause * uniform(0.5, 1.0)
+
+
+def search_pause(rounds: int) -> float:
+    """Before Sentinels are asked again, after ``rounds`` (from 1) of asking them all."""
+    doubled: float = FIRST_SEARCH * 2 ** min(rounds - 1, 8)
+    return min(doubled, LONGEST_SEARCH) * uniform(0.5, 1.0)
 
 
 def retry_pause(retry_timeout: float) -> float:

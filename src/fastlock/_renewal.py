@@ -357,6 +357,9 @@ class Keeper:
 
         SET needs memory, which EXPIRE in a script does not; a user may be forbidden either.
         """
+        link = self._link
+        if link is not None:
+            link.heard([error])
         if error.code == "WRONGTYPE":
             renewal.lose(REFUSED)
         elif not is_transient(error):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _fork
+from ._event import Event
 
 
 def patched_by() -> str | None:
@@ -52,8 +53,13 @@ class Held:
     def __init__(self, let_go: Callable[[Any], None]) -> None:
         self.sock: Any = None
         self._let_go = let_go
-        self.halted = False
+        self.over = Event()  # set when it was halted
         _fork.register(self)
+
+    @property
+    def halted(self) -> bool:
+        """Whether another thread has ended the connecting."""
+        return self.over.is_set()
 
     def hold(self, sock: Any) -> Any:
         """This one from now on; gives it back."""
@@ -64,7 +70,7 @@ class Held:
 
     def halt(self) -> None:
         """End the connecting, from another thread: whatever it waits for fails at once."""
-        self.halted = True
+        self.over.set()
         if self.sock is not None:
             with contextlib.suppress(OSError):  # not begun, or over
                 if type(self.sock).__module__ == "ssl":

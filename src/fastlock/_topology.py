@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _commands, _fork
 from ._clock import clock
-from ._commands import Commands, ServerInfo, is_transient, not_ready
+from ._commands import Commands, ServerInfo, is_demoted, is_transient, not_ready
 from ._connect import open_sync
 from ._event import Event
 from ._impl import Core, PipeLike, StraightLike
@@ -28,6 +28,8 @@ from .errors import FastlockError, ServerError, TransportError
 if TYPE_CHECKING:
     from ._effects import Call
 
+Replies = TypeVar("Replies", bound=Sequence[Any])
+
 
 @dataclass(slots=True)
 class Link:
@@ -39,12 +41,25 @@ class Link:
     keep: object  # what of redis-py must live as long as the connection
     way: StraightLike | None = None  # the client's over it, once it has gone it
     mute: bool = False  # the user may not ask how long a lock is held
+    named: bool = False  # by Sentinel, which may name another one by now
 
     def encode(self, call: Call) -> bytes:
         """The call's bytes in this connection's dialect."""
         commands = self.commands.spelled_out() if call.spelled_out else self.commands
         data: bytes = getattr(commands, call.verb)(*call.args)
         return data
+
+    def heard(self, replies: Replies) -> Replies:
+        """The replies; a server that Sentinel has named and that is no master now is left.
+
+        What it refused may be asked of the next one.
+        """
+        if self.named:
+            for reply in replies:
+                if is_demoted(reply):
+                    reply.passing = True
+                    self.pipe.abort("the server is no master any more")
+        return replies
 
     def held_for(self, replies: list[Any]) -> float:
         """Seconds until the last of the locks ends, by the answers to ``asking``; inf: unknown."""
@@ -258,7 +273,8 @@ class SyncServer:
             if isinstance(error, TransportError):
                 raise TransportError(f"{self._config.address}: {error}") from None
             raise
-        return Link(pipe, commands, info, opened.keep)
+        named = self._config.sentinels is not None
+        return Link(pipe, commands, info, opened.keep, named=named)
 
     def close(self) -> None:
         """Close the connection; callers still waiting get an error, also those who connect."""

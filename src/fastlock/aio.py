@@ -47,7 +47,7 @@ class Client:
     there is a second one, by which the server wakes who waits.
 
     Args:
-        source: a uri (redis://, rediss://, unix://), a Config, or None.
+        source: a uri (redis://, rediss://, unix://, redis+sentinel://), a Config, or None.
         options: fields of Config.
 
     Raises:
@@ -56,8 +56,9 @@ class Client:
     Every method that talks to the server may raise TransportError (the connection could
     not be made or broke, and ``retries`` were used up), ServerError (the server refused)
     and FastlockError once the client is closed or in another event loop; while connecting
-    also ProtocolError (no such server answers) and ConfigError (a TLS file). Cancelling any of
-    them is safe: a cancelled acquire leaves the lock not held.
+    also ProtocolError (no such server answers) and ConfigError (a TLS file, or no Sentinel
+    knows the service). Cancelling any of them is safe: a cancelled acquire leaves the lock not
+    held.
     """
 
     _core = _impl.core
@@ -474,10 +475,11 @@ class Client:
         try:
             answer = link.pipe.call(data, call.count)
             if call.until is None or call.until - sent_at >= self._patience:
-                return sent_at, await answer
-            return sent_at, await self._within(answer, call.until - sent_at)
+                return sent_at, link.heard(await answer)
+            return sent_at, link.heard(await self._within(answer, call.until - sent_at))
         except TransportError as error:
             error.sent_at = sent_at
+            link.heard(error.replies)
             raise
 
     async def _within(self, answer: asyncio.Future[R], seconds: float) -> R:

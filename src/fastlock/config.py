@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
@@ -21,7 +21,7 @@ __all__ = ["Config"]
 
 T = TypeVar("T")
 
-_IN_ADDRESS = ("host", "port", "unix_socket", "db", "ssl")
+_IN_ADDRESS = ("host", "port", "unix_socket", "sentinels", "service", "db", "ssl")
 
 
 class _Default:
@@ -49,8 +49,10 @@ class Config:
     by their settings; a credential provider is compared by identity. Pickling one that
     holds a secret raises TypeError.
 
-    Where to connect: ``uri`` (redis://, rediss://, unix://), or ``host`` and ``port``, or
-    ``unix_socket``; then ``db``, ``username``, ``password`` or ``credential_provider``
+    Where to connect: ``uri`` (redis://, rediss://, unix://, redis+sentinel://), or ``host`` and
+    ``port``, or ``unix_socket``, or ``sentinels`` (a list of "host:port", or text with commas) and
+    ``service``, the name by which they know the master, with ``sentinel_username`` and
+    ``sentinel_password``; then ``db``, ``username``, ``password`` or ``credential_provider``
     (redis-py's), and the ``ssl`` family. ``uri`` reads back without its password.
 
     How to behave: ``socket_timeout`` bounds the wait for an answer, ``connect_timeout``
@@ -69,6 +71,10 @@ class Config:
     host: str = _default("localhost")
     port: int = _default(6379)
     unix_socket: str | None = None
+    sentinels: str | Sequence[str] | None = None
+    service: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
     db: int = _default(0)
     username: str | None = None
     password: str | None = None
@@ -151,7 +157,8 @@ class Config:
 
     @classmethod
     def from_redis(cls, client: Any, /) -> Config:
-        """The settings of a redis-py client (synchronous or asyncio) of one server.
+        """The settings of a redis-py client (synchronous or asyncio) of one server, or of
+        its Sentinel's ``master_for``.
 
         Raises ConfigError for other clients and for settings that cannot be taken over.
         """
@@ -188,21 +195,26 @@ class Config:
         """The server as a uri, without user and password: for messages."""
         if self.unix_socket is not None:
             return f"unix://{quote(self.unix_socket)}?db={self.db}"
+        scheme = "rediss" if self.ssl else "redis"
+        if self.sentinels is not None:
+            return f"{scheme}+sentinel://{','.join(self.sentinels)}/{self.service}/{self.db}"
         host = self.host
         if ":" in host:
             host = f"[{host.replace('%', '%25')}]"
-        return f"{'rediss' if self.ssl else 'redis'}://{host}:{self.port}/{self.db}"
+        return f"{scheme}://{host}:{self.port}/{self.db}"
 
     def public(self) -> dict[str, Any]:
         """The arguments that make this Config again, without secrets.
 
-        Settings that do not apply (host of a Unix socket, TLS without ssl) are left out.
+        Settings that do not apply (host of a Unix socket or with Sentinel, TLS without ssl)
+        are left out.
         """
         return self._kwargs(secrets=False)
 
     def _kwargs(self, *, secrets: bool) -> dict[str, Any]:
         skip = {"ssl_check_hostname", "ssl_verify"} if not self.ssl else set()
-        skip |= {"host", "port"} if self.unix_socket is not None else set()
+        if self.unix_socket is not None or self.sentinels is not None:
+            skip |= {"host", "port"}
         values = {
             name: getattr(self, name)
             for name, spec in FIELDS.items()
@@ -283,6 +295,20 @@ def _merge(given: dict[str, Any], uri: dict[str, Any]) -> None:
 
 def _contradictions(given: dict[str, Any]) -> None:
     """Refuse settings that cannot hold together. ``given``: without defaults."""
+    if "sentinels" in given:
+        for name in ("host", "port", "unix_socket"):
+            if name in given:
+                raise ConfigError(name, "contradicts sentinels, which name the server; keep one")
+        if "service" not in given:
+            raise ConfigError(
+                "service",
+                "is missing: the name by which the Sentinels know the master, as in "
+                "redis+sentinel://host:26379/name",
+            )
+    else:
+        for name in ("service", "sentinel_username", "sentinel_password"):
+            if name in given:
+                raise ConfigError(name, "needs sentinels, or a redis+sentinel:// uri; or remove it")
     if "unix_socket" in given:
         for name in ("host", "port"):
             if name in given:

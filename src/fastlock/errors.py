@@ -102,6 +102,9 @@ class ServerError(FastlockError):
     The cores return these as values; the layers above raise them.
     """
 
+    #: Another server will be asked soon, which may do it (internal).
+    passing = False
+
     def __init__(self, message: str) -> None:
         # Some servers repeat what was sent, the token among it.
         message = message.partition(", with args beginning with")[0]

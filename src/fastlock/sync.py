@@ -45,7 +45,7 @@ class Client:
     there is a second one, by which the server wakes who waits.
 
     Args:
-        source: a uri (redis://, rediss://, unix://), a Config, or None.
+        source: a uri (redis://, rediss://, unix://, redis+sentinel://), a Config, or None.
         options: fields of Config.
 
     Raises:
@@ -54,7 +54,8 @@ class Client:
     Every method that talks to the server may raise TransportError (the connection could
     not be made or broke, and ``retries`` were used up), ServerError (the server refused)
     and FastlockError once the client is closed; while connecting also ProtocolError (no such
-    server answers) and ConfigError (a TLS file).
+    server answers) and ConfigError (a TLS file, or no
+    Sentinel knows the service).
     """
 
     _core = _impl.core
@@ -478,7 +479,7 @@ class Client:
                 timeout = min(self._patience, call.until - sent_at)
                 if timeout <= 0:
                     raise TransportError("the caller's time was over before it could be sent")
-            return sent_at, link.pipe.call(data, call.count, timeout)
+            return sent_at, link.heard(link.pipe.call(data, call.count, timeout))
         except Reentered:
             call.left = True
             return self._call_aside(call, timeout)
@@ -497,7 +498,7 @@ class Client:
             if reply.sent or reply.timed_out:
                 return True, self._failed(reply, link, sent_at, timeout), None
         elif not isinstance(reply, Reentered):
-            return True, None, (sent_at, [reply])
+            return True, None, (sent_at, link.heard([reply]))
         return False, None, None
 
     def _failed(
@@ -505,6 +506,7 @@ class Client:
     ) -> TransportError:
         """Note when the failed command was sent; end a connection that keeps silent."""
         error.sent_at = sent_at
+        link.heard(error.replies)
         if error.timed_out and timeout >= self._patience:
             link.pipe.abort(f"no answer for {self._patience} s")
         return error
@@ -514,7 +516,7 @@ class Client:
         link = self._server.spare(timeout)
         sent_at = clock()
         try:
-            return sent_at, link.pipe.call(link.encode(call), call.count, timeout)
+            return sent_at, link.heard(link.pipe.call(link.encode(call), call.count, timeout))
         except TransportError as error:
             error.sent_at = sent_at
             self._server.strays.append(link.info)

@@ -359,8 +359,8 @@ def test_other_objects_are_no_redis_py_client() -> None:
     with pytest.raises(ConfigError, match="object is no redis-py client"):
         Config.from_redis(object())
     sentinel = redis.sentinel.Sentinel([("localhost", 1)])
-    with pytest.raises(ConfigError, match="Sentinel are not supported yet"):
-        Config.from_redis(sentinel.master_for("main"))
+    with pytest.raises(ConfigError, match=r"master_for\(\), not slave_for"):
+        Config.from_redis(sentinel.slave_for("main"))
 
 
 def test_the_documentation_lists_every_setting() -> None:

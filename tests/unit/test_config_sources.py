@@ -93,7 +93,6 @@ def test_a_uri_gives_settings(uri: str, expected: dict[str, Any]) -> None:
     ("uri", "field", "word"),
     [
         (f"http://u:{SECRET}@h", "uri", "scheme 'http' is not supported: a uri begins with"),
-        ("redis+sentinel://h:26379/main", "uri", "(Sentinel) is not supported yet"),
         ("redis+cluster://h", "uri", "(Redis Cluster) is not supported yet"),
         ("valkey://h", "uri", "write redis:// instead of valkey://"),
         ("localhost:6379", "uri", "is not one: a uri begins with"),

@@ -94,3 +94,27 @@ def test_the_documentation_s_table_is_what_tests_expect() -> None:
             _servers.has_ifeq(before),
             _servers.has_msetex(before),
         )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "READONLY You can't write against a read only replica.",
+        "READONLY You can't write against a read only replica. script: 1f, on @user_script:3.",
+        # Redis 6.2, of a script
+        "ERR Error running script (call to f_1f): @user_script:3: -READONLY You can't write ",
+        "LOADING Redis is loading the dataset in memory",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "NOREPLICAS Not enough good replicas to write.",
+    ],
+)
+def test_what_a_master_says_that_is_one_no_more(said: str) -> None:
+    assert _commands.is_demoted(ServerError(said))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [ServerError("ERR READONLY"), ServerError("OOM command not allowed"), b"READONLY x", None, 1],
+)
+def test_what_says_nothing_of_that(reply: object) -> None:
+    assert not _commands.is_demoted(reply)

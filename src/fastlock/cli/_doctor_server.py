@@ -59,6 +59,8 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
 def _advice(error: FastlockError, config: Config) -> str:
     if isinstance(error, ServerError):
         return _DO.get(error.code, f"ask who runs the server, {_ELSEWHERE}")
+    if config.sentinels is not None and not isinstance(error, ServerError):
+        return f"see to sentinels and service, and whether they name a master, {_ELSEWHERE}"
     if isinstance(error, TransportError) and config.ssl:
         return f"see to host, port and certificates (ssl_ca_certs), {_ELSEWHERE}"
     if isinstance(error, TransportError):

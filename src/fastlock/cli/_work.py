@@ -10,6 +10,7 @@ Half of the workers share the HOT keys, the others have a key each.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from time import monotonic, perf_counter, sleep
 from typing import Any
 
 import fastlock
+from fastlock._config_fields import split_address
 from fastlock.config import Config
 from fastlock.errors import AcquireTimeout, FastlockError, LockLost
 
@@ -243,9 +245,7 @@ class Contest:
         return lambda key: (lambda: _take(client, key), lambda lease: _freed(lease, key))
 
     def _redis_py(self) -> Grip:
-        import redis
-
-        client = redis.Redis(**redis_options(self._config))
+        client = redis_client(self._config)
         self._clients.append(client)
 
         def grip(key: str) -> tuple[Take, Free]:
@@ -352,6 +352,20 @@ async def _freed_async(lease: fastlock.aio.Lease, key: str) -> None:
         raise LockLost(f"{key}: the lock was lost while held", key)
 
 
+def redis_client(config: Config) -> Any:
+    """redis-py's client with the same settings."""
+    import redis
+
+    options = redis_options(config)
+    if config.sentinels is None:
+        return redis.Redis(**options)
+    where = [split_address("sentinels", address) for address in config.sentinels]
+    asked = {name: options[name] for name in options if name.startswith(("ssl", "socket_"))}
+    asked |= {"username": config.sentinel_username, "password": config.sentinel_password}
+    home: Any = importlib.import_module("redis.sentinel")  # it has no types
+    return home.Sentinel(where, sentinel_kwargs=asked).master_for(config.service, **options)
+
+
 def redis_options(config: Config) -> dict[str, Any]:
     """The same settings for redis-py's client. Holds the password."""
     options: dict[str, Any] = {
@@ -364,7 +378,8 @@ def redis_options(config: Config) -> dict[str, Any]:
     options["socket_connect_timeout"] = config.connect_timeout
     if config.unix_socket is not None:
         return {**options, "unix_socket_path": config.unix_socket}
-    options |= {"host": config.host, "port": config.port}
+    if config.sentinels is None:
+        options |= {"host": config.host, "port": config.port}
     if config.ssl:
         import ssl
 

@@ -116,7 +116,7 @@ def test_somebody_else_s_replacement_is_left_alone() -> None:
 
 
 def test_others_go_on_with_redis_py_s_own(caplog: pytest.LogCaptureFixture) -> None:
-    sentinel = Sentinel([("localhost", 1)]).master_for("x")
+    sentinel = Sentinel([("localhost", 1)]).slave_for("x")
     cluster = redis.cluster.RedisCluster.__new__(redis.cluster.RedisCluster)
     acluster = redis.asyncio.cluster.RedisCluster.__new__(redis.asyncio.cluster.RedisCluster)
     for client in (cluster, acluster):  # without a server, for they are not connected

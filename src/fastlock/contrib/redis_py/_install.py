@@ -1,7 +1,7 @@
 """Have every ``client.lock(...)`` of redis-py make fastlock's Lock, until taken back.
 
 Law: four names are replaced, and given back only where they still are ours. Clients that
-fastlock cannot stand in for (clusters, Sentinel, connection classes of others) go on with
+fastlock cannot stand in for (clusters, replicas, connection classes of others) go on with
 the class that redis-py has for them.
 """
 

@@ -32,7 +32,7 @@ class Lock(Held):
     Locks of this process with the same server and settings share.
 
     Args:
-        redis: a ``redis.Redis`` of one server (not a cluster, not through Sentinel).
+        redis: a ``redis.Redis`` of one server, or of Sentinel's master (not a cluster).
         name: the key.
         timeout: seconds until the lock ends by itself; None (or 0): not before release().
         sleep: seconds between two tries while somebody else has it.
