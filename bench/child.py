@@ -264,9 +264,8 @@ def async_measure(
 def woken(known: dict[str, Any], name: str, where: tuple[int, str], ttl: float) -> Measure:
     holder = known[child_wakeup.holder_of(name)]
 
-    def partner(ttl: float) -> child_w5.Side:
-        side: child_w5.Side = holder(*where).side(key_of(0), ttl)
-        return side
+    def partner(ttl: float) -> child_wakeup.Holder:
+        return child_wakeup.holder_side(holder(*where), key_of(0), ttl)
 
     return child_wakeup.measure(known[name], partner, where, key_of(0), ttl)
 

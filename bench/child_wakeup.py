@@ -24,6 +24,8 @@ from . import rivals
 from .child_w5 import Broken, Side, clock, end_with_parent
 from .figures import latency_figures
 
+#: A holder's side, and what gives the moment of its latest sending, if that is noted.
+Holder = tuple[Callable[[], Any], Callable[[Any], Any], Callable[[], float] | None]
 #: The contestant that holds the lock where one that runs in a loop waits for it.
 HOLDERS = {"fastlock-aio": "fastlock", "redis-aio": "redis-py"}
 #: Seconds that the lock is held at least, once the other one knows that it is.
@@ -42,6 +44,14 @@ EARLY = 0.002
 def holder_of(name: str) -> str:
     """Who holds the lock for this one: BENCH_HOLDER, else the same library."""
     return os.environ.get("BENCH_HOLDER") or HOLDERS.get(name, name)
+
+
+def holder_side(holder: Any, key: str, ttl: float) -> Holder:
+    """The holder's side. redis-py does much before it sends a release, and that is no wake-up."""
+    noting = getattr(holder, "note_sending", None)
+    sent = None if noting is None else noting()
+    enter, leave = holder.side(key, ttl)
+    return enter, leave, sent
 
 
 @dataclass
@@ -70,7 +80,7 @@ class Samples:
 
 
 def measure(
-    kind: Any, partner: Callable[[float], Side], where: tuple[int, str], key: str, ttl: float
+    kind: Any, partner: Callable[[float], Holder], where: tuple[int, str], key: str, ttl: float
 ) -> Callable[[str, float], dict[str, Any]]:
     """``partner`` makes the holder's side; with a ttl, in seconds, the holder is killed."""
     fork = multiprocessing.get_context("fork")
@@ -142,10 +152,10 @@ def _cpu() -> float:
     return sum(os.times()[:4])
 
 
-def _releasing(partner: Callable[[float], Side], line: Any) -> None:
-    """Holds the lock a moment and frees it; tells when it began to."""
+def _releasing(partner: Callable[[float], Holder], line: Any) -> None:
+    """Holds the lock a moment and frees it; tells when it began to, or sent that where noted."""
     end_with_parent()
-    enter, leave = partner(rivals.TTL)
+    enter, leave, sent = partner(rivals.TTL)
     used = _cpu()
     while True:
         line.recv()
@@ -154,12 +164,14 @@ def _releasing(partner: Callable[[float], Side], line: Any) -> None:
         time.sleep(HELD + random.uniform(0, SPREAD))
         free = clock()
         leave(lease)
+        if sent is not None:
+            free = sent()
         line.recv()
         before, used = used, _cpu()
         line.send((free, used - before))
 
 
-def _dying(partner: Callable[[float], Side], ttl: float, line: Any) -> None:
+def _dying(partner: Callable[[float], Holder], ttl: float, line: Any) -> None:
     """Lets a process take the lock and kills it; tells when its lease was over."""
     end_with_parent()
     fork = multiprocessing.get_context("fork")
@@ -182,9 +194,9 @@ def _dying(partner: Callable[[float], Side], ttl: float, line: Any) -> None:
         line.send((free, used - before))
 
 
-def _holding(partner: Callable[[float], Side], ttl: float, line: Any) -> None:
+def _holding(partner: Callable[[float], Holder], ttl: float, line: Any) -> None:
     end_with_parent()
-    enter, _ = partner(ttl)
+    enter, _, _ = partner(ttl)
     asked = clock()
     lease = enter()  # kept, for whoever frees what is forgotten
     line.send(asked + ttl)

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .child_w5 import AsyncSide, Side
+from .child_w5 import AsyncSide, Side, clock
 
 HOST = "127.0.0.1"
 TTL = 30  # seconds
@@ -59,6 +59,22 @@ class RedisPyLock:
     def side(self, key: str, ttl: float = TTL) -> Side:
         lock = self.client.lock(key, timeout=ttl, sleep=SLEEP)
         return lock.acquire, lambda _: lock.release()
+
+    def note_sending(self) -> Callable[[], float]:
+        """Have each sending noted from now on; what gives the latest one, on ``clock``.
+
+        It is when a packed command is handed to the socket: what comes before is the library's own.
+        """
+        pool = self.client.connection_pool
+        sent = [0.0]
+
+        class Noting(pool.connection_class):  # type: ignore[misc,name-defined]
+            def send_packed_command(self, *args: Any, **kwargs: Any) -> Any:
+                sent[0] = clock()
+                return super().send_packed_command(*args, **kwargs)
+
+        pool.connection_class = Noting
+        return lambda: sent[0]
 
 
 class ValkeyPyLock(RedisPyLock):

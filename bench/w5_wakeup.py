@@ -2,9 +2,9 @@
 does it have it, when it was released and when its holder was killed.
 
 Law: the server on one core, both processes on the other. Released: from the moment before the
-release was sent, against the round trip of a PING on the waiter's own client, after each
-wake-up. Killed: from the end of the dead one's lease. Both also on a server in which very many
-other keys wait for their end, for such a server finds a key that is over later.
+release was called (by redis-py: was sent), against the round trip of a PING on the waiter's own
+client, after each wake-up. Killed: from the end of the dead one's lease. Both also on a server in
+which very many other keys wait for their end, for such a server finds a key that is over later.
 """
 
 from __future__ import annotations

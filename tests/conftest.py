@@ -36,6 +36,7 @@ _silent: list[str] = []  # workers that ended without a word: what they counted 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add = parser.addoption
     add("--hammer", type=float, default=2.0, help="seconds of many threads at once (2)")
+    add("--shares", type=float, default=3.0, help="seconds of eight processes at one key (3)")
     add("--no-gil", action="store_true", help="refuse a Python that is built with the GIL")
     add("--trustme", help="a Python that has trustme, where this one cannot have it")
     add("--hiredis", help="a folder with the package hiredis, where it is not installed")

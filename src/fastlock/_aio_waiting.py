@@ -17,7 +17,7 @@ from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._rivals import LATELY
 from ._topology import closed_error
-from ._watch import MOST_VAIN, asking, worth
+from ._watch import asking, worth
 from .errors import TransportError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     over = over or await _out_of_the_way(client, place, until)
     if not (over or await _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
-        if client.config.push and not effect.kept:
+        if client.config.push:
             held_for = worth(place, await _held_for(client, effect, until))
             pause = min(pause, client._listener.back_in, held_for)
         await _sleep(client, place, min(until, clock() + pause))
@@ -184,10 +184,8 @@ async def _watched(client: Client, effect: WaitFor, place: Place, until: float) 
         if effect.tried:
             return True
         until = min(until, clock() + LATELY)
-    if effect.kept:
-        place.vain = MOST_VAIN  # that it is free is no reason to try
     about = client._server.ready()
-    return await client._listener.wait(place, effect.keys, until, about)
+    return await client._listener.wait(place, effect.keys, until, about, effect.turn)
 
 
 async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
@@ -196,8 +194,9 @@ async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
     timeout = min(client._patience, until - clock())
     if link is None or link.mute or timeout <= 0:
         return float("inf")
+    keys = effect.keys if effect.turn is None else (effect.turn,)
     try:
-        answer = link.pipe.call(*asking(client._core.pack, effect.keys))
+        answer = link.pipe.call(*asking(client._core.pack, keys))
         return link.held_for(await client._within(answer, timeout))
     except TransportError:  # the next try will meet it
         return float("inf")

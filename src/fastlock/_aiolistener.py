@@ -58,13 +58,20 @@ class AsyncListener:
         self._timer: asyncio.TimerHandle | None = None  # looks whether it is idle
         self._ending: asyncio.Future[None] | None = None
 
-    async def wait(self, place: Place, keys: Sequence[bytes], until: float, about: object) -> bool:
+    async def wait(
+        self,
+        place: Place,
+        keys: Sequence[bytes],
+        until: float,
+        about: object,
+        turn: bytes | None = None,
+    ) -> bool:
         """As ``Listener.wait``."""
         if len(keys) > MOST_KEYS or clock() < self._not_before:
             return False
         if about is not None and self._refused_by is about:
             return False
-        watch = Watch(place, keys, about=about)
+        watch = Watch(place, keys, about=about, turn=turn)
         try:
             self._watches[watch] = None
             await self._wait(watch, until)
@@ -153,6 +160,8 @@ class AsyncListener:
         try:
             if not watch.answered(answer.result(), clock()):
                 self._refuse(watch.about)
+            elif not watch.asked and watch in self._watches:
+                self._ask(watch)
         except TransportError as error:
             if self._pipe is not None:
                 self._pipe.abort(str(error))

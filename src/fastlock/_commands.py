@@ -334,7 +334,7 @@ def with_queue(error: ServerError, key: str | bytes, wire: bytes) -> ServerError
     """The error of a step of a fair lock, with the key named that it is about, or all of them."""
     said = told(error)
     if "executing the script" in said:  # Redis 7, as above
-        said += "; a fair lock takes GET, SET, TIME, PEXPIRE, ZADD, ZRANGE, ZREM and ZSCORE"
+        said += "; a fair lock takes GET, SET, DEL, TIME, PEXPIRE, ZADD, ZRANGE, ZREM and ZSCORE"
     which = _NUMBERED_KEY.match(said)
     if which:
         about = f"key {key!r}" if which[1] == "lock" else f"companion key {companion(wire)!r}"

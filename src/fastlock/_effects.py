@@ -73,10 +73,11 @@ class WaitFor:
     Yielded again and again while one waits. ``place`` is the driver's: it is left, whatever
     ends the waiting, by ``leave()``; ``alarm()`` before that lets the others of the line try, whose
     turn it is not. A lease of the same client may be handed over to ``claim`` meanwhile, if that is
-    given: what came of it is the ``verdict``, if anything did.
+    given: what came of it is the ``verdict``, if anything did. ``turn`` is a key that is there as
+    long as others are to have the keys first.
     """
 
-    __slots__ = ("asked", "claim", "kept", "keys", "lined", "place", "tried", "until", "verdict")
+    __slots__ = ("asked", "claim", "keys", "lined", "place", "tried", "turn", "until", "verdict")
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class WaitFor:
         self.verdict: Verdict | None = None
         self.tried = False  # whether it was refused
         self.asked = False  # and by a try that would have found that no lock is there
-        self.kept = False  # and it was free, but kept for somebody else
+        self.turn: bytes | None = None  # what ends before it is worth while to look at the keys
         self.place: Standing | None = None
 
     def got(self, lease: Any) -> None:

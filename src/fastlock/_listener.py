@@ -203,17 +203,25 @@ class Listener:
         self._core = core
         self._forget()
 
-    def wait(self, place: Place, keys: Sequence[bytes], until: float, about: object) -> bool:
+    def wait(
+        self,
+        place: Place,
+        keys: Sequence[bytes],
+        until: float,
+        about: object,
+        turn: bytes | None = None,
+    ) -> bool:
         """Wait until one of the keys changes, or none is held; at most ``until``, or until told.
 
         The holders' ttls end the wait too. False: the server does not tell, or not now, so look
         by yourself. ``about`` is the main connection: a refusal counts as long as that lives.
+        ``turn`` is a key whose end is waited for first.
         """
         if len(keys) > MOST_KEYS or clock() < self._not_before:
             return False
         if about is not None and self._refused_by is about:
             return False
-        watch = Watch(place, keys, threading.get_ident())
+        watch = Watch(place, keys, threading.get_ident(), turn=turn)
         try:
             self._used = True
             self._watches[watch] = None
@@ -356,7 +364,7 @@ class Listener:
         """Have the server told of what is new."""
         while self._fresh:
             watch = self._fresh.popleft()
-            if watch in self._watches and not watch.over:
+            if watch in self._watches and not (watch.over or watch.asked):
                 wire.queue(watch, *watching(self._core.pack, watch.keys))
                 watch.asked = watch.place.watched = True
         wire.flush()
@@ -379,6 +387,8 @@ class Listener:
             told = not refused(asked.replies)
         else:
             told = asked.watch.answered(asked.replies, clock())
+            if not asked.watch.asked:
+                self._fresh.append(asked.watch)
         if not told:
             self._refused_by = about
             self._dismiss(refused=True)

@@ -18,14 +18,11 @@ from ._commands import Pair, with_queue
 from ._effects import Now, Op, WaitFor
 from ._ops import _try
 from ._ops_fenced import Fenced
-from ._scripted import FIRST, PLACE
+from ._scripted import BEHIND, FIRST, PLACE, turn
 from .errors import AcquireTimeout, FastlockError, ServerError
 
 #: Seconds after which a waiter asks again at the latest, to keep its place.
 KEEP = PLACE / 1000 / 3
-#: The same where the lock is free and it is somebody else's turn: if he died or left, nothing
-#: happens to the lock's key.
-LOOK = 0.1
 
 
 class Fair(Claim[L]):
@@ -96,16 +93,16 @@ def acquire_fair(claim: Fair[L]) -> Op[L]:
             if lease is not None:
                 return lease
             heard = wait.tried = wait.asked = True
-            wait.kept = holder.endswith(FIRST)
             if last:
                 claim.queued = False
+                kept = holder.endswith(FIRST)
                 raise AcquireTimeout(
-                    f"{claim.keys[0]!r} was still {'kept for' if wait.kept else 'held by'} "
+                    f"{claim.keys[0]!r} was still {'kept for' if kept else 'held by'} "
                     f"{holder} when the timeout ended",
                     claim.keys[0],
                 )
-            pause_end = asked_at + (LOOK if wait.kept else KEEP)
-            wait.until = pause_end if until is None else min(until, pause_end)
+            wait.turn = turn(*claim.pairs[0]) if holder.endswith(BEHIND) else None
+            wait.until = asked_at + KEEP if until is None else min(until, asked_at + KEEP)
             now = yield wait
     finally:
         try:

@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from importlib import resources
 
-from ._slots import companion, queue
+from ._slots import companion, queue, turns
 
 #: ms that a place in a queue lasts from each step of its waiter.
 PLACE = 3000
-#: What acquire_fair.lua says behind the token of who is next, where the lock is free.
+#: What acquire_fair.lua says to a last step behind the token of who is next, if the lock is free.
 FIRST = " (first in the queue)"
+#: What it says behind a token to who goes on waiting and is not the first of those who do.
+BEHIND = " (others wait before)"
 
 
 class Script:
@@ -35,6 +37,15 @@ _ACQUIRE_FENCED_ALL = Script("fencing", "acquire_fenced_all")
 _HAND_OVER_FENCED = Script("fencing", "hand_over_fenced")
 _ACQUIRE_FAIR = Script("fencing", "fair", "acquire_fair")
 _LEAVE_FAIR = Script("fair", "leave_fair")
+
+
+def turn(key: bytes, token: bytes) -> bytes:
+    """The key that is there while who waits with that token has somebody before it.
+
+    Names of keys are no secret; tokens are.
+    """
+    name = hashlib.sha1(token, usedforsecurity=False).hexdigest()
+    return turns(key) + name.encode()
 
 
 class Scripted:
@@ -70,27 +81,27 @@ class Scripted:
 
     def acquire_fair(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """Take it if nobody waits before us; else have a place in its queue, or keep it."""
-        return self._eval(_ACQUIRE_FAIR, 2, key, queue(key), token, ttl, PLACE)
+        return self._eval(_ACQUIRE_FAIR, 2, key, queue(key), token, ttl, PLACE, turns(key))
 
     def acquire_fair_last(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """The same, but for the last time: else have no place in its queue any more."""
-        return self._eval(_ACQUIRE_FAIR, 2, key, queue(key), token, ttl, 0)
+        return self._eval(_ACQUIRE_FAIR, 2, key, queue(key), token, ttl, 0, turns(key))
 
     def acquire_fair_fenced(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """``acquire_fair`` with a number."""
         keys = key, companion(key), queue(key)
-        return self._eval(_ACQUIRE_FAIR, 3, *keys, token, ttl, PLACE)
+        return self._eval(_ACQUIRE_FAIR, 3, *keys, token, ttl, PLACE, turns(key))
 
     def acquire_fair_fenced_last(self, key: bytes, token: bytes, ttl: int) -> bytes:
         """``acquire_fair_last`` with a number."""
         keys = key, companion(key), queue(key)
-        return self._eval(_ACQUIRE_FAIR, 3, *keys, token, ttl, 0)
+        return self._eval(_ACQUIRE_FAIR, 3, *keys, token, ttl, 0, turns(key))
 
     def give_back_fair(self, pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
         """``give_back``, of places in queues too. By text: nobody may look at the answers."""
         return b"".join(
             [
-                self.pack(b"EVAL", _LEAVE_FAIR.text, 2, key, queue(key), token)
+                self.pack(b"EVAL", _LEAVE_FAIR.text, 2, key, queue(key), token, turns(key))
                 for key, token in pairs
             ]
         )

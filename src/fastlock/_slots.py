@@ -42,6 +42,18 @@ def queue(key: bytes) -> bytes:
     return _beside(key, QUEUE)
 
 
+def turns(key: bytes) -> bytes:
+    """What the keys begin with by which those who wait for a lock are told that they are next.
+
+    Behind it stands whose it is. Where a queue's name has digits at its end, theirs stand in front:
+
+        orders:42}    fastlock.queue:{243113}:orders:42}:    the tag alone hashes to the slot
+    """
+    if _tag(key) != (0, len(key)) or not (b"{" in key or b"}" in key):
+        return queue(key) + b":"
+    return b"fastlock.queue:{%06o}:%b:" % (_numbers()[slot(key)], key)
+
+
 def _beside(key: bytes, suffix: bytes) -> bytes:
     stem = key + suffix
     if b"{" not in key and b"}" not in key:  # the usual one

@@ -18,7 +18,7 @@ from ._pause import LONGEST_SLEEP, retry_pause
 from ._queue import Place
 from ._rivals import LATELY
 from ._topology import closed_error
-from ._watch import MOST_VAIN, asking, worth
+from ._watch import asking, worth
 from .errors import TransportError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     over = over or _out_of_the_way(client, place, until)
     if not (over or _watched(client, effect, place, until) or place.told) and effect.tried:
         pause = retry_pause(client.config.retry_timeout)
-        if client.config.push and not effect.kept:
+        if client.config.push:
             held_for = worth(place, _held_for(client, effect, until))
             pause = min(pause, client._listener.back_in, held_for)
         _sleep(client, place, min(until, clock() + pause))
@@ -122,10 +122,8 @@ def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> boo
         if effect.tried:
             return True
         until = min(until, clock() + LATELY)
-    if effect.kept:
-        place.vain = MOST_VAIN  # that it is free is no reason to try
     about = client._server.ready()
-    return client._listener.wait(place, effect.keys, until, about)
+    return client._listener.wait(place, effect.keys, until, about, effect.turn)
 
 
 def _held_for(client: Client, effect: WaitFor, until: float) -> float:
@@ -134,8 +132,9 @@ def _held_for(client: Client, effect: WaitFor, until: float) -> float:
     timeout = min(client._patience, until - clock())
     if link is None or link.mute or timeout <= 0:
         return float("inf")
+    keys = effect.keys if effect.turn is None else (effect.turn,)
     try:
-        replies = link.pipe.call(*asking(client._core.pack, effect.keys), timeout)
+        replies = link.pipe.call(*asking(client._core.pack, keys), timeout)
         return link.held_for(replies)
     except TransportError:  # the next try will meet it
         return float("inf")

@@ -93,9 +93,12 @@ def changed(push: Sequence[Any]) -> Sequence[bytes] | None:
 
 
 class Watch:
-    """One waiter's: it waits for a change of any of its keys. ``who``: its thread."""
+    """One waiter's: it waits for a change of any of its keys. ``who``: its thread.
 
-    __slots__ = ("about", "asked", "ends", "keys", "over", "place", "refused", "who")
+    Where there is a ``turn``, for the end of that key first: only then are the others asked for.
+    """
+
+    __slots__ = ("_later", "about", "asked", "ends", "keys", "over", "place", "refused", "who")
 
     def __init__(
         self,
@@ -103,9 +106,11 @@ class Watch:
         keys: Sequence[bytes],
         who: int | None = None,
         about: object = None,
+        turn: bytes | None = None,
     ) -> None:
         self.place = place
-        self.keys = keys
+        self.keys = keys if turn is None else (turn,)
+        self._later = None if turn is None else keys
         self.who = who
         self.about = about  # the main connection
         self.asked = False  # whether the server was told
@@ -124,6 +129,8 @@ class Watch:
             return False
         if keys is not None and set(keys).isdisjoint(self.keys):
             return False
+        if self._in_turn():
+            return True
         race = self.place.race
         race.woken = True
         self.place.vain = 0  # if it is free now, that is news
@@ -133,6 +140,14 @@ class Watch:
         self.end()
         return False
 
+    def _in_turn(self) -> bool:
+        """Whether it was its turn that it waited for: it is to ask for the keys now."""
+        if self._later is None:
+            return False
+        self.keys, self._later = self._later, None
+        self.asked, self.ends = False, float("inf")
+        return True
+
     def end(self, refused: bool = False) -> None:
         """Have the waiter go on: to try, or to look by itself."""
         self.refused = refused
@@ -140,10 +155,15 @@ class Watch:
         self.place.wake()
 
     def answered(self, replies: Sequence[Any], now: float) -> bool:
-        """What came of asking; False: refused. TransportError as of ``held_for``, ``refused``."""
+        """What came of asking; False: refused. TransportError as of ``held_for``, ``refused``.
+
+        It is to ask once more if it is not ``asked`` any longer.
+        """
         if refused(replies):
             return False
         held = held_for(replies[1::2])
+        if held is None and self._in_turn():
+            return True
         place = self.place
         place.vain = place.vain + 1 if held is None else 0
         if 0 < place.vain <= MOST_VAIN:

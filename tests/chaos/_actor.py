@@ -144,9 +144,11 @@ class Actor:
         for key, name in names.items():
             self.log(
                 "try", id=name, key=key, ttl=step.ttl, how=step.how, fence=step.fence,
-                renew=step.renew,
+                renew=step.renew, fair=step.fair,
             )  # fmt: skip
         options: dict[str, Any] = {"fence": True} if step.fence else {}
+        if step.fair:
+            options["fair"] = True
         if step.renew:
             options |= {
                 "auto_renew": True,

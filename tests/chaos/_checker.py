@@ -36,6 +36,8 @@ TELL = 1.0
 RECONNECT = 0.5
 #: Seconds until what was left early, or released without waiting, is given back.
 GIVE_BACK = 2.5
+#: What stands behind a lock's key in the name of its queue, and of what belongs to that.
+BESIDE = ":fastlock.queue"
 #: Faults that cut connections, or may, since clients give silent ones up.
 CUTTING = ("wipe", "restart", "crash", "clients", "pause", "stall")
 
@@ -341,18 +343,24 @@ def _leaks(history: History, verdict: Verdict) -> None:
     for when, keys in history.left.items():
         for key in keys:
             verdict.checked["leak"] += 1
-            if any(_may_be_left(history, lease, when) for lease in by_key[key]):
+            lock, place, _ = key.partition(BESIDE)
+            if any(_may_be_left(history, lease, when, bool(place)) for lease in by_key[lock]):
                 verdict.excused["leak"] += 1
             else:
                 verdict.wrong("leak", f"{key} was left at the end ({when})")
     verdict.checked["leak"] += len(by_key)
 
 
-def _may_be_left(history: History, lease: Lease, when: str) -> bool:
-    """Whether its holder could not let go of it, or was told that nobody knows."""
+def _may_be_left(history: History, lease: Lease, when: str, place: bool) -> bool:
+    """Whether its holder could not let go of it, or was told that nobody knows.
+
+    ``place``: not the lock is meant, but who waits for it.
+    """
     longest = span_of(lease.ttl)
-    if when == "last" and not lease.key.startswith("chaos:long:"):
+    if when == "last" and (place or not lease.key.startswith("chaos:long:")):
         return False  # whatever it was, it has run out
+    if place and not lease.fair:
+        return False
     if lease.process not in history.ended:
         return True
     if lease.refused is not None:

@@ -75,6 +75,7 @@ class Lease:
     how: str
     renew: bool
     ttl: float
+    fair: bool
     got: float | None = None
     valid_at_first: bool = False
     fence: int | None = None
@@ -250,8 +251,9 @@ def _of_a_lease(history: History, event: Event) -> None:
     kind, name = event["e"], event["id"]
     if kind == "try":
         history.leases[name] = Lease(
-            name, event["p"], event["key"], event["t"], event["how"], event["renew"], event["ttl"]
-        )
+            name, event["p"], event["key"], event["t"], event["how"], event["renew"], event["ttl"],
+            event["fair"],
+        )  # fmt: skip
         return
     if kind == "child" and (event["valid"] or event["release"] != "LockError"):
         history.inherited.append(

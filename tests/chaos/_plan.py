@@ -24,6 +24,8 @@ PLAIN_TTLS = (0.3, 0.5, 1.0, 2.0)
 RENEWED_TTLS = (1.0, 1.5, 3.0)
 #: Of all leases, how many are renewed.
 RENEWED = 0.4
+#: Of those that are waited for, how many are fair.
+FAIR = 0.4
 #: No lease of KEYS lives longer, in seconds, without being extended.
 LONGEST = 3.0
 
@@ -120,6 +122,7 @@ class Step(NamedTuple):
     cut: float | None  #: asyncio: cancelled after so many seconds; 0: as soon as it has asked
     fork: bool  #: while holding
     look: bool  #: ask the server what it has, while holding and after
+    fair: bool  #: in the order of arrival, among those who ask so
 
 
 def steps(seed: int, slot: int, life: int, actor: int) -> Iterator[Step]:
@@ -140,10 +143,16 @@ def _cut(random: Random, api: str, hold: float, often: float) -> float | None:
     return random.choice((0.0, random.uniform(0, 0.002), random.uniform(0, 0.05 + hold)))
 
 
+def _fair(random: Random, how: str) -> bool:
+    """What does not wait has no order."""
+    return how in ("wait", "with") and random.random() < FAIR
+
+
 def _alone(random: Random, api: str) -> Step:
     hold = random.uniform(0, 0.1)
+    how = random.choice(("try", "wait", "with"))
     return Step(
-        how=random.choice(("try", "wait", "with")),
+        how=how,
         keys=(),
         ttl=LONG,
         patience=random.uniform(0.02, 0.5),
@@ -155,6 +164,7 @@ def _alone(random: Random, api: str) -> Step:
         cut=_cut(random, api, hold, 0.6),
         fork=False,
         look=random.random() < 0.5,
+        fair=_fair(random, how),
     )
 
 
@@ -191,4 +201,5 @@ def _together(random: Random, api: str) -> Step:
         cut=_cut(random, api, hold, 0.25),
         fork=random.random() < 0.05,
         look=random.random() < 0.3,
+        fair=_fair(random, how),
     )

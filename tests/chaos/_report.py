@@ -23,6 +23,8 @@ def report(history: History, verdict: Verdict) -> str:
     answers = Counter(what for lease in had for _, _, what in lease.released)
     excused, checked = verdict.excused, verdict.checked
     faults = history.faults + Counter(fork=history.forks)
+    fair = [lease for lease in leases if lease.fair]
+    fair_had = sum(lease.got is not None for lease in fair)
     fenced = sum(lease.fence is not None for lease in had)
     wrong = Counter(violation.rule for violation in verdict.violations)
     spans = f"{checked['exclusion']} spans of validity, {wrong['exclusion']} overlaps"
@@ -32,6 +34,7 @@ def report(history: History, verdict: Verdict) -> str:
         f"chaos     {history.seconds:.0f} s on {history.server}, seed {history.seed}",
         f"processes {len(history.last) - 1}: {len(history.killed)} killed, {history.forks} forked",
         f"tries     {len(leases)}: {len(had)} acquired ({_counted(refused)})",
+        f"fair      {len(fair)} of them: {fair_had} acquired",
         f"releases  {_counted(answers)}",
         f"handed    {_counted(history.handed)}",
         f"faults    {sum(faults.values())}: {_counted(faults)}",

@@ -235,6 +235,7 @@ class Worker:
         step = Step(
             how="wait", keys=(KEYS[1],), ttl=0.5, patience=1.0, fence=False, renew=False,
             hold=0.02, extend=None, ending="release", cut=None, fork=False, look=False,
+            fair=True,
         )  # fmt: skip
         await Actor(way, 1, iter((step,)), Random(0)).run()
         await self.way.client.close()

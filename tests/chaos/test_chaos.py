@@ -65,6 +65,8 @@ def test_nothing_is_wrong_whatever_is_broken(kind: str, folder: Path) -> None:
         missing += [rule for rule in MUST_CHECK if checked[rule] <= 10]
         if not history.handed["given"]:
             missing.append("hand-overs")
+        if sum(lease.fair and lease.got is not None for lease in history.leases.values()) <= 10:
+            missing.append("fair locks")
         if not missing:
             return
     pytest.fail(f"met too little of {missing}: {text}")

@@ -33,10 +33,11 @@ class Story:
     ) -> None:  # fmt: skip
         """Tried for at ``called`` (or just before ``t``), acquired at ``t``."""
         p, renew = fields.pop("p", id[0]), fields.pop("renew", False)
+        fair = fields.pop("fair", False)
         sent = t - 0.001
         self.tell(
             sent if called is None else called, "try", p, id=id, key=key, ttl=ttl, how="try",
-            fence=False, renew=renew,
+            fence=False, renew=renew, fair=fair,
         )  # fmt: skip
         deadline = sent + span_of(ttl)
         self.tell(
@@ -306,7 +307,7 @@ def test_a_key_that_outlives_its_release_is_found(story: Story) -> None:
 
 def test_being_refused_what_nobody_else_can_have_is_found(story: Story) -> None:
     story.tell(10.0, "try", id="a1", key="chaos:long:a1", ttl=3600.0, how="try", fence=False,
-               renew=False)  # fmt: skip
+               renew=False, fair=False)  # fmt: skip
     story.tell(10.1, "not", id="a1", why="taken")
     assert story.rules() == ["release"]
 
@@ -523,16 +524,40 @@ def test_a_short_lease_is_never_left(story: Story) -> None:
 )
 def test_an_acquire_that_was_left_leaves_nothing(story: Story, why: str, rules: list[str]) -> None:
     key = "chaos:long:a1"
-    story.tell(10.0, "try", id="a1", key=key, ttl=3600.0, how="try", fence=False, renew=False)
+    story.tell(10.0, "try", id="a1", key=key, ttl=3600.0, how="try", fence=False, renew=False,
+               fair=False)  # fmt: skip
     story.tell(10.1, "not", id="a1", why=why)
     left(story, key)
+    assert story.rules() == rules
+
+
+@pytest.mark.parametrize(
+    ("why", "fair", "when", "rules"),
+    [
+        ("timeout", True, "once", ["leak"]),
+        ("cut", True, "once", ["leak"]),
+        ("unknown", True, "once", []),
+        ("unknown", True, "last", ["leak"]),
+        ("unknown", False, "once", ["leak"]),
+    ],
+)
+@pytest.mark.parametrize("end", [":fastlock.queue:{%s}", ":fastlock.queue:{%s}:abc"])
+def test_who_is_gone_waits_no_longer(
+    story: Story, why: str, fair: bool, when: str, rules: list[str], end: str
+) -> None:
+    key = "chaos:long:a1"
+    story.tell(10.0, "try", id="a1", key=key, ttl=3600.0, how="wait", fence=False, renew=False,
+               fair=fair)  # fmt: skip
+    story.tell(10.1, "not", id="a1", why=why)
+    left(story, key + end % key, when)
     assert story.rules() == rules
 
 
 @pytest.mark.parametrize(("t", "rules"), [(12.4, []), (12.6, ["leak"])])
 def test_what_is_not_given_back_in_time_is_found(story: Story, t: float, rules: list[str]) -> None:
     key = "chaos:long:a1"
-    story.tell(9.9, "try", id="a1", key=key, ttl=3600.0, how="try", fence=False, renew=False)
+    story.tell(9.9, "try", id="a1", key=key, ttl=3600.0, how="try", fence=False, renew=False,
+               fair=False)  # fmt: skip
     story.tell(10.0, "not", id="a1", why="cut")
     story.tell(t, "later", id="a1", since=10.0, there=True)
     assert story.rules() == rules

@@ -37,6 +37,8 @@ def test_a_seed_repeats_the_steps(slot: int) -> None:
     assert {step.how for step in first} == {"try", "wait", "with", "many", "all"}
     assert any(step.fork for step in first)
     assert any(step.extend for step in first)
+    assert {step.how for step in first if step.fair} == {"wait", "with"}
+    assert {step.fair for step in first if step.how == "wait"} == {False, True}
     assert {step.cut is not None for step in first} == (
         {False} if _plan.WAYS[slot][0] == "sync" else {False, True}
     )

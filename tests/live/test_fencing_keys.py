@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import fastlock
-from fastlock._slots import queue
+from fastlock._slots import queue, turns
 from fastlock.fencing import companion
 
 TTL = 5
@@ -93,6 +94,36 @@ async def test_a_node_of_a_cluster_gives_numbers_for_any_key(fl: Ways, cluster: 
         assert [cluster.admin.get(companion(key)).split()[0] for key in keys] == [
             b"%d" % lease.fence for lease in leases
         ]
+
+
+async def test_a_node_of_a_cluster_tells_fair_waiters_of_any_key_in_turn(
+    fl: Ways, cluster: Server
+) -> None:
+    """Two of them: the second has a key of its own, until the first has come and gone."""
+    await fl.until(lambda: b"cluster_state:ok" in _cluster_info(cluster), 20)
+    fl.server = cluster
+    holding, waiting = fl.client(), [fl.client(), fl.client()]
+
+    def has_places(key: bytes, number: int) -> bool:
+        return fl.admin.zcard(queue(key)) == 2 * number
+
+    async def wait(client: Any, key: bytes) -> None:
+        lease = await client.acquire(key, TTL, 20, fair=True)
+        assert await lease.release() is True
+
+    for key in ODD_KEYS:
+        holder = await holding.acquire(key, TTL)
+        waiters = []
+        for number, client in enumerate(waiting, 1):
+            waiters.append(fl.spawn(wait(client, key)))
+            await fl.until(partial(has_places, key, number))
+        turns_of = [one for one in fl.admin.scan_iter() if one.startswith(turns(key))]
+        assert len(turns_of) == 1
+        assert slot_of(cluster, turns_of[0]) == slot_of(cluster, key)
+        assert await holder.release() is True
+        for waiter in waiters:
+            await waiter
+        assert fl.admin.exists(key, queue(key), turns_of[0]) == 0
 
 
 def _cluster_info(cluster: Server) -> bytes:

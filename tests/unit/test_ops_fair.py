@@ -13,11 +13,12 @@ import fastlock
 from fastlock import _commands, _impl, _ops, _ops_many, _scripted
 from fastlock._claim import Claim
 from fastlock._effects import Backoff, Call, Now, WaitFor
-from fastlock._ops_fair import KEEP, LOOK, Fair, acquire_fair, in_queue
+from fastlock._ops_fair import KEEP, Fair, acquire_fair, in_queue
 from fastlock._pyleases import Leases
 
 OTHER = b"AAAAAAAAAAAAAAAAAAAAAA-1.host:7"
 NEXT = OTHER + b" (first in the queue)"
+BEHIND = OTHER + b" (others wait before)"
 PLACE = _scripted.PLACE / 1000
 
 
@@ -50,11 +51,15 @@ def test_a_waiter_keeps_its_place_by_steps_that_come_in_time() -> None:
     assert result(op, (103.0, [None])).deadline == _ops.deadline(103.0, TTL)
 
 
-def test_who_is_not_next_looks_again_soon_whether_the_next_one_came() -> None:
+def test_who_is_not_the_first_waits_for_its_turn_before_the_lock() -> None:
     op = acquire_fair(claim())
     op.send(None)
-    pause = op.send((100.0, [NEXT]))
-    assert (type(pause), pause.until) == (WaitFor, 100.0 + LOOK)
+    pause = op.send((100.0, [BEHIND]))
+    assert (type(pause), pause.keys, pause.until) == (WaitFor, (b"k0",), 100.0 + KEEP)
+    assert pause.turn == _scripted.turn(b"k0", b"t0")
+    assert b"t0" not in pause.turn  # names of keys are no secret
+    op.send(101.0)
+    assert op.send((101.0, [OTHER])).turn is None  # it is the first by now
 
 
 def test_the_step_at_the_deadline_gives_the_place_up() -> None:
@@ -143,7 +148,7 @@ def test_numbers_are_drawn_in_the_same_step() -> None:
     op = acquire_fair(wanted)
     op.send(None)
     assert op.send(100.0).verb == "acquire_fair_fenced"
-    assert type(op.send((100.0, [NEXT]))) is WaitFor
+    assert type(op.send((100.0, [BEHIND]))) is WaitFor
     assert op.send(100.1).verb == "acquire_fair_fenced"
     op.throw(lost(100.1))
     assert op.send(100.2).verb == "acquire_fair_fenced"
@@ -262,11 +267,12 @@ def test_a_forgotten_script_is_spelled_out() -> None:
 def test_all_keys_are_said_in_every_dialect() -> None:
     packing = _impl.load("python")
     lock, fence, queue = b"k", b"k:fastlock.fence:{k}", b"k:fastlock.queue:{k}"
+    turns = queue + b":"
     wanted = {
-        "acquire_fair": [b"2", lock, queue, b"t", b"3000", b"3000"],
-        "acquire_fair_last": [b"2", lock, queue, b"t", b"3000", b"0"],
-        "acquire_fair_fenced": [b"3", lock, fence, queue, b"t", b"3000", b"3000"],
-        "acquire_fair_fenced_last": [b"3", lock, fence, queue, b"t", b"3000", b"0"],
+        "acquire_fair": [b"2", lock, queue, b"t", b"3000", b"3000", turns],
+        "acquire_fair_last": [b"2", lock, queue, b"t", b"3000", b"0", turns],
+        "acquire_fair_fenced": [b"3", lock, fence, queue, b"t", b"3000", b"3000", turns],
+        "acquire_fair_fenced_last": [b"3", lock, fence, queue, b"t", b"3000", b"0", turns],
     }
     for kind in (
         _commands.Commands, _commands.SetCommands, _commands.ValkeyCommands,
@@ -279,5 +285,5 @@ def test_all_keys_are_said_in_every_dialect() -> None:
             spelled = getattr(commands.spelled_out(), verb)(b"k", b"t", TTL)
             assert spelled.startswith(b"*%d\r\n$4\r\nEVAL\r\n" % (len(words) + 2))
         given = commands.give_back_fair([(b"k", b"t")])
-        assert given.startswith(b"*6\r\n$4\r\nEVAL\r\n")
+        assert given.startswith(b"*7\r\n$4\r\nEVAL\r\n")
         assert given == commands.spelled_out().give_back_fair([(b"k", b"t")])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastlock._slots import QUEUE, SLOTS, SUFFIX, companion, queue, slot
+from fastlock._slots import QUEUE, SLOTS, SUFFIX, companion, queue, slot, turns
 
 #: Bytes among which braces stand in every odd position.
 BRACED = st.lists(st.sampled_from([b"{", b"}", b"a", b"\x00", b"\xff"]), min_size=1, max_size=12)
@@ -55,6 +55,19 @@ def test_a_queue_s_name_is_made_in_the_same_way() -> None:
     assert queue(b"orders:42}") == b"orders:42}:fastlock.queue:042326"
 
 
+def test_what_tells_a_waiter_of_its_turn_is_named_after_the_queue() -> None:
+    assert turns(b"orders:42") == b"orders:42:fastlock.queue:{orders:42}:"
+    assert turns(b"orders:{42}") == b"orders:{42}:fastlock.queue:"
+    assert turns(b"orders:42}") == b"fastlock.queue:{243113}:orders:42}:"
+
+
+@given(KEYS, st.binary(max_size=40))
+@example(b"{}x", b"a")
+@example(b"{", b"}")
+def test_it_shares_the_slot_of_the_lock_whatever_stands_behind(key: bytes, more: bytes) -> None:
+    assert slot(turns(key) + more) == slot(key)
+
+
 @given(KEYS)
 @example(b"{")
 @example(b"}")
@@ -76,4 +89,5 @@ def test_it_begins_with_the_lock_s_key_and_shares_its_slot(key: bytes) -> None:
 def test_no_two_locks_share_one(one: bytes, other: bytes) -> None:
     assert (companion(one) == companion(other)) == (one == other)
     assert (queue(one) == queue(other)) == (one == other)
+    assert (turns(one) == turns(other)) == (one == other)
     assert queue(one) != companion(other)

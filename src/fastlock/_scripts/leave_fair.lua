@@ -1,5 +1,5 @@
--- Compare-and-delete the lock, and leave its queue. KEYS[1] lock, KEYS[2] queue; ARGV[1] token.
--- 1: freed by us or a place given up, 0: there was neither.
+-- Compare-and-delete the lock, and leave its queue. KEYS[1] lock, KEYS[2] queue; ARGV[1] token,
+-- ARGV[2] as in fair.lua. 1: freed by us or a place given up, 0: there was neither.
 local held, freed = redis.pcall('GET', KEYS[1]), 0
 if held == ARGV[1] then
   freed = redis.call('DEL', KEYS[1])
