@@ -188,7 +188,7 @@ class Giving:
         claim = self.claim
         if claim.numbered or claim.renewed or lease._turn is not None or hasattr(lease, "number"):
             return False
-        until = lease._deadline  # that of a lease nobody renews
+        until = lease.deadline
         if not claim.ttl / 2000 <= until - now <= claim.span:
             return False  # the server would keep the lock for much shorter or longer than asked
         self._kept = lease
