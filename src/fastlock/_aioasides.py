@@ -13,8 +13,8 @@ from ._aiotopology import AsyncServer, retrieve
 from ._asides import KEPT, encoded, too_late, understood
 from ._clock import clock
 from ._fork import register
-from ._topology import Link, closed_error, copy_of
-from .errors import FastlockError, TransportError
+from ._topology import Link, closed_error
+from .errors import TransportError
 
 if TYPE_CHECKING:
     from ._effects import Confirmed
@@ -90,10 +90,7 @@ class AsyncAsides:
                 raise TransportError("no answer in time: still connecting")
             if opening.cancelled():  # by close()
                 raise closed_error()
-            try:
-                opening.result()
-            except FastlockError as error:
-                raise copy_of(error) from None
+            opening.result()  # what it failed with
 
     async def _open(self) -> None:
         link = await self._server.spare()

@@ -157,6 +157,18 @@ async def test_a_spec_keeps_what_it_was_told(fl: Ways, server: Master) -> None:
 
 
 @one_server
+async def test_it_is_renewed_like_any_other(fl: Ways, server: Master) -> None:
+    client, key = fl.client(), fl.key()
+    counted = server.count()
+    lease = await client.acquire(key, 0.9, min_replicas=2, replica_timeout=0.8, auto_renew=True)
+    first = lease.deadline
+    await fl.until(lambda: lease.deadline > first)
+    assert lease.state == "held"
+    assert await lease.release() is True
+    assert counted()["wait"] == 1
+
+
+@one_server
 async def test_who_waits_gets_it_confirmed(fl: Ways, server: Master) -> None:
     """From another client: the usual lines, and the usual wake-up."""
     client, key = fl.client(retry_timeout=60_000), fl.key()

@@ -120,6 +120,21 @@ async def test_what_is_late_never_lands(fl: Ways, server: Master) -> None:
 
 
 @one_server
+async def test_what_is_late_never_lands_behind_a_refusal(fl: Ways, server: Master) -> None:
+    """Nobody would give it back: the caller was told that somebody else has the lock."""
+    client, proxy, key = await ready(fl, socket_timeout=0.3)
+    late = proxy.fault("hold_command", verb="SET")
+    trying = fl.spawn(client.try_acquire(key, TTL, min_replicas=1, replica_timeout=0.2))
+    await fl.happened(late)
+    fl.admin.set(key, "somebody's")
+    assert await trying is None
+    fl.admin.delete(key)
+    late.go()
+    await fl.until(lambda: proxy.open == 2)
+    assert fl.admin.exists(key) == 0
+
+
+@one_server
 async def test_a_refusal_that_could_not_be_released_is_given_back(fl: Ways, server: Master) -> None:
     client, proxy, key = await ready(fl)
     release = (await client.server()).release_command
