@@ -46,7 +46,8 @@ class Client:
     """Locks on one server, over one connection shared by all tasks of an event loop.
 
     Makes no connection before the first call that needs one. While somebody waits for a lock,
-    there is a second one, by which the server wakes who waits.
+    there is a second one, by which the server wakes who waits. An acquire with ``min_replicas``
+    has one to itself; up to four of these are kept.
 
     Args:
         source: a uri (redis://, rediss://, unix://), a Config, or None.
