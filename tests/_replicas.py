@@ -51,7 +51,7 @@ class Master(_servers.Server):
         finally:
             for replica in stopped:
                 replica.thaw()
-            assert self.confirmed() == len(self.replicas)
+            until(lambda: self.confirmed() == len(self.replicas))
 
     # -- what it was asked
 

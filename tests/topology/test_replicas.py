@@ -48,6 +48,7 @@ async def test_who_has_it_has_it_on_so_many_replicas(
     assert fl.admin.exists(key) == 0
 
 
+@one_server
 @pytest.mark.parametrize("call", ["try_acquire", "acquire", "fenced", "with"])
 async def test_more_than_there_are_is_told_and_leaves_nothing(
     fl: Ways, server: Master, call: str
@@ -64,7 +65,7 @@ async def test_more_than_there_are_is_told_and_leaves_nothing(
         else:
             await client.acquire(key, TTL, 5, fence=call == "fenced", **wants)
     assert fl.admin.exists(key) == 0
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 5
     error = pickle.loads(pickle.dumps(caught.value))
     assert (error.key, error.wanted) == (key, 3)
     assert error.confirmed in (0, 1, 2)  # what a busy machine had done by then
@@ -160,7 +161,7 @@ async def test_a_spec_keeps_what_it_was_told(fl: Ways, server: Master) -> None:
 async def test_it_is_renewed_like_any_other(fl: Ways, server: Master) -> None:
     client, key = fl.client(), fl.key()
     counted = server.count()
-    lease = await client.acquire(key, 0.9, min_replicas=2, replica_timeout=0.8, auto_renew=True)
+    lease = await client.acquire(key, 2.1, min_replicas=2, replica_timeout=2, auto_renew=True)
     first = lease.deadline
     await fl.until(lambda: lease.deadline > first)
     assert lease.state == "held"
@@ -232,7 +233,7 @@ async def test_who_is_refused_by_replicas_lets_the_next_one_try(fl: Ways, server
 async def test_others_of_the_client_are_not_behind_it(fl: Ways, server: Master) -> None:
     client = await fl.warm(fl.client())
     with server.without_replicas():
-        slow = fl.spawn(refusal(client, fl.key(), 2.0))
+        slow = fl.spawn(either(client, fl.key()))
         await fl.until(lambda: server.waiting() == 1)
         for _ in range(20):
             assert await (await client.acquire(fl.key(), TTL)).release() is True
@@ -246,22 +247,19 @@ async def test_nobody_is_behind_another_one_s_wait(fl: Ways, server: Master) -> 
     client = fl.client(client_name=f"many-{fl.key()}")
     name = client.config.client_name
     with server.without_replicas():
-        many = [fl.spawn(refusal(client, fl.key(), 1.0)) for _ in range(8)]
+        many = [fl.spawn(either(client, fl.key())) for _ in range(8)]
         await fl.until(lambda: server.waiting() == 8)
-        for one in many:
-            await one
+    for one in many:
+        await one
     # A few stay for the next, and the shared one.
     await fl.until(lambda: len(server.named(name)) <= 5)
     assert len(server.named(name)) > 1
 
 
-async def refusal(client: Any, key: str, patience: float) -> None:
-    """Try; it may be that the replicas go on before WAIT ends."""
-    try:
-        lease = await client.try_acquire(key, TTL, min_replicas=1, replica_timeout=patience)
-    except fastlock.NotReplicated:
-        return
-    await lease.release()
+async def either(client: Any, key: str) -> None:
+    """Wait for replicas that are stopped, until they go on."""
+    lease = await client.try_acquire(key, TTL, min_replicas=1, replica_timeout=15)
+    assert await lease.release() is True
 
 
 @one_server
