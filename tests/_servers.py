@@ -36,6 +36,8 @@ NAMED: dict[str, str] = {
         if entry.strip()
     )
 }
+#: What this session's tests have met: server kind -> name and version; the footer prints it.
+MET: dict[str, str] = {}
 #: The Python that has trustme: ``--trustme`` names it where this one has not.
 TRUSTME = sys.executable
 INSTALL = (

@@ -26,7 +26,7 @@ WORKERS_PER_CPU = 3
 MOST_WORKERS = 16
 
 _expected = Path(__file__).with_name("expected_skips.txt")
-_met: dict[str, str] = {}  # server kind -> name and version
+_met = _servers.MET
 _ways: Counter[str] = Counter()  # "sync cython" -> tests run
 _skips: dict[tuple[str, str], str | None] = {}  # node id and reason -> why that is fine
 _gils: Counter[str] = Counter()  # how the GIL was at the end -> processes

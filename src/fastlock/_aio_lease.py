@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
+from ._aiopipe import within
+from ._args import REPLICA_TIMEOUT
 from ._claim import Claim
 from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
@@ -23,6 +25,7 @@ from ._handover import Giving
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._ops_handover import hand_over
+from ._ops_replicas import replicated
 from ._renewal import MAX_HOLD, terms_of
 from .errors import FastlockError, TransportError
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
@@ -37,6 +40,8 @@ async def try_acquire(
     ttl: float = 30.0,
     *,
     fence: bool = False,
+    min_replicas: int | None = None,
+    replica_timeout: float = REPLICA_TIMEOUT,
     auto_renew: bool = False,
     max_hold: float | None = MAX_HOLD,
     on_lost: Callable[[Lease], object] | None = None,
@@ -44,11 +49,13 @@ async def try_acquire(
 ) -> Lease | None:
     """Try once, in one round trip: a Lease, or None when somebody else has the lock.
 
-    ``fence`` as of ``acquire``; the arguments about renewal as in ``Client.lock``. Raises
-    OutcomeUnknown when the answer was lost and the retries too.
+    ``fence``, ``min_replicas`` and ``replica_timeout`` as of ``acquire``; the arguments about
+    renewal as in ``Client.lock``. Raises OutcomeUnknown when the answer was lost and the retries
+    too.
     """
     if (
         fence is not False
+        or min_replicas is not None
         or auto_renew
         or on_lost is not None
         or max_hold is not MAX_HOLD
@@ -58,6 +65,8 @@ async def try_acquire(
         claim = client._claim([key], ttl)
         if fence is not False:
             claim = fenced(claim, fence)
+        if min_replicas is not None:
+            claim = replicated(claim, min_replicas, replica_timeout)
         return await client._acquire(_ops.try_acquire, claim, terms=terms)
     lease: Lease | None = await _take(client, key, ttl, _ops.try_acquire, None)
     return lease
@@ -71,6 +80,8 @@ async def acquire(
     *,
     fence: bool = False,
     fair: bool = False,
+    min_replicas: int | None = None,
+    replica_timeout: float = REPLICA_TIMEOUT,
     auto_renew: bool = False,
     max_hold: float | None = MAX_HOLD,
     on_lost: Callable[[Lease], object] | None = None,
@@ -85,6 +96,10 @@ async def acquire(
     higher than that of every earlier lease of the key. See ``fastlock.fencing``.
     With ``fair=True`` all who ask so get it in the order in which they came, through a queue
     at the server; with ``timeout=0`` it is got only if nobody waits.
+    With ``min_replicas=n`` (1 to 1000; None and 0: none) it is got only if so many replicas
+    confirm within ``replica_timeout`` seconds (default 0.1; shorter than the ttl; at most until
+    half a second after the timeout) that they have it; else it is released again, and
+    NotReplicated raised. Not with ``fair=True``.
     The arguments about renewal as in ``Client.lock``.
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
@@ -94,6 +109,7 @@ async def acquire(
     if (
         fence is not False
         or fair is not False
+        or min_replicas is not None
         or auto_renew
         or on_lost is not None
         or max_hold is not MAX_HOLD
@@ -103,6 +119,8 @@ async def acquire(
         claim = client._claim([key], ttl, until_of(timeout))
         if fence is not False:
             claim = fenced(claim, fence)
+        if min_replicas is not None:
+            claim = replicated(claim, min_replicas, replica_timeout, fair)
         if fair is not False:
             return await client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
         return await client._acquire(operation, claim, terms=terms)
@@ -140,7 +158,7 @@ async def _take(
             if until is None or until + _ops.GRACE - sent_at >= client._patience:
                 reply = await sending
             else:
-                reply = await client._within(sending, until + _ops.GRACE - sent_at)
+                reply = await within(sending, until + _ops.GRACE - sent_at)
         except TransportError as error:
             failure = error
             failure.sent_at = sent_at

@@ -50,7 +50,7 @@ class Lock(BaseLock):
         who = asyncio.current_task()
         self._entries.check(who)
         lease = await self._client.acquire(
-            self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self.renews
+            self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self._options
         )
         self._entries.add(who, (lease,))
         return lease
@@ -89,11 +89,11 @@ class Lock(BaseLock):
         try:
             if blocking or self.fair:
                 lease: Lease | None = await self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self.renews
+                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self._options
                 )
             else:
                 lease = await self._client.try_acquire(
-                    self.key, self.ttl, fence=self.fence, **self.renews
+                    self.key, self.ttl, fence=self.fence, **self._options
                 )
         except AcquireTimeout:
             return False

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from . import _fork
+from ._aiopipe import within
 from ._clock import clock
 from ._handover import PATIENCE, SILENCE, Offer, Verdict
 from ._ops import GRACE
@@ -197,7 +198,7 @@ async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
     keys = effect.keys if effect.turn is None else (effect.turn,)
     try:
         answer = link.pipe.call(*asking(client._core.pack, keys))
-        return link.held_for(await client._within(answer, timeout))
+        return link.held_for(await within(answer, timeout))
     except TransportError:  # the next try will meet it
         return float("inf")
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ._impl import DecoderLike
 from ._resp import MAX_ANSWER, TOO_MUCH, Push
 from ._sockets import point_at_nothing, reset_on_close
 from .errors import ProtocolError, TransportError
+
+R = TypeVar("R")
 
 
 class _Many:
@@ -41,7 +43,7 @@ class AsyncPipe(asyncio.Protocol):
         self._future = self.loop.create_future
         self._decoder = decoder
         self._held = 0  # what the replies to the oldest place have cost so far
-        self._patience = socket_timeout
+        self.patience = socket_timeout  # seconds that an answer may take
         self._transport: Any = None
         self._places: deque[_Place] = deque()  # unanswered, oldest first
         self._answered = 0  # how many left the line of places
@@ -122,7 +124,7 @@ class AsyncPipe(asyncio.Protocol):
         self._fail("the client was closed")
         self._transport.close()
         try:
-            await asyncio.wait([self._gone], timeout=self._patience)
+            await asyncio.wait([self._gone], timeout=self.patience)
         finally:
             if not self._gone.done():
                 self.abort("the client was closed")
@@ -152,7 +154,7 @@ class AsyncPipe(asyncio.Protocol):
             now = self.loop.time()
             self._flights.append((self._answered + len(self._places), now))
             if self._watchdog is None:
-                self._watchdog = self.loop.call_at(now + self._patience, self._watch)
+                self._watchdog = self.loop.call_at(now + self.patience, self._watch)
             self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
@@ -208,9 +210,9 @@ class AsyncPipe(asyncio.Protocol):
         self._watchdog = None
         if not self._flights:
             return
-        due = self._flights[0][1] + self._patience
+        due = self._flights[0][1] + self.patience
         if due <= self.loop.time():
-            self.abort(f"no answer for {self._patience} s")
+            self.abort(f"no answer for {self.patience} s")
         else:
             self._watchdog = self.loop.call_at(due, self._watch)
 
@@ -233,6 +235,22 @@ class AsyncPipe(asyncio.Protocol):
         ended, self.ended = self.ended, None
         if ended is not None:
             ended()
+
+
+async def within(answer: asyncio.Future[R], seconds: float) -> R:
+    """The answer, or TransportError after so long; it is abandoned then, and the Pipe goes on."""
+    expiry = answer.get_loop().call_later(seconds, _expire, answer)
+    try:
+        return await answer
+    finally:
+        expiry.cancel()
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        error = TransportError("no answer in time", sent=True)
+        error.timed_out = True
+        answer.set_exception(error)
 
 
 def _future_of(place: _Place) -> asyncio.Future[Any]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from asyncio import get_running_loop as _running_loop
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 from . import _commands, _fork
-from ._aiopipe import AsyncPipe
+from ._aiopipe import AsyncPipe, within
 from ._clock import clock
 from ._commands import ServerInfo, is_transient, not_ready
 from ._connect import open_async
@@ -35,6 +37,7 @@ class AsyncServer:
         self._link: Link | None = None
         self._attempt: asyncio.Task[Link] | None = None
         self._last: ServerInfo | None = None
+        self.strays: list[ServerInfo] = []  # connections left that may still carry something
 
     def alive(self) -> Link | None:
         """The working connection, whichever loop it belongs to, if there is one."""
@@ -71,7 +74,7 @@ class AsyncServer:
         if attempt is None or attempt.done() or attempt.get_loop().is_closed():
             # A task of its own: a caller that is cancelled does not take the others along.
             attempt = self._attempt = asyncio.ensure_future(self._connect())
-            attempt.add_done_callback(_retrieve)
+            attempt.add_done_callback(retrieve)
         await asyncio.wait([attempt], timeout=timeout)
         if not attempt.done():
             raise TransportError(f"no answer in time: still connecting to {self._config.address}")
@@ -83,6 +86,29 @@ class AsyncServer:
             raise copy_of(error) from None
 
     async def _connect(self) -> Link:
+        link = await self.spare(self._last)
+        if self._closed:
+            await link.pipe.close()
+            raise closed_error()
+        self._link, self._last = link, link.info
+        self._on_connect()
+        return link
+
+    async def end_strays(self, link: Link, timeout: float) -> None:
+        """As SyncServer.end_strays."""
+        for stray in self.strays.copy():
+            old = connection_to_kill(stray, link.info)
+            if old is not None:
+                try:
+                    kill = link.pipe.one(_commands.kill_connection(self._core.pack, old))
+                    await within(kill, timeout)
+                except TransportError as error:  # the caller's own command was not sent
+                    raise TransportError(str(error)) from None
+            with suppress(ValueError):  # another task's work
+                self.strays.remove(stray)
+
+    async def spare(self, last: ServerInfo | None = None) -> Link:
+        """A new connection, for whoever closes it; before it carries anything, ``last`` ends."""
         config, pack = self._config, self._core.pack
         end = clock() + config.connect_timeout
         try:
@@ -95,7 +121,7 @@ class AsyncServer:
             data, count = _commands.greeting(pack)
             replies = await asyncio.wait_for(pipe.call(data, count), end - clock())
             commands, info = _commands.dialect(self._core, replies, opened.protocol)
-            old = connection_to_kill(self._last, info)
+            old = connection_to_kill(last, info)
             if old is not None:
                 kill = pipe.call(_commands.kill_connection(pack, old), 1)
                 await asyncio.wait_for(kill, end - clock())
@@ -105,13 +131,7 @@ class AsyncServer:
                 why = str(error) or f"no answer within {config.connect_timeout} s"
                 raise TransportError(f"{config.address}: {why}") from None
             raise
-        link = Link(pipe, commands, info, opened.keep, named=config.sentinels is not None)
-        if self._closed:
-            await pipe.close()
-            raise closed_error()
-        self._link, self._last = link, info
-        self._on_connect()
-        return link
+        return Link(pipe, commands, info, opened.keep, named=config.sentinels is not None)
 
     def dismiss(self) -> None:
         """Let everybody who waits go, before the connection is closed."""
@@ -142,7 +162,7 @@ class AsyncServer:
             link.pipe.abandon("the connection belongs to the parent process")
 
 
-def _retrieve(task: asyncio.Task[Link]) -> None:
+def retrieve(task: asyncio.Task[Any]) -> None:
     """Nobody may be left to hear of the failure: that is no warning's business."""
     if not task.cancelled():
         task.exception()

@@ -15,6 +15,9 @@ LONGEST_KEY = 64 * 1024
 #: API may give becomes this; contrib.redis_py asks for it by name.
 NO_EXPIRY = 0
 LARGEST_BATCH = 10**6
+MOST_REPLICAS = 1000
+#: Seconds in which replicas are to confirm a lock, unless told otherwise.
+REPLICA_TIMEOUT = 0.1
 SURELY_SHORT = 1024  # with any prefix: Config bounds it far below LONGEST_KEY
 
 
@@ -57,6 +60,40 @@ def flag(name: str, value: object) -> bool:
     if value is not True and value is not False:
         raise ConfigError(name, f"{value!r} is neither True nor False")
     return value
+
+
+def replicas(
+    min_replicas: object, replica_timeout: object, ttl: int, fair: object = False
+) -> tuple[int, int]:
+    """How many replicas must confirm a lock of ``ttl`` ms, and in how many ms; (0, 0): none."""
+    if min_replicas is None:
+        return 0, 0
+    number = isinstance(min_replicas, int) and not isinstance(min_replicas, bool)
+    if not number or not 0 <= min_replicas <= MOST_REPLICAS:  # type: ignore[operator]
+        raise ConfigError(
+            "min_replicas",
+            f"{min_replicas!r} is neither None nor a number of replicas from 0 to {MOST_REPLICAS}",
+        )
+    if min_replicas == 0:
+        return 0, 0
+    if fair is not False:
+        raise ConfigError("min_replicas", "it does not go with fair=True; leave one of them out")
+    if (
+        isinstance(replica_timeout, bool)
+        or not isinstance(replica_timeout, (int, float))
+        or not 0 < replica_timeout <= LONGEST
+    ):
+        raise ConfigError(
+            "replica_timeout", f"{replica_timeout!r} is not a number of seconds above 0"
+        )
+    most = max(1, math.ceil(round(replica_timeout * 1000, 6)))  # on the wire 0 is for ever
+    if most >= ttl:
+        raise ConfigError(
+            "replica_timeout",
+            f"{replica_timeout!r} is not shorter than the ttl, {ttl / 1000} s; the lock would have "
+            "ended before it is confirmed",
+        )
+    return min_replicas, most  # type: ignore[return-value]
 
 
 def fencing_number(fence: object) -> int:

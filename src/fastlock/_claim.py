@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ._args import NO_EXPIRY
 from ._commands import Pair, checked
+from ._effects import Call, Op
 
 #: Verbs of a first try, which need no spelling out; answered by ``acquired``.
 PLAIN = ("acquire", "acquire_unending")
@@ -57,6 +58,8 @@ class Claim(Generic[L]):
     #: The verb that hands the lock over to it, answered by ``handed``; None: it must try itself.
     handing: str | None = "hand_over"
     numbered = False  #: whether its leases have fencing numbers
+    #: What is done with a lease that was just got, before its caller has it; None: nothing.
+    confirm: Callable[[Any], Op[None]] | None = None
 
     def __init__(
         self,
@@ -78,6 +81,12 @@ class Claim(Generic[L]):
         self.renewed = False  # whether its leases are to be renewed by themselves
         self.possible = 0  # of the first so many the server may hold some for us
         self.first: float | None = None  # when the oldest try without an answer was sent
+
+    def call(
+        self, verb: str, args: tuple[Any, ...], count: int = 1, until: float | None = None
+    ) -> Call:
+        """How its tries are sent, and the extension of a lock that an earlier one took."""
+        return Call(verb, args, count, until)
 
     @property
     def span(self) -> float:

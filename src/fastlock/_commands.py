@@ -149,6 +149,13 @@ class Commands(Scripted):
         """PING."""
         return self.pack(b"PING")
 
+    def wait(self, replicas: int, most: int) -> bytes:
+        """WAIT: the number of replicas that have what this connection wrote, ``most`` ms later.
+
+        Or as soon as it is ``replicas``.
+        """
+        return self.pack(b"WAIT", replicas, most)
+
     # -- many keys
 
     def acquire_many(self, pairs: list[Pair], ttl: int) -> bytes:

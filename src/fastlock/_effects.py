@@ -4,6 +4,7 @@ Law: a value and no more. An operation yields it and is sent what came of it:
 
     Call(verb, args, ...)   -> (time before sending, list of replies), or throws
                                TransportError with ``.sent_at`` (seconds) added
+    Confirmed(verb, ...)    -> the same; ``.confirmed`` says how many replicas have it
     Backoff(n, until)       -> now, after the n-th failure's pause, at most ``until``
     WaitFor(keys, until)    -> now, when it is our turn and the keys may have become free, at
                                most ``until``; whoever yields it calls its ``leave``
@@ -46,6 +47,31 @@ class Call:
         self.until = until  # the caller's deadline; None: only the socket's timeout
         self.spelled_out = spelled_out  # in the dialect that needs nothing of the server
         self.left = True  # False while it surely has not left: it waits for a connection
+
+
+#: Seconds before a caller's deadline by which WAIT ends: for its answer to arrive.
+ANSWERING = 0.5
+
+
+class Confirmed(Call):
+    """A Call with one reply, on a connection that nobody else uses, with WAIT right behind it.
+
+    WAIT speaks of what its own connection wrote last: so its answer says something of this command
+    only where that one's reply says that it has written. ``confirmed`` is that answer, a number or
+    an error.
+    """
+
+    __slots__ = ("confirmed", "patience", "wanted")
+
+    confirmed: Any
+    wanted: int  # replicas
+    patience: int  # ms that WAIT may last
+
+    def lasts(self, now: float) -> int:
+        """ms that WAIT may last if it is sent now; never 0, which would be for ever."""
+        if self.until is None:
+            return self.patience
+        return max(1, min(self.patience, int((self.until - ANSWERING - now) * 1000)))
 
 
 class Backoff:

@@ -212,7 +212,7 @@ def _try(claim: Claim[L], verb: str, doubt: bool = False) -> Op[tuple[L | None, 
     until = None if claim.until is None else claim.until + GRACE
     while True:
         claim.possible = 1
-        call = Call(verb, (key, token, claim.ttl), 1, until)
+        call = claim.call(verb, (key, token, claim.ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
             if is_unusual(call.verb, reply):
@@ -234,17 +234,20 @@ def _try(claim: Claim[L], verb: str, doubt: bool = False) -> Op[tuple[L | None, 
             raise
         found = acquired(reply) if verb in PLAIN else asked(reply, token)
         if found is TAKEN:
-            return claim.lease(0, sent_at, reply), sent_at, ""
-        if found is OURS:
+            lease: L | None = claim.lease(0, sent_at, reply)
+        elif found is OURS:
             lease = yield from recognised(claim, 0, reply, claim.first, until)
-            if lease is not None:
-                return lease, sent_at, ""
-            doubt, failures = False, 0
-            continue
-        if not doubt or not isinstance(reply, ServerError):
-            claim.possible = 0
-        claim.checked(reply)
-        return None, sent_at, found
+            if lease is None:
+                doubt, failures = False, 0
+                continue
+        else:
+            if not doubt or not isinstance(reply, ServerError):
+                claim.possible = 0
+            claim.checked(reply)
+            return None, sent_at, found
+        if claim.confirm is not None:
+            yield from claim.confirm(lease)
+        return lease, sent_at, ""
 
 
 def back_off(
@@ -277,14 +280,16 @@ def recognised(
     ``first`` is when the oldest try without an answer was sent; None if there is none known.
     A dead lease is never returned: None means it expired, so try anew. The extension may
     take until ``until``; what it leaves in doubt is no lease: OutcomeUnknown, and the claim
-    says it may be ours.
+    says it may be ours. A claim that is to ``confirm`` it has it extended in any case, for only
+    what is written anew can be confirmed.
     """
     now = yield Now()
     lease = claim.lease(index, now if first is None else first, reply)
-    if now < lease.deadline and (first is not None or claim.ttl == NO_EXPIRY):
+    known = first is not None or claim.ttl == NO_EXPIRY
+    if now < lease.deadline and known and claim.confirm is None:
         return lease
     try:
-        yield from extend(lease, claim.ttl, claim.retries, now, until)
+        yield from extend(lease, claim.ttl, claim.retries, now, until, claim.call)
     except LockLost:
         return None
     except (TransportError, OutcomeUnknown) as error:
@@ -384,7 +389,12 @@ def extension_unknown(lease: HeldLease) -> OutcomeUnknown:
 
 
 def extend(
-    lease: HeldLease, ttl: int, retries: int, now: float, until: float | None = None
+    lease: HeldLease,
+    ttl: int,
+    retries: int,
+    now: float,
+    until: float | None = None,
+    sending: Callable[..., Call] = Call,
 ) -> Op[None]:
     """Replace the ttl if the lock is still ours, else LockLost; tried at most until ``until``.
 
@@ -396,7 +406,7 @@ def extend(
     while True:
         # An interrupt from here on leaves an extension that may have been carried out.
         lease.deadline = min(before, deadline(now, ttl))
-        call = Call("extend", (*lease.pair, ttl), 1, until)
+        call = sending("extend", (*lease.pair, ttl), 1, until)
         try:
             sent_at, (reply,) = yield call
             if is_unusual(call.verb, reply):

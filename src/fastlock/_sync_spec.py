@@ -42,7 +42,7 @@ class Lock(BaseLock):
         lease = entry = None
         try:
             lease = self._client.acquire(
-                self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self.renews
+                self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self._options
             )
             entry = self._entries.add(who, (lease,))
             return lease
@@ -92,11 +92,11 @@ class Lock(BaseLock):
         try:
             if blocking or self.fair:
                 lease = self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self.renews
+                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self._options
                 )
             else:
                 lease = self._client.try_acquire(
-                    self.key, self.ttl, fence=self.fence, **self.renews
+                    self.key, self.ttl, fence=self.fence, **self._options
                 )
             if lease is not None:
                 self._held = [lease]

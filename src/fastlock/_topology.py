@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,7 +98,7 @@ def closed_error() -> FastlockError:
     return FastlockError("the client is closed; make a new one")
 
 
-class _Attempt:
+class Attempt:
     """One try at connecting: its owner's thread, and its outcome for those who wait."""
 
     def __init__(self) -> None:
@@ -136,7 +137,7 @@ class SyncServer:
     def _forget(self) -> None:
         self._mutex = threading.RLock()  # a signal handler may interrupt its holder
         self._link: Link | None = None
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._last: ServerInfo | None = None  # of the latest connection, broken or not
         self.strays: list[ServerInfo] = []  # spare connections that may still carry something
 
@@ -155,7 +156,7 @@ class SyncServer:
         link = self._link
         if link is not None and not link.pipe.broken:
             return link
-        attempt = _Attempt()
+        attempt = Attempt()
         try:
             with self._mutex:
                 link = self._link
@@ -182,7 +183,7 @@ class SyncServer:
             raise copy_of(other.failure)
         return self.link(timeout)
 
-    def _connect(self, attempt: _Attempt, timeout: float) -> Link:
+    def _connect(self, attempt: Attempt, timeout: float) -> Link:
         try:
             link = self._open(timeout, self._last, attempt)
             try:
@@ -205,43 +206,41 @@ class SyncServer:
             attempt.failure = TransportError("the thread that was connecting was interrupted")
             raise
 
-    def _finish(self, attempt: _Attempt) -> None:
+    def _finish(self, attempt: Attempt) -> None:
         with self._mutex:
             if self._attempt is attempt:
                 self._attempt = None
         attempt.done.set()
 
-    def spare(self, timeout: float) -> Link:
+    def spare(self, timeout: float, attempt: Attempt | None = None) -> Link:
         """A connection beside the shared one, for a caller that must not wait for it.
 
         The caller closes it, and if it left something unanswered there, adds its ``info``
-        to ``strays``.
+        to ``strays``. By the ``attempt`` others may end the connecting.
         """
-        return self._open(timeout, None, _Attempt())
+        return self._open(timeout, None, attempt or Attempt())
 
     def succeed(self, other: SyncServer) -> None:
-        """Take the place of a closed one: the first connection ends the other's last."""
-        self._last = other._last
+        """Take the place of a closed one: what it left behind is ended first."""
+        self._last, self.strays = other._last, other.strays
 
-    def end_strays(self, timeout: float) -> None:
-        """Have the server end what interrupted callers left behind."""
-        link = self.link(timeout)
-        while True:
-            try:
-                stray = self.strays.pop()
-            except IndexError:
-                return
-            try:
-                old = connection_to_kill(stray, link.info)
-                if old is not None:
+    def end_strays(self, timeout: float, link: Link | None = None) -> None:
+        """Have the server end what callers left behind; asked over ``link``, or the shared one.
+
+        Each stays listed until that is done: who finds none has none of his own either.
+        """
+        link = link or self.link(timeout)
+        for stray in self.strays.copy():
+            old = connection_to_kill(stray, link.info)
+            if old is not None:
+                try:
                     link.pipe.call(_commands.kill_connection(self._core.pack, old), 1, timeout)
-            except BaseException as error:
-                self.strays.append(stray)
-                if isinstance(error, TransportError):  # the caller's own command was not sent
+                except TransportError as error:  # the caller's own command was not sent
                     raise TransportError(str(error)) from None
-                raise
+            with suppress(ValueError):  # another thread's work
+                self.strays.remove(stray)
 
-    def _open(self, timeout: float, last: ServerInfo | None, attempt: _Attempt) -> Link:
+    def _open(self, timeout: float, last: ServerInfo | None, attempt: Attempt) -> Link:
         if patched_by() != self._green:
             if self._last is not None:
                 raise FastlockError(

@@ -17,13 +17,15 @@ from ._aio_lease import Lease, acquire, try_acquire, turns
 from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock, LockAll
 from ._aio_waiting import Alarm, Bell, wait_for
+from ._aioasides import AsyncAsides
 from ._aiolistener import AsyncListener
+from ._aiopipe import within
 from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair, ServerInfo
-from ._effects import Call, Distrust, Downgrade, Now, Op, WaitFor
+from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
 from ._queue import Queue
@@ -44,7 +46,8 @@ class Client:
     """Locks on one server, over one connection shared by all tasks of an event loop.
 
     Makes no connection before the first call that needs one. While somebody waits for a lock,
-    there is a second one, by which the server wakes who waits.
+    there is a second one, by which the server wakes who waits. An acquire with ``min_replicas``
+    has one to itself; up to four of these are kept.
 
     Args:
         source: a uri (redis://, rediss://, unix://, redis+sentinel://), a Config, or None.
@@ -73,6 +76,7 @@ class Client:
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = AsyncServer(self.config, self._core, self._tokens.renew)
+        self._asides = AsyncAsides(self._server)
         self._settling: set[asyncio.Task[None]] = set()
         self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
@@ -106,6 +110,8 @@ class Client:
         *,
         fence: bool = False,
         fair: bool = False,
+        min_replicas: int | None = None,
+        replica_timeout: float = _args.REPLICA_TIMEOUT,
         auto_renew: bool = False,
         max_hold: float | None = MAX_HOLD,
         on_lost: Callable[[Lease], object] | None = None,
@@ -122,6 +128,8 @@ class Client:
                 which spares a round trip; a lease that has expired by then is waited for.
             fence: whether each lease gets a fencing number; see ``acquire``.
             fair: whether it is waited for in a queue at the server; see ``acquire``.
+            min_replicas: how many replicas must confirm each lease; see ``acquire``.
+            replica_timeout: seconds in which they must; default 0.1.
             auto_renew: renew the lease every third of its ttl, until it is released, lost, or
                 its object is gone. A thread with a connection of its own does it for all
                 leases, so that a blocked loop does not stop it; with the compiled core over
@@ -135,7 +143,8 @@ class Client:
                 "warn" in the log, or "ignore"; the body's own exception goes first.
         """
         terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
-        return Lock(self, key, ttl, timeout, release, fence, fair, terms, if_lost)
+        replicas = (min_replicas, replica_timeout)
+        return Lock(self, key, ttl, timeout, release, fence, fair, replicas, terms, if_lost)
 
     try_acquire = try_acquire
     acquire = acquire
@@ -315,6 +324,7 @@ class Client:
                 pause.set_exception(closed_error())
         self._listener.stop()
         self._queue.wake_all()
+        self._asides.close()
         self._server.dismiss()
         for _ in range(3):  # turns of the loop until those callers have left
             await asyncio.sleep(0)
@@ -447,6 +457,8 @@ class Client:
                     kind = type(effect)
                     if kind is Call:
                         answer = await self._call(effect)
+                    elif kind is Confirmed:
+                        answer = await self._asides.call(effect, self._patience)
                     elif kind is Downgrade:
                         answer = self._downgrade(effect.verb)
                     elif kind is Distrust:
@@ -470,24 +482,21 @@ class Client:
             call.left = False
             link = await self._server.link(timeout)
             call.left = True
+        if self._server.strays:
+            call.left = False
+            await self._server.end_strays(link, self._patience)
+            call.left = True
         data = link.encode(call)
         sent_at = clock()
         try:
             answer = link.pipe.call(data, call.count)
             if call.until is None or call.until - sent_at >= self._patience:
                 return sent_at, link.heard(await answer)
-            return sent_at, link.heard(await self._within(answer, call.until - sent_at))
+            return sent_at, link.heard(await within(answer, call.until - sent_at))
         except TransportError as error:
             error.sent_at = sent_at
             link.heard(error.replies)
             raise
-
-    async def _within(self, answer: asyncio.Future[R], seconds: float) -> R:
-        expiry = answer.get_loop().call_later(seconds, _expire, answer)
-        try:
-            return await answer
-        finally:
-            expiry.cancel()
 
     async def _pause(self, effect: Any) -> float:
         kind = type(effect)
@@ -595,13 +604,6 @@ class Client:
 
 def _nothing() -> None:
     """For a connection that no tokens are drawn for."""
-
-
-def _expire(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        error = TransportError("no answer in time", sent=True)
-        error.timed_out = True
-        answer.set_exception(error)
 
 
 def _wake(over: asyncio.Future[None]) -> None:

@@ -6,6 +6,7 @@ The tree says whose fault it was and what is true now:
     |- ConfigError(ValueError)            the caller's settings or arguments
     |- LockError               .key       the lock itself
     |  |- AcquireTimeout(TimeoutError)    somebody else kept it until the timeout
+    |  |- NotReplicated .confirmed .wanted   too few replicas had it in time; it was released
     |  |- LockLost                        it was ours and is no longer
     |  |  `- StaleFence  .fence .seen     and a later holder has been at the resource
     |  `- OutcomeUnknown                  the server may or may not have done it
@@ -28,6 +29,7 @@ __all__ = [
     "FastlockError",
     "LockError",
     "LockLost",
+    "NotReplicated",
     "OutcomeUnknown",
     "ProtocolError",
     "ServerError",
@@ -68,6 +70,17 @@ class LockError(FastlockError):
 
 class AcquireTimeout(LockError, TimeoutError):
     """The lock was still held by somebody else when the timeout ended."""
+
+
+class NotReplicated(LockError):
+    """The lock was taken, but too few replicas confirmed that in time; it is not held.
+
+    ``confirmed`` of them did, ``wanted`` were to. It was released before this was raised; where
+    that could not be done, as ``__cause__`` says, it is done in the background.
+    """
+
+    confirmed = 0
+    wanted = 0
 
 
 class LockLost(LockError):

@@ -265,6 +265,7 @@ class BaseLock:
         fence: whether its leases get fencing numbers.
         fair: whether it is waited for in a queue at the server.
         renews: the arguments about renewal, {} without it.
+        replicas: the arguments about replicas, {} without them.
         if_lost: what leaving a block does when the lock was lost.
     """
 
@@ -277,16 +278,20 @@ class BaseLock:
         release: str,
         fence: bool,
         fair: bool,
+        replicas: tuple[int | None, float],
         terms: Terms | None,
         if_lost: str,
     ) -> None:
-        _args.milliseconds(ttl)
+        wanted, _ = _args.replicas(*replicas, _args.milliseconds(ttl), fair)
         _args.wait(timeout)
         _args.wire_key(key, b"")
         if release not in ("wait", "deferred"):
             raise ConfigError("release", f'{release!r} is neither "wait" nor "deferred"')
         self.if_lost = policy(if_lost)
         self.renews = {} if terms is None else terms.options()
+        named = {"min_replicas": wanted, "replica_timeout": replicas[1]}
+        self.replicas: dict[str, Any] = named if wanted else {}
+        self._options = {**self.renews, **self.replicas}
         self.deferred = release == "deferred"
         self.fence = fence is not False and _args.flag("fence", fence)
         self.fair = fair is not False and _args.flag("fair", fair)
@@ -304,7 +309,7 @@ class BaseLock:
         public = self._client.config.public()
         release = "deferred" if self.deferred else "wait"
         options = {"release": release, "fence": self.fence, "if_lost": self.if_lost}
-        options |= {"fair": self.fair, **self.renews}
+        options |= {"fair": self.fair, **self._options}
         return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout, options)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
+from ._asides import Asides
 from ._background import Background
 from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._deferred import Deferred
-from ._effects import Call, Distrust, Downgrade, Now, Op, WaitFor
+from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._event import Event
 from ._listener import Listener
 from ._ops_fenced import fenced
@@ -42,7 +43,8 @@ class Client:
     """Locks on one server, over one connection shared by all threads.
 
     Makes no connection before the first call that needs one. While somebody waits for a lock,
-    there is a second one, by which the server wakes who waits.
+    there is a second one, by which the server wakes who waits. An acquire with ``min_replicas``
+    has one to itself; up to four of these are kept.
 
     Args:
         source: a uri (redis://, rediss://, unix://, redis+sentinel://), a Config, or None.
@@ -70,6 +72,7 @@ class Client:
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._server = SyncServer(self.config, self._core, self._tokens.renew, self._patched)
+        self._asides = Asides(self._server)
         self._background = Background(self._settle)
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._closing = Event()  # callers are told
@@ -100,6 +103,8 @@ class Client:
         *,
         fence: bool = False,
         fair: bool = False,
+        min_replicas: int | None = None,
+        replica_timeout: float = _args.REPLICA_TIMEOUT,
         auto_renew: bool = False,
         max_hold: float | None = MAX_HOLD,
         on_lost: Callable[[Lease], object] | None = None,
@@ -115,6 +120,8 @@ class Client:
                 which spares a round trip; a lease that has expired by then is waited for.
             fence: whether each lease gets a fencing number; see ``acquire``.
             fair: whether it is waited for in a queue at the server; see ``acquire``.
+            min_replicas: how many replicas must confirm each lease; see ``acquire``.
+            replica_timeout: seconds in which they must; default 0.1.
             auto_renew: renew the lease every third of its ttl, until it is released, lost, or
                 its object is gone. With the compiled core over TCP or a unix socket that needs
                 no GIL.
@@ -125,7 +132,8 @@ class Client:
                 "warn" in the log, or "ignore"; the body's own exception goes first.
         """
         terms = terms_of(auto_renew, max_hold, on_lost)
-        return Lock(self, key, ttl, timeout, release, fence, fair, terms, if_lost)
+        replicas = (min_replicas, replica_timeout)
+        return Lock(self, key, ttl, timeout, release, fence, fair, replicas, terms, if_lost)
 
     try_acquire = try_acquire
     acquire = acquire
@@ -301,6 +309,7 @@ class Client:
         answer may get it. Nothing is renewed any more.
         """
         self._closing.set()
+        self._asides.close()
         self._listener.stop()
         self._queue.wake_all()
         self._keeper.stop()
@@ -443,6 +452,8 @@ class Client:
                     kind = type(effect)
                     if kind is Call:
                         answer = self._call(effect)
+                    elif kind is Confirmed:
+                        answer = self._asides.call(effect, self._patience)
                     elif kind is Downgrade:
                         answer = self._downgrade(effect.verb)
                     elif kind is Distrust:

@@ -48,7 +48,7 @@ def rows() -> list[tuple[str, list[str], list[str]]]:
         call, where, takes = re.split(r" (?<!\\)\| ", line.strip("| "))
         permissions = takes.strip("`").replace("\\|", "|").split()
         found.append((call if call != "the same" else found[0][0], where.split(", "), permissions))
-    assert len(found) == 15
+    assert len(found) == 16
     return found
 
 
@@ -135,6 +135,13 @@ async def fair(fl: Ways, client: Any) -> None:
         await fl.until(lambda: not fl.admin.exists(queue), 2)
 
 
+async def replicas(fl: Ways, client: Any) -> None:
+    """There are none; that is found out by asking."""
+    with pytest.raises(fastlock.NotReplicated):
+        await client.try_acquire("replicas", min_replicas=1, replica_timeout=0.01)
+    assert fl.admin.exists("locks:replicas") == 0
+
+
 async def locked(fl: Ways, client: Any) -> None:
     assert await client.locked("nothing") is False
 
@@ -164,6 +171,7 @@ CALLS: dict[str, Call] = {
     "`lock_all` besides": lock_all,
     "`fence=True` besides": fence,
     "`fair=True` besides": fair,
+    "`min_replicas=` besides": replicas,
     "`locked`": locked,
     "`holder`": holder,
     "`adopt`": adopt,
