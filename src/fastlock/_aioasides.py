@@ -56,7 +56,7 @@ class AsyncAsides:
             data = encoded(call, link, sent_at)
             call.left = True
             try:
-                replies = await within(link.pipe.call(data, 2), timeout)
+                replies = link.heard(await within(link.pipe.call(data, 2), timeout))
             except TransportError as error:
                 error.sent_at = sent_at
                 raise

@@ -91,7 +91,7 @@ class Asides:
             data = encoded(call, link, sent_at)
             call.left = True
             try:
-                replies = link.pipe.call(data, 2, timeout)
+                replies = link.heard(link.pipe.call(data, 2, timeout))
             except TransportError as error:
                 _fork.check(generation)
                 error.sent_at = sent_at
