@@ -234,7 +234,7 @@ class Lease(BaseLease):
             ours = await client._drive(_ops.release(self, client._retries))
             queue.freed(self.pair[0], clock())
             return ours
-        if not queue.quiet and queue.lines and client._waiting_in is link.pipe.loop:
+        if not queue.quiet and queue.lines and client._bells.are_of(link.pipe.loop):
             passed = await self._pass_on(clock())
             if passed is not None:
                 return passed

@@ -7,7 +7,7 @@ ended are forgotten by the first of another.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _fork
 from ._aiopipe import within
@@ -26,18 +26,28 @@ if TYPE_CHECKING:
     from .aio import Client
 
 
-class Alarm:
-    """Rings bells whose time has come: one timer for all, since most are rung before."""
+#: So many bells at most share a timer: to look through more costs more than a timer each.
+MOST_BELLS = 64
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+
+class Alarm:
+    """Rings bells of a loop whose time has come: one timer for all, since most are rung before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._due: dict[Bell, float] = {}  # by the loop's clock
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Any = None
+        self._at = 0.0  # when it ends
+
+    @property
+    def full(self) -> bool:
+        """Whether the next bell had better have a timer of its own."""
+        return len(self._due) >= MOST_BELLS
 
     def add(self, bell: Bell, seconds: float) -> None:
         """Ring it then."""
-        self._due[bell] = at = self._loop.time() + seconds
-        if self._timer is None or at < self._timer.when():
+        self._due[bell] = at = self.loop.time() + seconds
+        if self._timer is None or at < self._at:
             self._wait(at)
 
     def remove(self, bell: Bell) -> None:
@@ -48,42 +58,73 @@ class Alarm:
             self._timer = None
 
     def _wait(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._ring)
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        self._at = at
+        self._timer = self.loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
-        now = self._loop.time()
+        now = max(self.loop.time(), self._at)  # the clock of some loops ticks in milliseconds
         self._timer = None
-        for bell in [bell for bell, at in self._due.items() if at <= now]:
-            del self._due[bell]
-            bell.set()
-        if self._due:
-            self._wait(min(self._due.values()))
+        try:
+            for bell in [bell for bell, at in self._due.items() if at <= now]:
+                del self._due[bell]
+                bell.set()
+        finally:
+            if self._due:
+                self._wait(min(self._due.values()))
 
 
 class Bell:
     """An event of a loop, set once and for all; one task waits for it."""
 
-    __slots__ = ("_alarm", "_loop", "_rung")
+    __slots__ = ("_alarm", "_rung")
 
     def __init__(self, alarm: Alarm) -> None:
         self._alarm = alarm
-        self._loop = alarm._loop
-        self._rung = self._loop.create_future()
+        self._rung = alarm.loop.create_future()
 
     def set(self) -> None:
         """In the loop, or when that has ended."""
-        if not (self._rung.done() or self._loop.is_closed()):  # then its tasks wait for ever
+        if not (self._rung.done() or self._alarm.loop.is_closed()):  # then its tasks wait for ever
             self._rung.set_result(None)
 
     async def wait(self, timeout: float) -> None:
         """At most ``timeout`` seconds."""
-        self._alarm.add(self, timeout)
+        alarm = self._alarm
+        if alarm.full:
+            timer = alarm.loop.call_later(timeout, self.set)
+            try:
+                await self._rung
+            finally:
+                timer.cancel()
+            return
+        alarm.add(self, timeout)
         try:
             await self._rung
         finally:
-            self._alarm.remove(self)
+            alarm.remove(self)
+
+
+class Bells:
+    """Makes a client's bells, for the loop in which it waits now."""
+
+    def __init__(self) -> None:
+        self._alarm: Alarm | None = None
+
+    def are_of(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether they are made for that loop."""
+        return self._alarm is not None and self._alarm.loop is loop
+
+    def move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make them for this loop from now on."""
+        self._alarm = Alarm(loop)
+
+    def new(self) -> Bell:
+        """One more, after the first ``move``."""
+        assert self._alarm is not None
+        return Bell(self._alarm)
 
 
 async def wait_for(client: Client, effect: WaitFor) -> float:
@@ -94,9 +135,9 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     place = effect.place
     if not isinstance(place, Place):
         loop = asyncio.get_running_loop()
-        if client._waiting_in is not loop:
+        if not client._bells.are_of(loop):
             client._queue.forget()
-            client._waiting_in, client._alarm = loop, Alarm()
+            client._bells.move(loop)
         place = effect.place = Place(client._queue, effect.keys[0], None, effect.lined)
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)
@@ -120,13 +161,14 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     if offer is not None and not offer.close():
         effect.verdict = await _outcome(client, place, offer, until + GRACE)
         return clock()
-    if place.lined:
-        place.race.tries(clock())
     if place.turn is not None:
         now = clock()
         await _sleep(client, place, min(until, now + place.turn.rest(now)))
         place.told = False
-    return clock()
+    now = clock()
+    if place.lined:
+        place.race.tries(now)
+    return now
 
 
 async def _in_patience(client: Client, place: Place, until: float) -> bool:
@@ -159,7 +201,7 @@ async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Ve
         verdict = offer.verdict
         if verdict is not None:
             return verdict
-        news = place.news = Bell(client._alarm)
+        news = place.news = client._bells.new()
         verdict = offer.verdict
         if verdict is not None:
             return verdict
@@ -207,7 +249,7 @@ async def _sleep(client: Client, place: Place, end: float, for_turn: bool = Fals
     """Until ``end``, unless it is told to try, or it is its turn before."""
     generation = _fork.generation
     while True:
-        news = place.news = Bell(client._alarm)
+        news = place.news = client._bells.new()
         place.join()
         if client._closed:
             raise closed_error()

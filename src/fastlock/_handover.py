@@ -188,13 +188,12 @@ class Giving:
         claim = self.claim
         if claim.numbered or claim.renewed or lease._turn is not None or hasattr(lease, "number"):
             return False
-        until = lease.deadline
-        if not claim.ttl / 2000 <= until - now <= claim.span:
+        if not claim.ttl / 2000 <= lease.deadline - now <= claim.span:
             return False  # the server would keep the lock for much shorter or longer than asked
         self._kept = lease
         lease.over = lease.freed = True
         if not (lease.doubt or lease._turn is not None or busy):
-            self._tell(Verdict(KEPT, until, lease.pair))
+            self._tell(Verdict(KEPT, lease.deadline, lease.pair))
         self._ended = self._has_kept()
         return self._ended
 

@@ -100,6 +100,8 @@ class Place:
     def join(self) -> None:
         """Stand in line, once."""
         queue = self._queue
+        if self.lined:
+            queue.quiet = False  # each time: a look around may have come between the steps below
         if self in queue.waiting:
             return
         queue.waiting[self] = None
@@ -154,10 +156,7 @@ class Place:
         if behind is not None:
             behind._front = None
         if line is not None:
-            if line and line[0] is self:  # and stays so: nobody else takes it out
-                line.popleft()
-            else:
-                _take_out(line, self)
+            _take_out(line, self)
             queue._tidy(self.key, line, self.calm, self.turn)
 
     def patience(self) -> float:
@@ -207,7 +206,7 @@ class Queue:
         self.waiting: dict[Place, None] = {}  # everybody, those beside the lines too
         self.threads: dict[tuple[int | None, bytes], Place] = {}  # the latest of each
         self.rivals = Rivals()
-        self.quiet = True  # while nobody waits, holds what may be handed over, or has rivals
+        self.quiet = True  # while no line is there, no lease to be handed over, and no rival
 
     def in_turn(self, key: bytes, now: float) -> bool:
         """Whether others of this client wait for the key or hold it, or other clients may wait.
@@ -220,9 +219,11 @@ class Queue:
     def _calm_down(self) -> bool:
         """Be quiet again, if that is so; False. Who comes meanwhile says otherwise after this."""
         if not (self.lines or self.held or self.rivals.known):
-            self.quiet = True
-            if self.lines or self.held or self.rivals.known:  # came between the two
-                self.quiet = False
+            try:
+                self.quiet = True
+            finally:
+                if self.lines or self.held or self.rivals.known:  # came between the two
+                    self.quiet = False
         return False
 
     @property
@@ -341,6 +342,7 @@ class Queue:
             if not other:
                 return
             line = self.lines.setdefault(key, other)  # somebody came meanwhile
+            self.quiet = False
 
 
 def _all_of(line: deque[Place]) -> list[Place]:

@@ -24,8 +24,8 @@ LATELY, MEMORY = 0.1, 1.0
 MORE, LESS, MOST = 0.15, 0.05, 0.7
 #: Seconds. A shorter rest would cost more than it spares; a longer one could be in vain.
 SHORTEST, LONGEST = 0.0002, 0.02
-#: Who has just had the lock rests for so many round trips at least: those who wait need one to be
-#: told and one to try.
+#: Who rests does so for so many round trips at least: those who wait need one to be told and one to
+#: try.
 FIRST = 2
 #: A lock that is held for so many round trips at most is held for a moment; tries at that rate, in
 #: parts of the time for which it is held, and how many in a row.
@@ -38,9 +38,9 @@ class _Rival:
     __slots__ = ("held", "share", "trip", "waited", "when")
 
     def __init__(self) -> None:
-        self.when = 0.0  # the server last woke us for it
+        self.when = 0.0  # we last had to wait for it and were to try
         self.share = 0.0  # of ``waited``, to rest
-        self.waited = 0.0  # of late, for the lock
+        self.waited = 0.0  # for the lock, on an average of late, rests included
         self.held = float("inf")  # how long we held it of late, with the asking for it
         self.trip = 0.0  # about the shortest time that a try takes
 
@@ -106,9 +106,10 @@ class Race:
             self.woken = False
             self.lost += 1
             rival = self._rivals.known.get(self._key)
-            if rival is not None:
+            if rival is not None and self._tried_at > 0:
                 took = now - self._tried_at
                 rival.trip = min(took, rival.trip * 1.1 or took)
+        self._tried_at = 0.0
 
     def pause(self, now: float) -> float:
         """Seconds to let others go first, and to try then; 0: better have the server tell."""
@@ -116,7 +117,7 @@ class Race:
         rest = 0.0
         if self._since < 0:
             self._since = now
-            if rival is not None:
+            if rival is not None and rival.share:
                 rest = min(LONGEST, max(FIRST * rival.trip, rival.share * rival.waited))
         if rest >= SHORTEST:
             return rest
@@ -148,4 +149,4 @@ class Race:
 
     def given(self) -> None:
         """It needs no try: somebody of its own client hands the lock over."""
-        self._waited = 0.0
+        self._waited = self._tried_at = 0.0

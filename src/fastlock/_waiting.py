@@ -57,13 +57,14 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     if offer is not None and not offer.close():
         effect.verdict = _outcome(client, place, offer, until + GRACE)
         return clock()
-    if place.lined:
-        place.race.tries(clock())
     if place.turn is not None:
         now = clock()
         _sleep(client, place, min(until, now + place.turn.rest(now)))
         place.told = False
-    return clock()
+    now = clock()
+    if place.lined:
+        place.race.tries(now)
+    return now
 
 
 def _in_patience(client: Client, place: Place, until: float) -> bool:

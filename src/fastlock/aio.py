@@ -16,7 +16,7 @@ from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._aio_lease import Lease, acquire, try_acquire, turns
 from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock, LockAll
-from ._aio_waiting import Alarm, Bell, wait_for
+from ._aio_waiting import Bells, wait_for
 from ._aioasides import AsyncAsides
 from ._aiolistener import AsyncListener
 from ._aiopipe import within
@@ -84,9 +84,8 @@ class Client:
         self._queue = Queue(self.config.handover_limit, self.config.handover_time)
         self._local = self.config.handover == "local"
         self._batches: set[object] = set()  # one for each release or extension of many under way
-        self._listener = AsyncListener(self.config, core, lambda: Bell(self._alarm))
-        self._waiting_in: asyncio.AbstractEventLoop | None = None  # the loop that they belong to
-        self._alarm: Alarm  # its; made when the first waits there
+        self._bells = Bells()
+        self._listener = AsyncListener(self.config, core, self._bells.new)
         self._closed = False
         # Renewals have a connection of their own: this one's socket belongs to the loop.
         self._renewing = SyncServer(self.config, core, _nothing, lambda: core)

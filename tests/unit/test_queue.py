@@ -289,4 +289,36 @@ def test_a_queue_is_quiet_while_nobody_waits_holds_or_has_rivals() -> None:
     assert not queue.quiet  # it has had rivals
     assert not queue.in_turn(b"other", 2.5)
     assert queue.quiet
-    queue.forget()
+
+
+def test_a_queue_is_not_quiet_though_a_look_around_was_cut_short() -> None:
+    """Somebody comes while another looks whether anybody is there."""
+    queue = Queue(limit=10, seconds=1.0)
+
+    class Cut(dict[bytes, Any]):
+        """Looks empty once, and then somebody has come."""
+
+        def __bool__(self) -> bool:
+            if not len(self):
+                self[b"k"] = deque()
+                return False
+            return True
+
+    queue.lines = Cut()
+    assert not queue.in_turn(b"other", 1.0)
+    assert not queue.quiet
+    queue = Queue()
+    place = joined(queue)
+    queue.quiet = True
+    place.join()
+    assert not queue.quiet
+
+
+def test_who_has_left_may_leave_again_while_the_others_leave() -> None:
+    queue = Queue()
+    first, second = joined(queue), joined(queue)
+    first.leave()
+    second.leave()
+    first.leave()
+    second.leave()
+    assert is_empty(queue)

@@ -76,15 +76,31 @@ def test_it_rests_once_and_only_while_others_were_there_of_late() -> None:
     assert Race(rivals, b"another").pause(1.0) == 0.0
 
 
-def test_who_has_just_had_the_lock_lets_those_who_wait_go_first() -> None:
+def test_who_rests_leaves_time_to_be_told_and_to_try() -> None:
     rivals = Rivals()
     race = Race(rivals, KEY)
     race.pause(1.0)
     for _ in range(2):
         race.woken = True
         race.tries(1.0)
-        race.again(1.001)
+        race.again(1.001)  # one try takes a millisecond
+    assert rest(rivals, 1.0) == 0.0  # nothing was lost yet, as far as it knows
+    race.tries(1.0001)
+    race.won()
     assert rest(rivals, 1.0) == pytest.approx(FIRST * 0.001)
+
+
+def test_who_never_tried_has_measured_no_try() -> None:
+    """As several locks and fair ones, which race beside the lines."""
+    rivals = Rivals()
+    wait(rivals, 1.0, 1, 0.001)
+    before = rest(rivals, 1.0)
+    race = Race(rivals, KEY)
+    for _ in range(3):
+        race.woken = True
+        race.again(17000.0)
+    assert race.lost == 3
+    assert rest(rivals, 1.0) == before
 
 
 def test_a_lock_that_is_held_for_a_moment_is_tried_for_and_not_watched() -> None:
@@ -111,7 +127,7 @@ def test_what_others_of_the_client_hand_over_is_no_race_won() -> None:
     race.pause(0.0)
     race.tries(1.0)
     race.given()
-    race.won()
+    assert race.won() == 0.0  # no try has begun its time of holding
     assert rest(rivals, 1.0) == before
 
 
