@@ -47,7 +47,7 @@ def follow(
     service.
     """
     search = Search(config, timeout)
-    context = tls_context(config) if config.ssl else None
+    context = _secured(config)
     while True:
         found = search.ask(held, context)
         if isinstance(found, Config):
@@ -67,7 +67,7 @@ async def follow_async(
 ) -> T:
     """As ``follow``, in the running loop."""
     search = Search(config, timeout)
-    context = await asyncio.to_thread(tls_context, config) if config.ssl else None
+    context = await asyncio.to_thread(_secured, config) if config.ssl else None
     while True:
         found = await search.ask_async(context)
         if isinstance(found, Config):
@@ -102,7 +102,7 @@ class Search:
 
     def half(self) -> float:
         """Seconds for one server: if it is silent, there is time to ask for another."""
-        return (self.deadline - monotonic()) / 2
+        return max((self.deadline - monotonic()) / 2, 0.001)
 
     def share(self) -> float:
         """Seconds for the next Sentinel: the others, and the server, have as much."""
@@ -183,12 +183,23 @@ class Search:
         """What to say when the server that is named cannot be used."""
         address = self.config.address
         if isinstance(error, TransportError):
-            self._again = True
-            return TransportError(f"{error}; it is the one that {address} names")
+            self._again = error.__cause__ is None  # else it is the credential provider's
+            failure = TransportError(f"{error}; it is the one that {address} names")
+            failure.__cause__ = error.__cause__
+            return failure
         if isinstance(error, ServerError):
             self._again = error.code in _PASSING
             return ServerError(f"{error}; it is the one that {address} names")
         return error
+
+
+def _secured(config: Config) -> ssl.SSLContext | None:
+    """The TLS settings for all Sentinels; ConfigError as ``tls_context`` says, and no more."""
+    try:
+        return tls_context(config) if config.ssl else None
+    except ConfigError as error:
+        failure = ConfigError(error.field, error.problem)
+    raise failure
 
 
 def _plain(config: Config, **options: Any) -> Config:
