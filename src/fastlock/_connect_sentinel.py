@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 #: What SENTINEL MASTERS may take: about a kilobyte for each master that they watch.
 _MAX_BYTES = 2**22
-#: Seconds that another round must have, to be begun.
-_SHORTEST = 0.05
+#: The part of all the time that another round must have, to be begun: in less, it would only
+#: find out that nobody answers, which says less than what is known.
+_LEAST = 1 / 8
 #: So many services that a Sentinel does know are told.
 _MOST_NAMES = 10
 #: What a server that is just becoming something else says while connecting.
@@ -91,6 +92,7 @@ class Search:
     def __init__(self, config: Config, timeout: float) -> None:
         self.config = config
         self.deadline = monotonic() + timeout
+        self._least = timeout * _LEAST
         self.answers: list[dict[str, Any]] = []  # service -> its state
         self.failures: list[FastlockError] = []
         self._sentinels = [_sentinel(config, address) for address in config.sentinels or ()]
@@ -113,7 +115,7 @@ class Search:
         """Seconds until the next round; None: there shall be none."""
         self._rounds += 1
         seconds = search_pause(self._rounds)
-        if not self._again or monotonic() + seconds + _SHORTEST > self.deadline:
+        if not self._again or monotonic() + seconds + self._least > self.deadline:
             return None
         # Another one first: this one may be the last to learn of it.
         self._sentinels.append(self._sentinels.pop(0))

@@ -105,8 +105,8 @@ def test_the_services_that_are_known_are_told(way: Way) -> None:
 
 @pytest.mark.parametrize("flags", ["master,s_down", "master,o_down,failover_in_progress", "slave"])
 def test_a_master_that_is_down_is_asked_about_until_the_time_is_over(way: Way, flags: str) -> None:
-    with peer(says(masters(1, flags=flags))) as port, bounded(0.4):
-        said = way.refused(TransportError, looking(port), 0.6)
+    with peer(says(masters(1, flags=flags))) as port, bounded(0.6):
+        said = way.refused(TransportError, looking(port), 1.0)
     assert "the master, 127.0.0.1:1, is down, and no other has been promoted yet" in said
 
 
