@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 #: What SENTINEL MASTERS may take: about a kilobyte for each master that they watch.
 _MAX_BYTES = 2**22
-#: Seconds that another round must have, to be begun.
-_SHORTEST = 0.05
+#: The part of all the time that another round must have, to be begun: in less, it would only
+#: find out that nobody answers, which says less than what is known.
+_LEAST = 1 / 8
 #: So many services that a Sentinel does know are told.
 _MOST_NAMES = 10
 #: What a server that is just becoming something else says while connecting.
@@ -47,7 +48,7 @@ def follow(
     service.
     """
     search = Search(config, timeout)
-    context = tls_context(config) if config.ssl else None
+    context = _secured(config)
     while True:
         found = search.ask(held, context)
         if isinstance(found, Config):
@@ -67,7 +68,7 @@ async def follow_async(
 ) -> T:
     """As ``follow``, in the running loop."""
     search = Search(config, timeout)
-    context = await asyncio.to_thread(tls_context, config) if config.ssl else None
+    context = await asyncio.to_thread(_secured, config) if config.ssl else None
     while True:
         found = await search.ask_async(context)
         if isinstance(found, Config):
@@ -91,6 +92,7 @@ class Search:
     def __init__(self, config: Config, timeout: float) -> None:
         self.config = config
         self.deadline = monotonic() + timeout
+        self._least = timeout * _LEAST
         self.answers: list[dict[str, Any]] = []  # service -> its state
         self.failures: list[FastlockError] = []
         self._sentinels = [_sentinel(config, address) for address in config.sentinels or ()]
@@ -102,7 +104,7 @@ class Search:
 
     def half(self) -> float:
         """Seconds for one server: if it is silent, there is time to ask for another."""
-        return (self.deadline - monotonic()) / 2
+        return max((self.deadline - monotonic()) / 2, 0.001)
 
     def share(self) -> float:
         """Seconds for the next Sentinel: the others, and the server, have as much."""
@@ -113,7 +115,7 @@ class Search:
         """Seconds until the next round; None: there shall be none."""
         self._rounds += 1
         seconds = search_pause(self._rounds)
-        if not self._again or monotonic() + seconds + _SHORTEST > self.deadline:
+        if not self._again or monotonic() + seconds + self._least > self.deadline:
             return None
         # Another one first: this one may be the last to learn of it.
         self._sentinels.append(self._sentinels.pop(0))
@@ -183,12 +185,23 @@ class Search:
         """What to say when the server that is named cannot be used."""
         address = self.config.address
         if isinstance(error, TransportError):
-            self._again = True
-            return TransportError(f"{error}; it is the one that {address} names")
+            self._again = error.__cause__ is None  # else it is the credential provider's
+            failure = TransportError(f"{error}; it is the one that {address} names")
+            failure.__cause__ = error.__cause__
+            return failure
         if isinstance(error, ServerError):
             self._again = error.code in _PASSING
             return ServerError(f"{error}; it is the one that {address} names")
         return error
+
+
+def _secured(config: Config) -> ssl.SSLContext | None:
+    """The TLS settings for all Sentinels; ConfigError as ``tls_context`` says, and no more."""
+    try:
+        return tls_context(config) if config.ssl else None
+    except ConfigError as error:
+        failure = ConfigError(error.field, error.problem)
+    raise failure
 
 
 def _plain(config: Config, **options: Any) -> Config:

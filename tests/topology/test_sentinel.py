@@ -165,7 +165,7 @@ async def test_a_server_is_no_sentinel(fl: Ways, server: Watched) -> None:
 
 async def test_a_demoted_master_is_refused_though_it_is_named(fl: Ways, server: Watched) -> None:
     hasty = [
-        fl.client(server.uri, retries=0, protocol=protocol, connect_timeout=0.3)
+        fl.client(server.uri, retries=0, protocol=protocol, connect_timeout=0.6)
         for protocol in (2, 3)
     ]
     patient = fl.client(server.uri, retries=0)

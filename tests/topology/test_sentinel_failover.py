@@ -170,3 +170,28 @@ def is_told(master: Server) -> bool:
     return any(
         one["name"] == "waiting" and "t" in one["flags"] for one in master.admin.client_list()
     )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (None, ""),
+        (Held(1, "key", "other", 10.0505, 10.06), "two held the key on the new master"),
+        (Held(1, "key", "after 3", 12.0, 12.1), "one acquisition was reported twice"),
+        (Held(1, "own", "before", 1.0, 1.1), "min"),  # it never went on
+    ],
+)
+def test_the_judge_finds_what_is_wrong(wrong: Held | None, found: str) -> None:
+    load = Load.__new__(Load)
+    load.common = "key"
+    load.history = [
+        Held(0, "key", f"{when} {turn}", second + turn / 100, second + turn / 100 + 0.005)
+        for when, second in (("before", 0), ("after", 10))
+        for turn in range(20)
+    ]
+    if wrong is None:
+        load.judge(5.0, 9.5)
+        return
+    load.history.append(wrong)
+    with pytest.raises((AssertionError, ValueError), match=found):
+        load.judge(5.0, 9.5)

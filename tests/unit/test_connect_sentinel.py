@@ -24,7 +24,7 @@ def looking(*ports: int, **options: Any) -> Config:
     """Settings with a secret of each kind."""
     where = [f"127.0.0.1:{port}" for port in ports]
     secrets = {"password": SECRET, "sentinel_password": SECRET}
-    return Config(sentinels=where, service="main", **secrets, **options)
+    return Config(sentinels=where, service="main", **(secrets | options))
 
 
 def says(answer: bytes) -> Callable[[socket.socket], None]:
@@ -105,8 +105,8 @@ def test_the_services_that_are_known_are_told(way: Way) -> None:
 
 @pytest.mark.parametrize("flags", ["master,s_down", "master,o_down,failover_in_progress", "slave"])
 def test_a_master_that_is_down_is_asked_about_until_the_time_is_over(way: Way, flags: str) -> None:
-    with peer(says(masters(1, flags=flags))) as port, bounded(0.4):
-        said = way.refused(TransportError, looking(port), 0.6)
+    with peer(says(masters(1, flags=flags))) as port, bounded(0.6):
+        said = way.refused(TransportError, looking(port), 1.0)
     assert "the master, 127.0.0.1:1, is down, and no other has been promoted yet" in said
 
 
@@ -115,6 +115,27 @@ def test_a_server_that_nobody_can_be_is_refused(way: Way) -> None:
         with peer(says(answer)) as port:
             said = way.refused(TransportError, looking(port))
         assert "name no usable master: " in said
+
+
+def test_a_file_that_cannot_be_used(way: Way) -> None:
+    config = looking(free_port(), ssl=True, ssl_ca_certs="/no/such/file")
+    assert "ssl_ca_certs" in way.refused(ConfigError, config)
+
+
+def test_a_credential_provider_that_fails_is_asked_once(way: Way) -> None:
+    asked = []
+
+    class Provider:
+        def get_credentials(self) -> tuple[str]:
+            asked.append(1)
+            raise LookupError
+
+    with peer(lambda visitor: None) as server, peer(says(masters(server))) as port:
+        config = looking(port, password=None, credential_provider=Provider())
+        with pytest.raises(TransportError, match="provider failed with LookupError") as caught:
+            way.open(config)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert len(asked) == 1
 
 
 def test_a_silent_master_does_not_take_all_the_time(way: Way) -> None:
