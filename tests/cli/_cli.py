@@ -103,6 +103,13 @@ def running(pids: set[int]) -> bool:
     return any(not line.startswith("Z") for line in listed.stdout.split())
 
 
+def line(process: Any) -> str:
+    """Its next line, without waiting for its end."""
+    said: str = process.stdout.readline()
+    assert said, process.stderr.read()
+    return said.rstrip("\n")
+
+
 def end_all() -> None:
     """End what still runs, politely: it may have a server to end."""
     for process in RUNNING:
@@ -116,6 +123,6 @@ def end_all() -> None:
 
 
 __all__ = [
-    "SECRET", "Ran", "children", "cli", "cli_without", "complaint", "end_all", "ended", "running",
-    "signal", "started", "until",
+    "SECRET", "Ran", "children", "cli", "cli_without", "complaint", "end_all", "ended", "line",
+    "running", "signal", "started", "until",
 ]  # fmt: skip
