@@ -55,20 +55,21 @@ class Terminal:
         """Wait until it has shown this; all that it has shown."""
         end = time.monotonic() + timeout
         while text not in self.shown:
-            assert self._read(end - time.monotonic()), f"not shown: {text!r}; {self.shown!r}"
+            assert self.read(end - time.monotonic()), f"not shown: {text!r}; {self.shown!r}"
         return self.shown
 
     def ended(self, timeout: float = 20.0) -> int:
         """Its exit code, when it has shown everything."""
         end = time.monotonic() + timeout
-        while self._read(end - time.monotonic()):
+        while self.read(end - time.monotonic()):
             pass
         code = self.process.wait(max(0.1, end - time.monotonic()))
         assert "Traceback" not in self.shown, self.shown
         assert SECRET not in self.shown, self.shown
         return code
 
-    def _read(self, seconds: float) -> bool:
+    def read(self, seconds: float) -> bool:
+        """Take what it shows within that time; False at its end, or if that is nothing."""
         if seconds <= 0 or not select.select([self._near], [], [], seconds)[0]:
             return False
         try:

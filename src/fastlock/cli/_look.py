@@ -27,6 +27,8 @@ PAUSE = 0.002
 LONGEST = 256
 #: Labels of those who wait that are shown of one lock.
 MOST_SHOWN = 20
+#: Places of one queue that are looked at.
+MOST_PLACES = 1000
 _SPECIAL = re.compile(rb"([*?\[\]^\\-])")
 
 
@@ -109,23 +111,27 @@ def _some(wire: Wire, keys: Sequence[bytes], skip: int) -> list[Look]:
             pack("PTTL", key),
             pack("ZCOUNT", beside, now, "+inf"),
             pack("ZRANGE", beside, 0, MOST_SHOWN - 1),
+            pack("ZRANGE", beside, now, "+inf", "BYSCORE", "LIMIT", 0, MOST_PLACES),
         ]
     replies = wire.exchange_all(b"".join(batch), len(batch))
     for reply in replies[:2]:
         if isinstance(reply, ServerError) and reply.code != "WRONGTYPE":
             raise reply
-    fours = [replies[at : at + 4] for at in range(0, len(replies), 4)]
-    return [_one(key[skip:], *four) for key, four in zip(keys, fours, strict=True)]
+    fives = [replies[at : at + 5] for at in range(0, len(replies), 5)]
+    return [_one(key[skip:], *five) for key, five in zip(keys, fives, strict=True)]
 
 
-def _one(key: bytes, value: Any, left: Any, waiters: Any, members: Any) -> Look:
+def _one(key: bytes, value: Any, left: Any, waiters: Any, first: Any, places: Any) -> Look:
     shown = one_line(key.decode(errors="backslashreplace"))
     problem = next((str(r) for r in (value, left) if isinstance(r, ServerError)), None)
     held = problem is None and bool(value)
     ttl = left / 1000 if held and isinstance(left, int) and left >= 0 else None
     label = label_of(value) if held else None
-    # Of each who waits there is one member by number of arrival, which comes first in order.
-    tokens = [m[1:] for m in members if m[:1] == b"a"] if isinstance(members, list) else []
+    # Of each who waits there are two members: one in the order of arrival, all of which come
+    # first, and one by the time when the place ends; those who died are passed over.
+    there = {m[1:] for m in places} if isinstance(places, list) else set()
+    came = [m[1:] for m in first if m[:1] == b"a"] if isinstance(first, list) else []
+    tokens = [token for token in came if token in there]
     return Look(
         shown,
         label,

@@ -15,21 +15,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from fastlock.errors import FastlockError
+
+from ._ending import signals_wait
 
 #: Seconds for the server to answer, and to end when asked to.
 _START, _STOP = 10.0, 3.0
 _PR_SET_PDEATHSIG = 1
-#: The signals by which people and systems end a program.
-ENDING = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 
 
 class NoServer(FastlockError):
@@ -128,27 +124,6 @@ class OwnServer:
         with signals_wait():
             self._end()
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def signals_wait() -> Iterator[None]:
-    """Ctrl-C and requests to end come at the end of the block, not in the middle of it.
-
-    For what must not be done by half. The signals stay unblocked: a server started in
-    the block must be able to get them.
-    """
-    came: list[int] = []
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in ENDING:
-            before[number] = signal.signal(number, lambda number, _frame: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def _free_port() -> int:

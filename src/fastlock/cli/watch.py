@@ -3,7 +3,7 @@
 Law: reads only. The server tells which keys change (client tracking, broadcast for the prefix), and
 only those, and those shown, are looked at; they are scanned for once at the start, after a flush,
 and where the server does not tell. Whatever it tells is a hint: what is shown was looked at.
-Ctrl-C is the way to end it, and no error.
+Ctrl-C is the way to end it, and no error; however it is told to end, the terminal has its cursor.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fastlock._slots import QUEUE
 from fastlock._watch import changed
 from fastlock.config import Config
 
+from ._ending import signals_as_exits
 from ._look import Look, is_companion, literal, look, scan
 from ._screen import Shown, live_table
 from ._settings import config_of
@@ -121,7 +122,7 @@ class Scene:
 def run(options: Namespace) -> int:
     """Show them until Ctrl-C."""
     config = config_of(options.url)
-    with suppress(KeyboardInterrupt), Wire(config) as wire:
+    with suppress(KeyboardInterrupt), signals_as_exits(), Wire(config) as wire:
         scene = Scene(wire, config, options.prefix, options.limit)
         if options.json:
             for seen in _looks(scene, options):
