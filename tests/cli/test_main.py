@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from _cli import SECRET, cli, cli_without, complaint
 
 import fastlock
+from fastlock.cli import _exits, _parser
 
 
 def test_version() -> None:
@@ -112,3 +114,18 @@ def test_bash_completes_in_a_real_shell() -> None:
         env={**os.environ, "PATH": path},
     )  # fmt: skip
     assert (ran.stdout, ran.stderr) == ("watch\n", "")
+
+
+# ------------------------------------------------------------------ the page about it
+
+
+def test_the_page_names_every_option_and_exit_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for command in _parser.fastlock.commands.values():
+        for parameter in command.params:
+            for option in [*parameter.opts, *parameter.secondary_opts]:
+                if option.startswith("--") and command.name != "demo":
+                    assert f"`{option}" in page or f" {option} " in page, (command.name, option)
+    for name, code in vars(_exits).items():
+        if name.isupper() and name not in ("SIGNALLED", "INTERRUPTED"):
+            assert f"| {code} |" in page or ("Exit code: 0" in page and f" {code} " in page), name

@@ -108,6 +108,14 @@ def test_the_commands_code_comes_through(shop: Any, words: tuple[str, ...], code
     assert free(shop, "codes")
 
 
+def test_over_tls_and_a_unix_socket(
+    shop: Any, tls_server: Any, certificates: Any, core: str
+) -> None:
+    for uri in (shop.unix_uri, f"{tls_server.uri}?ssl_ca_certs={certificates.ca}"):
+        words = ("run", "ways", "--ttl", "0.4", "--url", uri, "--", "sh", "-c", "sleep 0.6; exit 3")
+        assert tuple(cli(*words, FASTLOCK_CORE=core)) == (3, "", "")
+
+
 def test_not_to_be_had_in_time(shop: Any) -> None:
     shop.admin.set("taken", "another library's", px=30_000)
     run = ("run", "taken", "--", "echo", "ran")
@@ -245,6 +253,18 @@ def test_sigterm_ends_the_command_and_its_own_children(shop: Any) -> None:
     assert tuple(ended(process)) == (143, "", "")
     assert free(shop, "ended")
     until(lambda: not running({grandchild}))
+
+
+def test_what_was_ignored_stays_so(shop: Any) -> None:
+    """As nohup means it, for the command too."""
+    fastlock = f"{sys.executable} -W error -W ignore::ResourceWarning -m fastlock"
+    nohup = f"trap '' HUP; exec {fastlock} run nohup -- sh -c 'kill -HUP $$; echo runs; sleep 60'"
+    program = "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])"
+    process = started(nohup, python=("-c", program), FASTLOCK_URL=shop.uri)
+    assert line(process) == "runs"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert tuple(ended(process)) == (143, "", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -134,6 +134,9 @@ def test_once_and_without_being_told(shop: Any) -> None:
         assert (only["told"], only["more"]) == (False, False)
         assert [lock["key"] for lock in only["locks"]] == [f"once:{n}" for n in range(5)]
         assert {lock["changes_per_second"] for lock in only["locks"]} == {None}
+        shop.admin.execute_command(*acl, *rights, "+client|tracking", "+ping")
+        (only,) = map(json.loads, cli("watch", "once:", "--once", "--json", "--url", url).lines)
+        assert (only["told"], len(only["locks"])) == (True, 5)
         words = ("watch", "once:", "--once", "--limit", "3")
         ran = cli(*words, FASTLOCK_URL=shop.uri)
         assert (ran.code, ran.err) == (0, "")
