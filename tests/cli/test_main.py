@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from _cli import SECRET, cli, cli_without, complaint
+from _cli import SECRET, cli, cli_without, complaint, here
 
 import fastlock
 from fastlock.cli import _exits, _parser
@@ -25,7 +25,7 @@ COMMANDS = ["bench", "completion", "demo", "doctor", "release", "run", "status",
 
 @pytest.mark.parametrize("args", [(), *[(command,) for command in COMMANDS]])
 def test_help(args: tuple[str, ...]) -> None:
-    ran = cli(*args, "--help")
+    ran = here(*args, "--help")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(" ".join(["Usage: fastlock", *args]))
 
@@ -45,7 +45,7 @@ def test_unknown_command(args: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_says_no_to_what_it_does_not_know(command: str) -> None:
-    ran = cli(command, "--nonsense")
+    ran = here(command, "--nonsense")
     assert ran.code == 2
     assert "--nonsense" in complaint(ran)
 
@@ -89,7 +89,7 @@ def test_without_click_the_doctor_works(nobody: str) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_its_script(shell: str) -> None:
-    ran = cli("completion", shell)
+    ran = here("completion", shell)
     assert (ran.code, ran.err) == (0, "")
     assert "_FASTLOCK_COMPLETE" in ran.out
 

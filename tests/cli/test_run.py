@@ -16,6 +16,7 @@ from _cli import (
     cli,
     complaint,
     ended,
+    here,
     line,
     running,
     signal,
@@ -34,6 +35,7 @@ def free(server: Any, key: str) -> bool:
 # ------------------------------------------------------------------ one after the other
 
 
+@pytest.mark.smoke
 def test_the_second_waits_and_then_runs(shop: Any, core: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     work = f"echo in >> {log}; sleep 0.4; echo out >> {log}"
@@ -173,19 +175,30 @@ def test_the_server_is_in_trouble(shop: Any, nobody: str, babbler: str) -> None:
         ((), "Missing argument 'KEY'"),
         (("job",), "there is no command"),
         (("job", "--"), "there is no command"),
-        (("", "--", "true"), "key: it is empty"),
-        (("job", "--ttl", "0", "--", "true"), "ttl: 0.0 is not a number of seconds"),
-        (("job", "--ttl", "nan", "--", "true"), "ttl: nan is not a number of seconds"),
-        (("job", "--timeout", "-1", "--", "true"), "timeout: -1.0 is neither"),
-        (("job", "--max-hold", "0", "--", "true"), "max_hold: 0.0 is neither"),
         (("job", "--max-hold", "9", "--no-auto-renew", "--", "true"), "--max-hold bounds"),
+        (("job", "--ttl", "soon", "--", "true"), "'soon' is not a valid float"),
         (("job", "--on-lost", "cry", "--", "true"), "is not one of"),
         (("job", "--grace", "nan", "--", "true"), "must be a number from 0"),
         (("job", "--url", f"u:{SECRET}@localhost", "--", "true"), "redis://"),
     ],
 )
-def test_wrong_usage(args: tuple[str, ...], said: str, nobody: str) -> None:
-    ran = cli("run", *args, FASTLOCK_URL=nobody)
+def test_wrong_usage(args: tuple[str, ...], said: str) -> None:
+    ran = here("run", *args)
+    assert ran.code == 2
+    assert said in complaint(ran)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("",), "key: it is empty"),
+        (("job", "--ttl", "nan"), "ttl: nan is not a number of seconds"),
+        (("job", "--timeout", "-1"), "timeout: -1.0 is neither"),
+        (("job", "--max-hold", "0"), "max_hold: 0.0 is neither"),
+    ],
+)
+def test_what_the_client_refuses(args: tuple[str, ...], said: str, nobody: str) -> None:
+    ran = cli("run", *args, "--", "true", FASTLOCK_URL=nobody)
     assert ran.code == 2
     assert said in complaint(ran)
 

@@ -31,7 +31,8 @@ class Ear:
     """Made by the main thread, before there is any other: threads inherit what is blocked."""
 
     def __init__(self) -> None:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would reap children
+        # Left alone it could be dropped unheard; ignored, it would reap children.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         passed_on = {getattr(signal, name) for name in _PASSED_ON}
         heard = {number for number in passed_on if signal.getsignal(number) != signal.SIG_IGN}
         self._numbers = {*heard, signal.SIGCHLD}
