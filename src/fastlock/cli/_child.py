@@ -9,21 +9,18 @@ whatever it is told its own children are told too.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fastlock.errors import FastlockError
 
 from . import _exits
+from ._ending import dies_with_us
 from ._signals import Heard
-
-_PR_SET_PDEATHSIG = 1
 
 
 class NotRun(FastlockError):
@@ -69,7 +66,7 @@ class Child:
     ) -> None:
         """Start it, with ``mask`` as its blocked signals; raises NotRun."""
         self.shares = _has_terminal()
-        die = None if outlives else _dies_with_parent()
+        die = None if outlives else dies_with_us()
 
         def prepare() -> None:  # in the child: its only thread
             if not self.shares:
@@ -108,14 +105,3 @@ class Child:
                 os.kill(self._process.pid, number)
             else:
                 os.killpg(self._process.pid, number)
-
-
-def _dies_with_parent() -> Callable[[], object] | None:
-    """What makes Linux send SIGTERM to the child when we are killed by force."""
-    if sys.platform != "linux":
-        return None
-    try:
-        prctl = ctypes.CDLL(None).prctl
-    except (OSError, AttributeError):
-        return None
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

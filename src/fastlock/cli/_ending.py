@@ -1,4 +1,4 @@
-"""How the commands that clean up behind themselves meet Ctrl-C and requests to end.
+"""How the commands that clean up behind themselves meet Ctrl-C, requests to end, and their end.
 
 Law: handlers are changed by the main thread alone, and are what they were when the block ends.
 """
@@ -6,11 +6,14 @@ Law: handlers are changed by the main thread alone, and are what they were when 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+_PR_SET_PDEATHSIG = 1
 #: The signals by which people and systems end a program.
 ENDING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -57,3 +60,28 @@ def signals_wait() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+def dies_with_us() -> Callable[[], object] | None:
+    """For a child, between fork and exec: Linux ends it when we are killed by force.
+
+    When the thread that forked ends, to be exact. None where no system does that.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return None
+    parent = os.getpid()
+
+    def ask() -> None:
+        if callable(signal.getsignal(signal.SIGTERM)):  # ours, which exec would forget it in
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # killed just before
+            os._exit(1)
+
+    return ask

@@ -13,19 +13,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from types import TracebackType
 
 from fastlock.errors import FastlockError
 
-from ._ending import signals_wait
+from ._ending import dies_with_us, signals_wait
 
 #: Seconds for the server to answer, and to end when asked to.
 _START, _STOP = 10.0, 3.0
-_PR_SET_PDEATHSIG = 1
 
 
 class NoServer(FastlockError):
@@ -90,7 +87,7 @@ class OwnServer:
                 stderr=log,
                 cwd=self._folder,
                 start_new_session=True,  # Ctrl-C is for us; we stop it when we are done
-                preexec_fn=_dies_with_us(),
+                preexec_fn=dies_with_us(),
             )
         end = time.monotonic() + _START
         while time.monotonic() < end and self._process.poll() is None:
@@ -141,16 +138,3 @@ def _answers(port: int, pid: int) -> bool:
             return b"process_id:%d\r" % pid in sock.recv(65536)
     except OSError:
         return False
-
-
-def _dies_with_us() -> Callable[[], object] | None:
-    """What makes Linux end the server even when this process is killed by force."""
-    if sys.platform != "linux":
-        return None
-    try:
-        import ctypes
-
-        prctl = ctypes.CDLL(None).prctl
-    except (ImportError, OSError, AttributeError):
-        return None
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
