@@ -16,7 +16,8 @@ from .errors import ConfigError
 
 #: Variables with the prefix that are not settings of a client.
 RESERVED = (
-    "CORE", "BUILD", "DEBUG", "HIREDIS", "HIREDIS_SDIST", "PYTHON", "TEST_SERVERS", "TEST_URL"
+    "CORE", "BUILD", "DEBUG", "HIREDIS", "HIREDIS_SDIST", "PYTHON", "TEST_SERVERS", "TEST_URL",
+    "KEY", "FENCE", "TOKEN",
 )  # fmt: skip
 
 _ESCAPE = "in a user or password, write @ : / # ? % as %40 %3A %2F %23 %3F %25"

@@ -140,7 +140,8 @@ class Config:
 
         Empty variables count as absent. FASTLOCK_CORE, _BUILD, _DEBUG, _HIREDIS,
         _HIREDIS_SDIST, _PYTHON, _TEST_SERVERS and _TEST_URL mean other things and are
-        passed over; any other variable that begins with ``prefix`` raises ConfigError.
+        passed over, as are _KEY, _FENCE and _TOKEN, which ``fastlock run`` gives its command;
+        any other variable that begins with ``prefix`` raises ConfigError.
         """
         return _named(sources.from_environ(os.environ if environ is None else environ, prefix))
 

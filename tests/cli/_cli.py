@@ -5,6 +5,8 @@ Law: what it prints is read whole; its environment holds no setting but those gi
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fastlock import _impl
+from fastlock.cli import main
 
 #: Every process started; those that a failed test has left are ended after it.
 RUNNING: list[subprocess.Popen[str]] = []
@@ -68,6 +71,15 @@ def cli(*args: str, **env: str) -> Ran:
     return ended(started(*args, **env))
 
 
+def here(*args: str) -> Ran:
+    """Say it to this process's own: for words that are refused before anything is done."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(args)
+    assert SECRET not in out.getvalue() + err.getvalue()
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
 def cli_without(names: tuple[str, ...], *args: str, **env: str) -> Ran:
     """As ``cli``, without those packages."""
     return ended(started(*args, python=("-c", WITHOUT.format(names=names)), **env))
@@ -103,6 +115,13 @@ def running(pids: set[int]) -> bool:
     return any(not line.startswith("Z") for line in listed.stdout.split())
 
 
+def line(process: Any) -> str:
+    """Its next line, without waiting for its end."""
+    said: str = process.stdout.readline()
+    assert said, process.stderr.read()
+    return said.rstrip("\n")
+
+
 def end_all() -> None:
     """End what still runs, politely: it may have a server to end."""
     for process in RUNNING:
@@ -116,6 +135,6 @@ def end_all() -> None:
 
 
 __all__ = [
-    "SECRET", "Ran", "children", "cli", "cli_without", "complaint", "end_all", "ended", "running",
-    "signal", "started", "until",
+    "SECRET", "Ran", "children", "cli", "cli_without", "complaint", "end_all", "ended", "here",
+    "line", "running", "signal", "started", "until",
 ]  # fmt: skip

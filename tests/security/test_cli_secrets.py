@@ -69,9 +69,34 @@ def test_demo(guarded: Server, password: str) -> None:
     args = ("demo", "--env", "--seconds", "1", "--threads", "2", "--tasks", "2")
     code, spy = run(*args, FASTLOCK_URL=url)
     spy.look_for([password])
-    assert code == (0 if password == PASSWORD else 2), spy.shown[-2:]
+    assert code == (0 if password == PASSWORD else 69), spy.shown[-2:]
     if code == 0:
         assert "(the one of FASTLOCK_* variables)" in spy.shown[-2]
+
+
+@pytest.mark.parametrize("password", [PASSWORD, OTHER_PASSWORD])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "job", "--", "sleep", "0.3"),
+        ("status", "job", "--json"),
+        ("watch", "--once"),
+        ("release", "--force", "--yes", "job"),
+    ],
+)
+def test_the_others(guarded: Server, password: str, args: tuple[str, ...]) -> None:
+    """Nor is a token shown, of the lock that they look at."""
+    guarded.admin.execute_command("AUTH", "alice", PASSWORD)
+    secret = "A" * 22
+    if args[0] != "run":
+        guarded.admin.set("job", f"{secret}-1.label", px=60_000)
+    url = f"redis://alice:{password}@127.0.0.1:{guarded.port}"
+    code, spy = run(*args, FASTLOCK_URL=url)
+    spy.look_for([password, secret])
+    assert code == (0 if password == PASSWORD else 69), spy.shown[-2:]
+    assert ("WRONGPASS" in spy.shown[-1]) is (password == OTHER_PASSWORD)
+    if code == 0 and args[0] != "run":
+        assert "label" in spy.shown[-2]
 
 
 def test_wrong_settings(guarded: Server) -> None:

@@ -209,6 +209,9 @@ def test_the_environment_gives_settings(monkeypatch: pytest.MonkeyPatch) -> None
         "FASTLOCK_HIREDIS_SDIST": "/x",
         "FASTLOCK_TEST_URL": "redis://elsewhere",
         "FASTLOCK_TEST_SERVERS": "redis-7=/bin/redis-server",
+        "FASTLOCK_KEY": "job",
+        "FASTLOCK_FENCE": "7",
+        "FASTLOCK_TOKEN": SECRET,
         "PATH": "/bin",
     }
     expected = Config(

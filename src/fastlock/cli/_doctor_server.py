@@ -15,6 +15,7 @@ import fastlock
 from fastlock.config import Config
 from fastlock.errors import FastlockError, ServerError, TransportError
 
+from ._advice import DO
 from ._wire import Wire
 
 if TYPE_CHECKING:
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 _TTL, _PINGS, _PATIENCE = 5.0, 50, 2.0
 #: No connection has this number, no script this hash.
 _NOBODY, _NO_SCRIPT = 2**63 - 1, "0" * 40
-_DO = {
-    "WRONGPASS": "give the right user and password, as in FASTLOCK_URL=redis://user:password@host",
-    "NOAUTH": "give a password, as in FASTLOCK_URL=redis://:password@host",
-    "READONLY": "name the primary: this is a replica",
-    "OOM": "give the server more memory, or remove keys",
-    "MISCONF": "see to the server's disk and its log",
-    "LOADING": "wait until the server has read its data",
-    "MOVED": "name a server that is no cluster: Redis Cluster is not supported yet",
-    "CLUSTERDOWN": "name a server that is no cluster: Redis Cluster is not supported yet",
-    "NOPROTO": "add ?protocol=2 to the uri",
-}
 _ELSEWHERE = "or name another server: fastlock doctor --url redis://host:6379"
 
 
@@ -46,8 +36,10 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
             if config.ssl and not config.ssl_verify:
                 transport += " (the server's certificate is not verified)"
             report.fact(f"{info.name} {info.version} over {transport}, RESP {info.protocol}")
-            _lock_once(client, info.release_command, report)
+            may_lock = _lock_once(client, info.release_command, report)
             _permissions(config, report)
+            if may_lock:
+                _waiting(config, report)
             _round_trip(client, report)
     except FastlockError as error:
         report.fact("not usable")
@@ -58,7 +50,7 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
 
 def _advice(error: FastlockError, config: Config) -> str:
     if isinstance(error, ServerError):
-        return _DO.get(error.code, f"ask who runs the server, {_ELSEWHERE}")
+        return DO.get(error.code, f"ask who runs the server, {_ELSEWHERE}")
     if config.sentinels is not None and not isinstance(error, ServerError):
         return f"see to sentinels and service, and whether they name a master, {_ELSEWHERE}"
     if isinstance(error, TransportError) and config.ssl:
@@ -68,8 +60,8 @@ def _advice(error: FastlockError, config: Config) -> str:
     return f"see to host and port, {_ELSEWHERE}"
 
 
-def _lock_once(client: fastlock.Client, at_first: str, report: Report) -> None:
-    """Take, extend and free one lock; says which command frees."""
+def _lock_once(client: fastlock.Client, at_first: str, report: Report) -> bool:
+    """Take, extend and free one lock; says which command frees. False: it may not."""
     key = f"fastlock-doctor:{secrets.token_hex(8)}"
     try:
         lease = client.acquire(key, ttl=_TTL, timeout=_PATIENCE)
@@ -77,8 +69,8 @@ def _lock_once(client: fastlock.Client, at_first: str, report: Report) -> None:
         freed = lease.release()
     except ServerError as error:
         report.fact("locks cannot be taken and freed")
-        report.problem(str(error), _DO.get(error.code) or _grant(error, client))
-        return
+        report.problem(str(error), DO.get(error.code) or _grant(error, client))
+        return False
     if not freed:
         report.problem(
             "a lock taken just now was gone before it was freed",
@@ -91,6 +83,7 @@ def _lock_once(client: fastlock.Client, at_first: str, report: Report) -> None:
             f"this user may not use {at_first}, so {command} must do, which is slower",
             f"allow it: ACL SETUSER {client.config.username or 'default'} +{at_first.lower()}",
         )
+    return True
 
 
 def _grant(error: ServerError, client: fastlock.Client) -> str:
@@ -125,6 +118,48 @@ def _permissions(config: Config, report: Report) -> None:
                 f"allow them: ACL SETUSER {user} +eval +evalsha",
             )
         _eviction(wire, report)
+
+
+def _waiting(config: Config, report: Report) -> None:
+    """Whether the server wakes who waits; asked as they ask it, on a connection of its own."""
+    every = f"tries every {config.retry_timeout:g} ms (retry_timeout)"
+    if not config.push:
+        report.fact(f"push is off: who waits for a lock {every}")
+        return
+    with Wire(config) as wire:
+        if config.protocol != 3 and wire.refusal("HELLO", 3) is not None:
+            report.fact(f"the server speaks no RESP 3: who waits for a lock {every}")
+            return
+        asked = {
+            "CLIENT TRACKING": wire.refusal("CLIENT", "TRACKING", "ON", "OPTIN"),
+            "CLIENT CACHING": None,
+            "PTTL": wire.refusal("PTTL", _config_key(config)),
+        }
+        if asked["CLIENT TRACKING"] is None:
+            asked["CLIENT CACHING"] = wire.refusal("CLIENT", "CACHING", "YES")
+    missing = [name for name, code in asked.items() if code is not None]
+    if not missing:
+        report.fact("the server wakes who waits for a lock (CLIENT TRACKING)")
+        return
+    names = " and ".join(missing)
+    if any(asked[name] != "NOPERM" for name in missing):
+        report.fact(f"the server does not offer {names}: who waits for a lock {every}")
+        return
+    report.fact(f"{names} {'is' if len(missing) == 1 else 'are'} refused to this user")
+    rights = dict(zip(asked, ("+client|tracking", "+client|caching", "+pttl"), strict=True))
+    if "CLIENT TRACKING" in missing:  # without which the second was not asked
+        missing = sorted({*missing, "CLIENT CACHING"}, key=list(asked).index)
+    needed = " ".join(rights[name] for name in missing)
+    report.problem(
+        f"this user may not use {names}: nobody wakes who waits for a lock, who {every} instead, "
+        "which is slower and more work for the server",
+        f"allow it: ACL SETUSER {config.username or 'default'} {needed}",
+    )
+
+
+def _config_key(config: Config) -> str:
+    """A key that this user may read, if it may read any, and that is not there."""
+    return f"{config.prefix}fastlock-doctor:{secrets.token_hex(8)}"
 
 
 def _eviction(wire: Wire, report: Report) -> None:

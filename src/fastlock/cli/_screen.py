@@ -1,4 +1,4 @@
-"""Progress and table, with ``rich`` (extra ``cli``) where it is installed, else in plain text.
+"""Progress, tables, live tables: with ``rich`` (extra ``cli``) where that is, else in plain text.
 
 Law: both forms say the same. Progress goes to stderr, and only to a terminal.
 """
@@ -9,6 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 #: Told what is going on and the share of all work that is over, 0.0 to 1.0.
 Progress = Callable[[str, float], None]
@@ -44,28 +45,72 @@ def _plain_bar(name: str, share: float) -> None:
     print(f"\r{name:<24}[{full:.<30}]", end="", file=sys.stderr, flush=True)
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """To stdout; a line break in a heading makes it two lines. Numbers stand right."""
-    if _has_rich():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
+class Shown(NamedTuple):
+    """One state of a live table. Its first two columns are text, the others numbers."""
 
-        table = Table(
-            box=box.SIMPLE,
-            show_edge=False,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-            header_style="bold",
-        )
-        for number, title in enumerate(head):
-            table.add_column(
-                title, justify="right" if number else "left", no_wrap=True, vertical="bottom"
-            )
-        for row in rows:
-            table.add_row(*row)
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    foot: str  #: "" if there is nothing to say
+
+
+@contextlib.contextmanager
+def live_table(plain: bool) -> Iterator[Callable[[Shown], None]]:
+    """What shows one state in place of the last; ``plain``: below it."""
+    if plain or not _has_rich():
+        yield _print_shown
+        return
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+
+        def show(shown: Shown) -> None:
+            parts: list[Any] = [Text(shown.title), Text()]
+            parts += [_rich_table(shown.head, shown.rows, 2)]
+            live.update(Group(*parts, *([Text(shown.foot)] if shown.foot else [])), refresh=True)
+
+        yield show
+
+
+def _print_shown(shown: Shown) -> None:
+    print(shown.title)
+    print_table(shown.head, shown.rows, 2)
+    if shown.foot:
+        print(shown.foot)
+    sys.stdout.flush()
+
+
+def _rich_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
+    )
+    for number, title in enumerate(head):
+        justify: Any = "right" if number >= texts else "left"
+        table.add_column(title, justify=justify, no_wrap=True, vertical="bottom")
+    for row in rows:
+        table.add_row(*map(Text, row))  # a cell is no markup
+    return table
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
+    """To stdout; a line break in a heading makes it two lines.
+
+    The first ``texts`` columns stand left; the others are numbers, and stand right.
+    """
+    if _has_rich():
+        from rich.console import Console
+
+        # Who reads a pipe wants whole words; a terminal has its own width.
+        width = None if sys.stdout.isatty() else 10_000
         print()
-        Console(highlight=False).print(table)
+        Console(highlight=False, width=width).print(_rich_table(head, rows, texts))
         print()
         return
     titles = [title.split("\n") for title in head]
@@ -75,7 +120,8 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, *rows, strict=True)]
     print()
     for cells in [*lines, ["-" * width for width in widths], *rows]:
-        first, *others = zip(cells, widths, strict=True)
-        right = [f"{cell:>{width}}" for cell, width in others]
-        print("  ".join([f"{first[0]:<{first[1]}}", *right]).rstrip())
+        placed = list(zip(cells, widths, strict=True))
+        left = [f"{cell:<{width}}" for cell, width in placed[:texts]]
+        right = [f"{cell:>{width}}" for cell, width in placed[texts:]]
+        print("  ".join([*left, *right]).rstrip())
     print()

@@ -13,23 +13,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
 
 from fastlock.errors import FastlockError
 
+from ._ending import dies_with_us, signals_wait
+
 #: Seconds for the server to answer, and to end when asked to.
 _START, _STOP = 10.0, 3.0
-_PR_SET_PDEATHSIG = 1
-#: The signals by which people and systems end a program.
-ENDING = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 
 
 class NoServer(FastlockError):
@@ -94,7 +87,7 @@ class OwnServer:
                 stderr=log,
                 cwd=self._folder,
                 start_new_session=True,  # Ctrl-C is for us; we stop it when we are done
-                preexec_fn=_dies_with_us(),
+                preexec_fn=dies_with_us(),
             )
         end = time.monotonic() + _START
         while time.monotonic() < end and self._process.poll() is None:
@@ -130,27 +123,6 @@ class OwnServer:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def signals_wait() -> Iterator[None]:
-    """Ctrl-C and requests to end come at the end of the block, not in the middle of it.
-
-    For what must not be done by half. The signals stay unblocked: a server started in
-    the block must be able to get them.
-    """
-    came: list[int] = []
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in ENDING:
-            before[number] = signal.signal(number, lambda number, _frame: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
-
-
 def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -166,16 +138,3 @@ def _answers(port: int, pid: int) -> bool:
             return b"process_id:%d\r" % pid in sock.recv(65536)
     except OSError:
         return False
-
-
-def _dies_with_us() -> Callable[[], object] | None:
-    """What makes Linux end the server even when this process is killed by force."""
-    if sys.platform != "linux":
-        return None
-    try:
-        import ctypes
-
-        prctl = ctypes.CDLL(None).prctl
-    except (ImportError, OSError, AttributeError):
-        return None
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

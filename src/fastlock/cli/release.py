@@ -1,0 +1,58 @@
+"""``fastlock release --force``: end a lock whose holder does not.
+
+Law: asks first, unless told not to; ends the holder that it has shown and no later one, by the
+same compare-and-delete as a release, so a lost answer may be asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+
+import fastlock
+from fastlock.errors import LockLost
+
+from . import _exits, complain
+from ._look import look, wire_keys
+from ._settings import config_of
+from ._wire import Wire
+
+
+def run(options: Namespace) -> int:
+    """End it; 1 if there was nothing to end, or it was not to be."""
+    config = config_of(options.url)
+    keys = wire_keys([options.key], config.prefix)
+    with Wire(config) as wire:
+        (found,) = look(wire, keys, config.prefix)
+        token = None if found.token is None else wire.call("GET", keys[0])
+    if found.problem is not None:
+        return complain(f"{options.key!r} is no lock: {found.problem}", _exits.FOUND_WRONG)
+    if token is None:
+        return _tell(options, False, None, f"{options.key!r} is held by nobody")
+    ends = "never ends by itself" if found.ttl is None else f"ends by itself in {found.ttl:.1f} s"
+    if not options.yes:
+        if not sys.stdin.isatty():
+            return complain("nobody to ask: say --yes to end the lock unasked")
+        print(f"{options.key!r} is held by {found.holder} and {ends}.", file=sys.stderr)
+        print("Whoever holds it may still be at work. End it? [y/N] ", end="", file=sys.stderr)
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return _tell(options, False, found.holder, "not ended")
+    try:
+        with fastlock.Client(config) as client:
+            lease = client.adopt(options.key, token.decode("utf-8", "surrogateescape"))
+            freed = lease.release()
+    except LockLost:
+        freed = False
+    if not freed:
+        return _tell(options, False, found.holder, f"{found.holder} holds it no more; not ended")
+    return _tell(options, True, found.holder, f"{options.key!r} was held by {found.holder}; ended")
+
+
+def _tell(options: Namespace, released: bool, holder: str | None, said: str) -> int:
+    if options.json:
+        print(json.dumps({"key": options.key, "released": released, "holder": holder}))
+    else:
+        print(said)
+    return 0 if released else _exits.FOUND_WRONG

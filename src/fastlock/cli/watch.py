@@ -1,0 +1,179 @@
+"""``fastlock watch``: the locks under a prefix, live.
+
+Law: reads only. The server tells which keys change (client tracking, broadcast for the prefix), and
+only those, and those shown, are looked at; they are scanned for once at the start, after a flush,
+and where the server does not tell. Whatever it tells is a hint: what is shown was looked at.
+Ctrl-C is the way to end it, and no error; however it is told to end, the terminal has its cursor.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from fastlock._slots import QUEUE
+from fastlock._watch import changed
+from fastlock.config import Config
+
+from ._ending import signals_as_exits
+from ._look import Look, is_companion, literal, look, scan
+from ._screen import Shown, live_table
+from ._settings import config_of
+from ._wire import Wire
+
+_HEAD = ("key", "holder", "for s", "ttl s", "waiters", "changes/s")
+
+#: Seconds between two looks for what the server has told.
+_LISTEN = 0.5
+
+
+class Seen(NamedTuple):
+    """One lock, and what was seen of it over time."""
+
+    look: Look
+    since: float  #: when this holder was first seen, monotonic seconds
+    rate: float  #: changes of the key a second, since the look before
+
+
+class Scene:
+    """The locks under one prefix, as last looked at. Owns its connection's pushes."""
+
+    def __init__(self, wire: Wire, config: Config, prefix: str, limit: int) -> None:
+        self._wire = wire
+        self._prefix = config.prefix
+        self._start = config.prefix.encode() + prefix.encode(errors="surrogateescape")
+        self._limit = limit
+        self._keys: dict[bytes, None] = {}  # in the order found
+        self._seen: dict[bytes, Seen] = {}
+        self._changes: Counter[bytes] = Counter()  # since the last look
+        self._looked = time.monotonic()
+        self._stale = True  # they are to be scanned for
+        #: Whether there are more than may be shown.
+        self.more = False
+        #: Whether the server tells of changes.
+        self.told = config.protocol == 3 and self._track()
+
+    def _track(self) -> bool:
+        """Have the server tell of all keys that begin so."""
+        words = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._start)
+        return self._wire.refusal(*words) is None
+
+    def listen(self) -> None:
+        """Take what the server has told by now: it keeps what nobody takes."""
+        if not self.told:
+            return
+        self._wire.call("PING")
+        pushes = self._wire.pushes
+        while pushes:
+            keys = changed(pushes.popleft())
+            if keys is None:  # flushed: all of them
+                self._stale = True
+            else:
+                self._changes.update(keys)
+
+    def look(self) -> list[Seen]:
+        """Look again: those held, or waited for, by their keys."""
+        self.listen()
+        self.more = False
+        changes, self._changes = self._changes, Counter()
+        for key in changes:
+            if QUEUE in key:
+                self._add([key.partition(QUEUE)[0]])
+            elif not is_companion(key):
+                self._add([key])
+        if self._stale or not self.told:
+            self._scan()
+        now = time.monotonic()
+        passed = max(now - self._looked, 1e-3)
+        before, self._seen, self._looked = self._seen, {}, now
+        keys = list(self._keys)
+        for key, one in zip(keys, look(self._wire, keys, self._prefix), strict=True):
+            last = before.get(key)
+            # One that is free at this moment, but in use, is not to come and go.
+            busy = last is not None and changes[key] > 0 and one.token is None
+            if one.problem is not None or not (one.ours or one.waiters or busy):
+                continue
+            stays = last is not None and last.look.token == one.token
+            since = last.since if last is not None and stays else now
+            self._seen[key] = Seen(one, since, changes[key] / passed)
+        self._keys = dict.fromkeys(self._seen)
+        return sorted(self._seen.values(), key=lambda seen: seen.look.key)
+
+    def _scan(self) -> None:
+        self._stale = False
+        for found in scan(self._wire, literal(self._start) + b"*"):
+            self._add(found)
+
+    def _add(self, keys: list[bytes]) -> None:
+        for key in keys:
+            if len(self._keys) < self._limit:
+                self._keys[key] = None
+            elif key not in self._keys:
+                self.more = True
+                return
+
+
+def run(options: Namespace) -> int:
+    """Show them until Ctrl-C."""
+    config = config_of(options.url)
+    with suppress(KeyboardInterrupt), signals_as_exits(), Wire(config) as wire:
+        scene = Scene(wire, config, options.prefix, options.limit)
+        if options.json:
+            for seen in _looks(scene, options):
+                print(json.dumps(_as_json(scene, seen)), flush=True)
+        else:
+            with live_table(options.once or not sys.stdout.isatty()) as show:
+                for seen in _looks(scene, options):
+                    show(_shown(scene, options, config, seen))
+    return 0
+
+
+def _looks(scene: Scene, options: Namespace) -> Iterator[list[Seen]]:
+    yield scene.look()
+    while not options.once:
+        end = time.monotonic() + options.interval
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _LISTEN))
+            scene.listen()
+        yield scene.look()
+
+
+def _as_json(scene: Scene, seen: list[Seen]) -> dict[str, Any]:
+    now = time.monotonic()
+    return {
+        "time": round(time.time(), 3),
+        "told": scene.told,
+        "more": scene.more,
+        "locks": [
+            {
+                **one.look.as_json(),
+                "held_for": round(now - one.since, 3),
+                "changes_per_second": round(one.rate, 1) if scene.told else None,
+            }
+            for one in seen
+        ],
+    }
+
+
+def _shown(scene: Scene, options: Namespace, config: Config, seen: list[Seen]) -> Shown:
+    now = time.monotonic()
+    rows = []
+    for one in seen:
+        ttl = "-" if one.look.ttl is None else f"{one.look.ttl:.1f}"
+        waiters = "?" if one.look.waiters is None else str(one.look.waiters)
+        holder = one.look.holder or "(free)"
+        rate = f"{one.rate:.1f}" if scene.told else "?"
+        rows.append([one.look.key, holder, f"{now - one.since:.0f}", ttl, waiters, rate])
+    held = sum(one.look.holder is not None for one in seen)
+    waiting = sum(one.look.waiters or 0 for one in seen)
+    title = f"{config.address} {options.prefix}*: {held} held, {waiting} waiting in fair queues"
+    foot = "" if scene.told else "the server tells of no changes to this user: scanned each time"
+    if scene.more:
+        foot = f"there are more than {options.limit}; --limit shows more"
+    return Shown(title, _HEAD, rows, foot)

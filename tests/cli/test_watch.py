@@ -1,0 +1,191 @@
+"""``fastlock watch``: what it shows while locks come and go; and ``fastlock bench``."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from _cli import SECRET, cli, cli_without, ended, line, signal, started, until
+from _terminal import CTRL_C, terminal
+
+import fastlock
+
+TTL = 30
+
+
+@contextmanager
+def load(uri: str, keys: int = 4) -> Iterator[None]:
+    """Threads that take and free locks as fast as they can."""
+    over = threading.Event()
+
+    def work(client: fastlock.Client, number: int) -> None:
+        while not over.is_set():
+            with client.lock(f"load:{number}", TTL):
+                pass
+
+    with fastlock.Client(uri, label="busy") as client:
+        threads = [threading.Thread(target=work, args=(client, n)) for n in range(keys)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+
+def last_frame(shown: str) -> str:
+    """The last table that is complete: a title stands above each."""
+    frames = shown.split(" held, ")
+    return frames[-2] if len(frames) > 2 else "load:long"
+
+
+def test_under_load_at_a_terminal(shop: Any, core: str) -> None:
+    """Held ones are seen as they come and as they go, busy ones by their changes."""
+    env = {"FASTLOCK_URL": shop.uri, "FASTLOCK_CORE": core}
+    watch = ("watch", "load:", "--interval", "0.2")
+    with (
+        load(shop.uri),
+        fastlock.Client(shop.uri, label="the-holder") as client,
+        terminal(*watch, **env) as at,
+    ):
+        at.until("held, ")
+        lease = client.acquire("load:long", TTL)
+        token = lease.token.partition(".")[0]
+        at.until("load:long")
+        at.until("the-holder")
+        with client.lock("elsewhere", TTL):
+            for number in range(4):
+                at.until(f"load:{number}")
+            at.until("busy")
+            assert lease.release()
+            at.shown = ""
+            until(lambda: at.read(1) and "load:long" not in last_frame(at.shown))
+        at.type(CTRL_C)
+        assert at.ended() == 0
+    assert re.search(r"load:\d +\S+ .* [1-9]\d*\.\d\n", at.shown)  # changes a second
+    assert "elsewhere" not in at.shown
+    assert token not in at.shown
+
+
+def test_told_to_end_it_gives_the_cursor_back(shop: Any) -> None:
+    with terminal("watch", "--interval", "0.2", FASTLOCK_URL=shop.uri) as at:
+        at.until("\x1b[?25l")
+        at.process.send_signal(signal.SIGTERM)
+        assert at.ended() == 143
+    assert at.shown.rindex("\x1b[?25h") > at.shown.rindex("\x1b[?25l")
+
+
+def test_json_line_by_line(shop: Any) -> None:
+    process = started("watch", "seen:", "--json", "--interval", "0.1", FASTLOCK_URL=shop.uri)
+    first = json.loads(line(process))
+    assert (first["told"], first["locks"]) == (True, [])
+    with fastlock.Client(shop.uri, label="the-holder") as client:
+        lease = client.acquire("seen:a", TTL)
+
+        def held() -> list[Any]:
+            found: list[Any] = json.loads(line(process))["locks"]
+            return found
+
+        (seen,) = until(held)
+        assert (seen["key"], seen["holder"], seen["waiters"]) == ("seen:a", "the-holder", 0)
+        assert lease.release()
+        until(lambda: not held())
+        lease = client.acquire("seen:b", TTL)
+        until(held)
+        shop.admin.flushall()
+        until(lambda: not held())
+    process.send_signal(signal.SIGINT)
+    assert ended(process).code == 0
+
+
+def test_who_waits(shop: Any) -> None:
+    shop.admin.set("fair:x", "another library's", px=TTL * 1000)
+    process = started("run", "fair:x", "--fair", "--", "true", FASTLOCK_URL=shop.uri)
+    until(lambda: shop.admin.exists("fair:x:fastlock.queue:{fair:x}"))
+    watcher = started("watch", "fair:", "--json", "--interval", "0.1", FASTLOCK_URL=shop.uri)
+
+    def waited() -> Any:
+        return [(lock["key"], lock["waiters"]) for lock in json.loads(line(watcher))["locks"]]
+
+    # The queue is told of with the waiter's next step, for the holder is no fastlock.
+    assert until(waited) == [("fair:x", 1)]
+    watcher.send_signal(signal.SIGINT)
+    assert ended(watcher).code == 0
+    shop.admin.delete("fair:x")
+    assert ended(process).code == 0
+
+
+def test_once_and_without_being_told(shop: Any) -> None:
+    acl = ("ACL", "SETUSER", "reader", "reset", "on", f">{SECRET}", "~*")
+    rights = "+hello +getrange +pttl +zcount +zrange +time +scan".split()  # noqa: SIM905
+    shop.admin.execute_command(*acl, *rights)
+    url = f"redis://reader:{SECRET}@127.0.0.1:{shop.port}"
+    with fastlock.Client(shop.uri, label="the-holder") as client:
+        leases = client.try_acquire_many([f"once:{number}" for number in range(5)], TTL)
+        ran = cli("watch", "once:", "--once", "--json", "--url", url)
+        (only,) = map(json.loads, ran.lines)
+        assert (only["told"], only["more"]) == (False, False)
+        assert [lock["key"] for lock in only["locks"]] == [f"once:{n}" for n in range(5)]
+        assert {lock["changes_per_second"] for lock in only["locks"]} == {None}
+        shop.admin.execute_command(*acl, *rights, "+client|tracking", "+ping")
+        (only,) = map(json.loads, cli("watch", "once:", "--once", "--json", "--url", url).lines)
+        assert (only["told"], len(only["locks"])) == (True, 5)
+        words = ("watch", "once:", "--once", "--limit", "3")
+        ran = cli(*words, FASTLOCK_URL=shop.uri)
+        assert (ran.code, ran.err) == (0, "")
+        assert sum("the-holder" in shown for shown in ran.lines) == 3
+        assert "there are more than 3; --limit shows more" in ran.lines
+        plain = cli_without(("rich",), *words, FASTLOCK_URL=shop.uri)
+        assert plain.lines[0] == ran.lines[0]
+        assert plain.out.split()[:9] == ran.out.split()[:9]
+        client.release_many(leases)
+
+
+def test_the_server_dies(own_server: Any) -> None:
+    watcher = started("watch", "--json", "--interval", "0.1", FASTLOCK_URL=own_server.uri)
+    line(watcher)
+    own_server.kill()
+    ran = ended(watcher)
+    assert ran.code == 69
+    assert "; try: " in ran.err
+
+
+# ------------------------------------------------------------------ bench
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_bench(shop: Any, form: str) -> None:
+    words = ("bench", "--seconds", "0.5", "--threads", "2", "--tasks", "4")
+    ran = cli(*words, *(["--json"] if form == "json" else []), FASTLOCK_URL=shop.uri)
+    assert (ran.code, ran.err) == (0, "")
+    names = [
+        "round trips (PING)", "pairs, 1 thread", "pairs, 2 threads", "pairs, 2 threads, 1 key",
+        "pairs, 4 tasks",
+    ]  # fmt: skip
+    assert shop.admin.keys("fastlock-bench:*") == []
+    if form == "table":
+        assert [name for name in names if f"\n{name}  " in ran.out] == names
+        return
+    said = json.loads(ran.out)
+    assert f"{said['server']['name']} {said['server']['version']}" == shop.version
+    assert [row["name"] for row in said["rows"]] == names
+    for row in said["rows"]:
+        assert row["count"] > 0
+        assert 0 < row["ms"]["p50"] <= row["ms"]["p99"]
+
+
+def test_bench_finds_locks_that_do_not_hold(shop: Any) -> None:
+    process = started("bench", "--seconds", "4", FASTLOCK_URL=shop.uri)
+    while process.poll() is None:
+        for key in shop.admin.scan_iter("fastlock-bench:*", count=1000):
+            shop.admin.delete(key)
+    ran = ended(process)
+    assert ran.code == 1
+    assert "the lock was lost while held" in ran.err
