@@ -29,6 +29,7 @@ from .errors import (
 if TYPE_CHECKING:
     from . import aio, fencing
     from .config import Config
+    from .quorum import QuorumClient
     from .sync import Client, Lease, Lock
 
     core: str
@@ -45,6 +46,7 @@ __all__ = [
     "LockLost",
     "OutcomeUnknown",
     "ProtocolError",
+    "QuorumClient",
     "ServerError",
     "StaleFence",
     "TransportError",
@@ -54,7 +56,13 @@ __all__ = [
     "fencing",
 ]
 
-_HOME = {"Client": "sync", "Config": "config", "Lease": "sync", "Lock": "sync"}
+_HOME = {
+    "Client": "sync",
+    "Config": "config",
+    "Lease": "sync",
+    "Lock": "sync",
+    "QuorumClient": "quorum",
+}
 
 
 def __getattr__(name: str) -> Any:
