@@ -18,7 +18,7 @@ from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock
 from ._clock import clock
 from ._effects import Now, Op
-from ._ops_quorum import GiveBack, Lacking, Poll, QuorumClaim
+from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
     NODE_TIMEOUT,
     blank,
@@ -31,6 +31,7 @@ from ._quorum_base import (
     rest_of,
 )
 from ._quorum_nodes import Nodes
+from ._quorum_polls import GiveBack, Lacking, Poll
 from ._quorum_renewal import QuorumKeeper
 from ._renewal import MAX_HOLD, Terms, terms_of
 from ._tokens import TokenSource

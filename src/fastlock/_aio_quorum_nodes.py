@@ -15,9 +15,9 @@ from . import _args
 from ._clock import clock
 from ._commands import is_nonsense
 from ._effects import Call
-from ._ops_quorum import Answer, GiveBack, Lacking, Poll, majority_of
 from ._pause import backoff_pause
 from ._quorum_nodes import patience_of, same_server
+from ._quorum_polls import Answer, GiveBack, Lacking, Poll, majority_of
 from ._topology import closed_error
 from .aio import Client
 from .errors import FastlockError, TransportError

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import _args
-from ._ops_quorum import GiveBack, Votes
+from ._ops_quorum import Votes
 from ._pause import backoff_pause, rivals_pause
+from ._quorum_polls import GiveBack
 from .config import Config
 from .errors import ConfigError
 from .lease import BaseLock

@@ -19,8 +19,8 @@ from ._commands import is_nonsense
 from ._effects import Call
 from ._errands import Errands
 from ._event import Event
-from ._ops_quorum import Answer, GiveBack, Lacking, Poll, majority_of
 from ._pause import backoff_pause
+from ._quorum_polls import Answer, GiveBack, Lacking, Poll, majority_of
 from ._resp import Reentered
 from ._topology import closed_error
 from .errors import ConfigError, FastlockError, TransportError
@@ -28,6 +28,8 @@ from .sync import Client
 
 #: What no lock command is answered: so that every answer is kept until it is asked for.
 NO_REPLY = -1
+#: Seconds to read what has already come, while another node was waited for in vain.
+GLANCE = 0.005
 #: The longest part of a ttl that one round of questions may take.
 PART = 4
 
@@ -146,10 +148,10 @@ class Node:
             return None
 
     def hear(self, ticket: Ticket, until: float) -> None:
-        """Wait for the answer, ``until`` at most."""
+        """Wait for the answer, ``until`` at most; what has come by then is read in any case."""
         pipe = ticket.pipe
+        left = max(until - clock(), GLANCE)
         while not self._look(ticket):
-            left = until - clock()
             if left <= 0 or pipe.broken or pipe.settled >= ticket.number:
                 self._look(ticket)  # it may have come before that was asked
                 return
@@ -158,6 +160,7 @@ class Node:
             except (TransportError, Reentered):
                 self._look(ticket)
                 return
+            left = until - clock()
 
     def drop(self, ticket: Ticket) -> None:
         """Nobody waits for the answer any more."""
@@ -308,6 +311,12 @@ class Nodes:
         if self._over():
             raise closed_error()
         self._compare([node.link() for node in self._nodes])
+
+    def prepare(self) -> None:
+        """Have all connected soon; returns at once."""
+        for node in self._nodes:
+            if node.link() is None:
+                node.connect(at_once=False)
 
     def _tell(self) -> None:
         """A node's connecting has come to an end."""

@@ -17,8 +17,9 @@ from ._clock import clock
 from ._commands import extended
 from ._errands import Errands
 from ._event import Event
-from ._ops_quorum import Lacking, Poll, heard, majority_of, renewed
+from ._ops_quorum import renewed
 from ._quorum_nodes import Nodes
+from ._quorum_polls import Lacking, Poll, heard, majority_of
 from ._renewal import IDLE, REFUSED, UNANSWERED, Renewal
 from ._topology import closed_error
 from .errors import FastlockError
@@ -91,6 +92,7 @@ class QuorumKeeper:
                 thread = threading.Thread(target=self._run, name="fastlock-keeper", daemon=True)
                 thread.start()
                 self._thread = thread
+        self._nodes.prepare()
         self._news.set()
 
     def resume(self, renewal: Renewal) -> None:
@@ -177,7 +179,8 @@ class QuorumKeeper:
 
     def _ask(self, lease: Any, ms: int) -> Any:
         words, asked = (lease.pair[1], ms), lease.votes.open()
-        op = heard(Poll("extend", lease.key, words, asked, self._majority, extended))
+        # Nobody's deadline is missed for a connection: it is made while this goes on.
+        op = heard(Poll("extend", lease.key, words, asked, self._majority, extended, clock()))
         answer: Any = None
         try:
             while True:

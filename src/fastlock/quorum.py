@@ -14,7 +14,7 @@ from . import _args, _fork, _impl, _ops_quorum
 from ._clock import clock
 from ._effects import Now, Op
 from ._event import Event
-from ._ops_quorum import GiveBack, Lacking, Poll, QuorumClaim
+from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
     NODE_TIMEOUT,
     blank,
@@ -27,6 +27,7 @@ from ._quorum_base import (
     rest_of,
 )
 from ._quorum_nodes import Nodes
+from ._quorum_polls import GiveBack, Lacking, Poll
 from ._quorum_renewal import QuorumKeeper
 from ._renewal import MAX_HOLD, Renewal, Terms, terms_of
 from ._sync_lease import Lease

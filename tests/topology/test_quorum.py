@@ -56,7 +56,9 @@ async def test_one_token_on_every_server(fl: Ways, nodes: Masters) -> None:
     lease = await client.try_acquire(key, ttl=TTL)
     assert nodes.held(key) == [lease.token.encode()] * len(nodes)
     assert (lease.key, lease.ttl, lease.fence) == (key, TTL, None)
-    assert lease.valid() and not lease.lost and lease.state == "held"
+    assert lease.valid()
+    assert not lease.lost
+    assert lease.state == "held"
     for node in nodes.all:
         left = node.admin.pttl(key) / 1000
         assert 0 < lease.remaining() < left <= TTL
@@ -67,7 +69,8 @@ async def test_one_token_on_every_server(fl: Ways, nodes: Masters) -> None:
     assert nodes.free(key)
     assert await client.locked(key) is False
     assert await lease.release() is False
-    assert not lease.valid() and lease.state == "released"
+    assert not lease.valid()
+    assert lease.state == "released"
 
 
 @three
@@ -146,7 +149,8 @@ async def test_without_waiting_every_server_is_told(fl: Ways, nodes: Masters) ->
     lease = await client.acquire(key, ttl=TTL)
     assert await lease.release(wait=False) is None
     await fl.until(lambda: nodes.free(key))
-    assert lease.freed and await lease.release() is False
+    assert lease.freed
+    assert await lease.release() is False
 
 
 # ------------------------------------------------------------------ a minority is down
@@ -290,7 +294,8 @@ async def test_an_extension_within_the_validity_or_lost(fl: Ways, nodes: Masters
     nodes.freeze(*majority(nodes))
     with pytest.raises(fastlock.LockLost):
         await lease.extend(0.4)
-    assert not lease.valid() and lease.lost
+    assert not lease.valid()
+    assert lease.lost
 
 
 # ------------------------------------------------------------------ it was not ours
@@ -303,7 +308,8 @@ async def test_a_majority_that_has_lost_it(fl: Ways, nodes: Masters) -> None:
         nodes[number].admin.delete(key)
     with pytest.raises(fastlock.LockLost):
         await lease.extend(TTL)
-    assert lease.lost and not lease.valid()
+    assert lease.lost
+    assert not lease.valid()
     await fl.until(lambda: nodes.free(key))  # the others are not kept from the next
     assert await lease.release() is False
     lease = await client.acquire(key, ttl=TTL)
