@@ -16,7 +16,7 @@ from ._claim import deadline
 from ._commands import checked, extended
 from ._doubt import UNDER_WAY
 from ._effects import Backoff, Now, Op
-from ._quorum_polls import Answer, GiveBack, Pause, Poll, Tally, heard, majority_of
+from ._quorum_polls import AT_ONCE, Answer, GiveBack, Pause, Poll, Tally, heard, majority_of
 from .errors import (
     AcquireTimeout,
     FastlockError,
@@ -101,7 +101,7 @@ def acquire(claim: QuorumClaim[L]) -> Op[L]:
         if lease is not None:
             return lease
         failure = _unanswered(claim, tally)
-        if isinstance(failure, ServerError):
+        if failure is not None and not isinstance(failure, (TransportError, OutcomeUnknown)):
             raise failure
         if claim.until is not None and sent_at >= claim.until:
             raise failure or AcquireTimeout(
@@ -133,7 +133,7 @@ def _unanswered(claim: QuorumClaim[L], tally: Tally) -> FastlockError | None:
     """The error when no majority has said yes or no."""
     if tally.yes + tally.no >= claim.majority:
         return None
-    if tally.refusal is not None and tally.open - tally.refused < claim.majority:
+    if tally.refusal is not None and claim.nodes - tally.permanent < claim.majority:
         return _refusal(tally.refusal, claim.key)
     text = f"{claim.key!r} is not held by this caller: {tally.why()}"
     if tally.yes + tally.silent >= claim.majority:
@@ -143,8 +143,8 @@ def _unanswered(claim: QuorumClaim[L], tally: Tally) -> FastlockError | None:
     return _from(tally, TransportError(text, sent=bool(tally.silent)))
 
 
-def _refusal(error: ServerError, key: str | bytes) -> ServerError:
-    """The server's error with the key named and no token."""
+def _refusal(error: FastlockError, key: str | bytes) -> FastlockError:
+    """A server's error with the key named and no token."""
     try:
         checked(error, key)
     except ServerError as named:
@@ -214,8 +214,9 @@ def release(lease: Any, retries: int) -> Op[bool]:
     token = lease.pair[1]
     failures = 0
     lease.doubt = lease.doubt or UNDER_WAY
+    majority = majority_of(votes.nodes)
     while True:
-        poll = Poll("release", lease.key, (token,), votes.open(), majority_of(votes.nodes), freed)
+        poll = Poll("release", lease.key, (token,), votes.open(), majority, freed, AT_ONCE)
         try:
             _, answers = yield from heard(poll)
             now = yield Now()
@@ -264,7 +265,8 @@ def extend(lease: Any, ttl: int, retries: int, now: float) -> Op[None]:
     while True:
         lease.deadline = min(lease.deadline, deadline(now, ttl))
         asked = votes.open()
-        poll = Poll("extend", lease.key, (lease.pair[1], ttl), asked, majority, extended)
+        words = (lease.pair[1], ttl)
+        poll = Poll("extend", lease.key, words, asked, majority, extended, AT_ONCE)
         try:
             sent_at, answers = yield from heard(poll)
         finally:

@@ -21,6 +21,9 @@ from ._commands import is_nonsense, is_transient, lacks_native, told, wants_spel
 from ._effects import Op
 from .errors import FastlockError, ServerError, TransportError
 
+#: No connection is waited for longer than an answer: the lease may end meanwhile.
+AT_ONCE = 0.0
+
 
 class Answer(NamedTuple):
     """What came of one command to one node."""
@@ -62,7 +65,7 @@ class Poll:
         self.only = sorted(only)
         self.majority = majority
         self.yes = yes
-        self.until = until  # the caller's deadline; None: no other than the nodes' timeouts
+        self.until = until  # the caller's deadline, for which a majority is connected; or AT_ONCE
         self.touched = set() if touched is None else touched
         self.spelled_out = spelled_out
 
@@ -147,14 +150,19 @@ class Tally:
         self.silent = 0  # it may have been done
         self.unsent = 0
         self.error: FastlockError | None = None  # the first one
-        self.refusal: ServerError | None = None
+        self.permanent = 0  # refused, or not even connected to, for a reason that will stay
+        self.refusal: FastlockError | None = None  # the first one of these
         for answer in answers:
             if not answer.heard:
                 self.silent += answer.sent
                 self.unsent += not answer.sent
                 self.error = self.error or answer.error
+                if answer.error is not None and not isinstance(answer.error, TransportError):
+                    self.permanent += 1
+                    self.refusal = self.refusal or answer.error
             elif isinstance(answer.reply, ServerError):
                 self.refused += 1
+                self.permanent += 1
                 self.refusal = self.refusal or answer.reply
             elif yes(answer.reply):
                 self.yes += 1

@@ -19,7 +19,7 @@ from ._errands import Errands
 from ._event import Event
 from ._ops_quorum import renewed
 from ._quorum_nodes import Nodes
-from ._quorum_polls import Lacking, Poll, heard, majority_of
+from ._quorum_polls import AT_ONCE, Lacking, Poll, heard, majority_of
 from ._renewal import IDLE, REFUSED, UNANSWERED, Renewal
 from ._topology import closed_error
 from .errors import FastlockError
@@ -179,8 +179,7 @@ class QuorumKeeper:
 
     def _ask(self, lease: Any, ms: int) -> Any:
         words, asked = (lease.pair[1], ms), lease.votes.open()
-        # Nobody's deadline is missed for a connection: it is made while this goes on.
-        op = heard(Poll("extend", lease.key, words, asked, self._majority, extended, clock()))
+        op = heard(Poll("extend", lease.key, words, asked, self._majority, extended, AT_ONCE))
         answer: Any = None
         try:
             while True:

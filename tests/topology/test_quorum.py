@@ -478,3 +478,35 @@ async def test_tasks_at_once(fl: Ways, nodes: Masters) -> None:
         return bool(await lease.release())
 
     assert await fl.together([pair(number) for number in range(200)]) == [True] * 200
+
+
+@three
+async def test_a_password_that_most_refuse_is_told_at_once(fl: Ways, nodes: Masters) -> None:
+    def of(*wrong: int) -> list[str]:
+        return [
+            f"redis://:wrong@localhost:{node.port}" if number in wrong else node.uri
+            for number, node in enumerate(nodes.all)
+        ]
+
+    key = fl.key()
+    for node in nodes.all:
+        node.admin.config_set("requirepass", "right")
+        node.admin.execute_command("AUTH", "right")
+    try:
+        begun = time.monotonic()
+        with pytest.raises(fastlock.ServerError, match="password"):
+            await quorum(fl, of(0, 1)).acquire(key, ttl=TTL, timeout=20)
+        assert time.monotonic() - begun < 10
+    finally:
+        for node in nodes.all:
+            node.admin.config_set("requirepass", "")
+    user = ("ACL", "SETUSER", "someone", "on", ">right", "~*", "&*", "+@all", "-delifeq")
+    nodes[0].admin.execute_command(*user[: None if nodes[0].kind == "valkey" else -1])
+    uris = [f"redis://someone:right@localhost:{nodes[0].port}", *nodes.uris[1:]]
+    client = quorum(fl, uris)
+    for _ in range(2):  # a script stands for the command that this user may not use
+        lease = await client.acquire(key, ttl=TTL, timeout=5)
+        assert nodes.held(key) == [lease.token.encode()] * 3
+        assert await lease.release() is True
+        assert nodes.free(key)
+    nodes[0].admin.execute_command("ACL", "DELUSER", "someone")
