@@ -175,8 +175,9 @@ class QuorumClient:
         while self._under_way and loop.time() < end:  # noqa: ASYNC110 - it is a matter of turns
             await asyncio.sleep(0)
         await self._nodes.close()
-        await loop.run_in_executor(None, self._renewing.close)
-        while not self._keeper.ended() and loop.time() < end + 1.0:  # noqa: ASYNC110
+        self._renewing.close(0.0)
+        end = loop.time() + 1.0
+        while not (self._keeper.ended() and self._renewing.idle()) and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
     async def __aenter__(self) -> QuorumClient:

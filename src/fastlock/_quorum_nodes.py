@@ -347,9 +347,16 @@ class Nodes:
         for number in lacking.nodes:
             self._nodes[number].downgrade(lacking.verb)
 
-    def close(self) -> None:
-        """Close each client; what is given back is waited for, a second each."""
+    def close(self, timeout: float) -> None:
+        """Close each client, and wait for each node's thread, at most ``timeout`` seconds.
+
+        What is given back is waited for, a second each.
+        """
         for node in self._nodes:
             node.client.close()
         for node in self._nodes:
-            node.finish(1.0)
+            node.finish(timeout)
+
+    def idle(self) -> bool:
+        """Whether no node's thread has anything to do."""
+        return not any(node.connecting or node.late for node in self._nodes)

@@ -183,7 +183,7 @@ class QuorumClient:
         """
         self._closing.set()
         self._keeper.stop()
-        self._nodes.close()
+        self._nodes.close(1.0)
         self._keeper.join(1.0)
 
     def __enter__(self) -> QuorumClient:

@@ -312,3 +312,51 @@ async def test_ctrl_c_while_it_waits(fl: Ways, nodes: Masters) -> None:
     await fl.until(lambda: nodes.held(key)[2] is None)
     for node in nodes.all:
         node.admin.delete(key)
+
+
+@sync_only
+async def test_a_handler_may_lock_in_the_middle_of_a_call(fl: Ways, nodes: Masters) -> None:
+    uris = nodes.uris
+    client, key, other = fl.raw(await warmed(fl, quorum(fl, uris))), fl.key(), fl.key("other")
+    outcomes: list[Any] = []
+
+    def strike(*_: Any) -> None:
+        try:
+            lease = client.try_acquire(other, TTL)
+            outcomes.append(lease is None or lease.release())
+        except (fastlock.TransportError, fastlock.OutcomeUnknown) as error:
+            outcomes.append(error)  # it has come into the very code of a connection
+
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+        end = time.monotonic() + 0.7
+        while time.monotonic() < end:
+            lease = client.acquire(key, TTL, 5)
+            assert lease.release() is True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert outcomes.count(True) > len(outcomes) / 2
+    assert False not in outcomes
+    await fl.until(lambda: nodes.free(key) and nodes.free(other))
+
+
+@async_only
+async def test_a_coroutine_that_is_closed(fl: Ways, nodes: Masters) -> None:
+    client, key = await warmed(fl, quorum(fl, nodes.uris)), fl.key()
+    acquiring = client.acquire(key, ttl=TTL)
+    acquiring.send(None)
+    acquiring.close()
+    await fl.until(lambda: nodes.free(key))
+
+    async def block() -> None:
+        async with client.lock(key, ttl=TTL):
+            await asyncio.sleep(10)
+
+    task = asyncio.ensure_future(block())
+    await fl.until(lambda: all(nodes.held(key)))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await fl.until(lambda: nodes.free(key))
