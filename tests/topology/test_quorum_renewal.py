@@ -182,7 +182,7 @@ async def test_closing_ends_renewals(fl: Ways, nodes: Masters) -> None:
 
 async def test_many_leases(fl: Ways, nodes: Masters) -> None:
     client = quorum(fl, nodes.uris, node_timeout=1.0)
-    keys = [fl.key() for _ in range(40)]
+    keys = [fl.key() for _ in range(20)]
     leases = [await client.acquire(key, ttl=1.0, auto_renew=True) for key in keys]
     await fl.sleep(1.3)
     assert all(lease.valid() for lease in leases)
