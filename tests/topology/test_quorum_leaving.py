@@ -124,7 +124,7 @@ async def test_an_answer_that_a_vote_cannot_have_is_none(fl: Ways, nodes: Master
 async def test_all_are_written_before_any_is_awaited(fl: Ways, nodes: Masters) -> None:
     proxies = [fl.proxy(node) for node in nodes.all]
     uris = [proxy.uri for proxy in proxies]
-    client, key = await warmed(fl, quorum(fl, uris, node_timeout=10.0)), fl.key()
+    client, key = await warmed(fl, quorum(fl, uris, node_timeout=30.0)), fl.key()
     held = [proxy.fault("hold_reply", verb="SET") for proxy in proxies]
     trying = fl.spawn(client.try_acquire(key, ttl=TTL * 2))
     for one in held:
