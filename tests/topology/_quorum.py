@@ -102,5 +102,9 @@ def quorum_class(fl: Ways) -> Any:
 
 
 def quorum(fl: Ways, sources: Any, **options: Any) -> Any:
-    """A client of all of them, closed at the end of the test."""
+    """A client of all of them, closed at the end of the test.
+
+    Of a machine that is busy with other tests no server needs to answer within 0.2 s.
+    """
+    options.setdefault("node_timeout", 2.0)
     return fl.own(quorum_class(fl)(sources, **options))

