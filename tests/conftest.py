@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--trustme", help="a Python that has trustme, where this one cannot have it")
     add("--hiredis", help="a folder with the package hiredis, where it is not installed")
     add("--one-kind", action="store_true", help="each test on one kind of server, in turns")
+    add("--quorum-kills", type=int, default=20, help="servers killed amid acquires, each way (20)")
     add("--leak-operations", type=int, default=10_000, help="of tests/leaks, each way (10000)")
 
 
@@ -72,6 +73,12 @@ def server_of() -> Iterator[Any]:
     yield get
     for server in started.values():
         server.discard()
+
+
+@pytest.fixture(scope="session")
+def met() -> dict[str, str]:
+    """For what the session's footer says of servers that a test module has started itself."""
+    return _met
 
 
 @pytest.fixture(params=SERVERS)

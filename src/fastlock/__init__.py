@@ -30,6 +30,7 @@ from .errors import (
 if TYPE_CHECKING:
     from . import aio, fencing
     from .config import Config
+    from .quorum import QuorumClient
     from .sync import Client, Lease, Lock
 
     core: str
@@ -47,6 +48,7 @@ __all__ = [
     "NotReplicated",
     "OutcomeUnknown",
     "ProtocolError",
+    "QuorumClient",
     "ServerError",
     "StaleFence",
     "TransportError",
@@ -56,7 +58,13 @@ __all__ = [
     "fencing",
 ]
 
-_HOME = {"Client": "sync", "Config": "config", "Lease": "sync", "Lock": "sync"}
+_HOME = {
+    "Client": "sync",
+    "Config": "config",
+    "Lease": "sync",
+    "Lock": "sync",
+    "QuorumClient": "quorum",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -32,3 +32,11 @@ def search_pause(rounds: int) -> float:
 def retry_pause(retry_timeout: float) -> float:
     """Between two tries for a lock somebody else holds: 0.8 to 1.0 of ``retry_timeout`` ms."""
     return retry_timeout / 1000 * uniform(0.8, 1.0)
+
+
+def rivals_pause(retry_timeout: float) -> float:
+    """Between two tries for a majority: 0.2 to 1.0 of ``retry_timeout`` ms.
+
+    The span is wide: rivals who have split the votes must not meet again.
+    """
+    return retry_timeout / 1000 * uniform(0.2, 1.0)

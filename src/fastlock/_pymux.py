@@ -159,14 +159,23 @@ class Mux:
                 place.state = ABANDONED
             if self._leader == me:
                 self._leader = 0
-            if not self._leader:
-                for other in reversed(self._places):  # it will lead longest
-                    if other.state == WAITING:
-                        other.wake()
-                        break
+            if not self._leader and self._places:
+                self._wake_last()
             self._inside.discard(place)
             self._wake_next()
             self._close_if_unused(reset=True)
+
+    def _wake_last(self) -> None:
+        """Mutex held. Wake who is answered last: it will lead longest."""
+        while True:
+            try:
+                for other in reversed(self._places):
+                    if other.state == WAITING:
+                        other.wake()
+                        return
+                return
+            except RuntimeError:  # a signal's handler has had an answer meanwhile
+                continue
 
     def _wake_next(self) -> None:
         """Mutex held. Wake one whose answer is in, who will wake the next on leaving.

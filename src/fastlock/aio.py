@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._aio_lease import Lease, acquire, try_acquire, turns
@@ -36,7 +36,10 @@ from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
 from .lease import let_go, not_told, own_leases, remember
 
-__all__ = ["Client", "Lease", "Lock", "LockAll"]
+if TYPE_CHECKING:
+    from ._aio_quorum import QuorumClient
+
+__all__ = ["Client", "Lease", "Lock", "LockAll", "QuorumClient"]
 
 R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
@@ -608,3 +611,13 @@ def _nothing() -> None:
 def _wake(over: asyncio.Future[None]) -> None:
     if not over.done():
         over.set_result(None)
+
+
+def __getattr__(name: str) -> Any:
+    """What is loaded when it is first used."""
+    if name != "QuorumClient":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ._aio_quorum import QuorumClient
+
+    globals()[name] = QuorumClient
+    return QuorumClient

@@ -1,0 +1,362 @@
+"""Floor 1, sync: the nodes of a quorum, each behind a client of its own.
+
+Law: what goes to several nodes is written to all of them before any answer is awaited, by the
+thread that asks, and no answer is waited for longer than the node timeout. Nobody connects but a
+node's own thread, which lives only while it has something to do. A node that was late once is
+waited for only where the outcome depends on it, until it has caught up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from . import _args
+from ._clock import clock
+from ._commands import is_nonsense
+from ._effects import Call
+from ._errands import Errands
+from ._event import Event
+from ._pause import backoff_pause
+from ._quorum_polls import Answer, GiveBack, Lacking, Poll, majority_of
+from ._resp import Reentered
+from ._topology import closed_error
+from .errors import ConfigError, FastlockError, TransportError
+from .sync import Client
+
+#: What no lock command is answered: so that every answer is kept until it is asked for.
+NO_REPLY = -1
+#: Seconds to read what has already come, while another node was waited for in vain.
+GLANCE = 0.005
+#: The longest part of a ttl that one round of questions may take.
+PART = 4
+
+
+def patience_of(node_timeout: float, poll: Poll) -> float:
+    """Seconds to wait for answers: less where a short ttl would be over."""
+    if poll.verb in ("acquire", "extend"):
+        ttl: int = poll.rest[-1]
+        return min(node_timeout, ttl / 1000 / PART)
+    return node_timeout
+
+
+def same_server(number: int, twin: int) -> ConfigError:
+    """Two votes of one server are one vote."""
+    return ConfigError(
+        "sources", f"nodes {twin} and {number} (counted from 0) are the same server; each must "
+        "be a master of its own"
+    )  # fmt: skip
+
+
+class Ticket:
+    """One command to one node, under way."""
+
+    __slots__ = ("heard", "node", "number", "pipe", "reply")
+
+    def __init__(self, node: Node, pipe: Any, number: int) -> None:
+        self.node = node
+        self.pipe = pipe
+        self.number = number
+        self.heard = False
+        self.reply: Any = None
+
+
+class Node:
+    """One server. Any thread may call any method, and so may signal handlers."""
+
+    def __init__(self, number: int, client: Client, tell: Callable[[], None]) -> None:
+        self.number = number
+        self.client = client
+        self._tell = tell  # those who wait for connections
+        self.patience = client.config.socket_timeout
+        self._prefix = client.config.prefix.encode()
+        self.forked()
+
+    def forked(self) -> None:
+        """In a forked child: what is under way is the parent's."""
+        self._mutex = threading.RLock()
+        self._expected: dict[tuple[Any, int], Ticket] = {}
+        self._errands = Errands(f"fastlock-node-{self.number}")
+        self.late = False  # it was, and has not caught up
+        self.failure: FastlockError | None = None  # of the latest try to connect
+        self._failures = 0
+        self._again = 0.0  # not to be tried before
+        self.connecting = False
+        self._begun = 0.0  # when that was
+
+    def link(self) -> Any:
+        """The working connection, if there is one."""
+        return self.client._server.ready()
+
+    def wire(self, key: str | bytes) -> bytes:
+        """The key as this node sees it."""
+        return _args.wire_key(key, self._prefix)
+
+    # -- connecting
+
+    def connect(self, at_once: bool) -> bool:
+        """Have it connected; whether that is under way, or left alone after a failure."""
+        with self._mutex:
+            if not self.connecting:
+                if not at_once and clock() < self._again:
+                    return False
+                self.connecting, self._begun = True, clock()
+                self._errands.add(self._connect)
+            return True
+
+    def slow(self, seconds: float) -> bool:
+        """Whether it has been connecting for longer than that."""
+        return self.connecting and clock() - self._begun > seconds
+
+    def _connect(self) -> None:
+        failure: FastlockError | None = closed_error()
+        try:
+            self.client._server.link(self.client.config.connect_timeout)
+            failure = None
+            self.late = False
+        except FastlockError as error:
+            failure = error
+        finally:
+            self.failure = failure
+            self._failures = 0 if failure is None else self._failures + 1
+            self._again = 0.0 if failure is None else clock() + backoff_pause(self._failures)
+            self.connecting = False
+            self._tell()
+
+    # -- asking
+
+    def send(self, poll: Poll) -> Ticket | None:
+        """Write it, and do not wait; None if surely nothing has left."""
+        link = self.link()
+        if link is None:
+            return None
+        call = Call(poll.verb, (self.wire(poll.key), *poll.rest), spelled_out=poll.spelled_out)
+        data = link.encode(call)
+        known = self.number in poll.touched
+        poll.touched.add(self.number)
+        try:
+            with self._mutex:  # nobody looks for its answer before it is expected
+                ticket = Ticket(self, link.pipe, link.pipe.defer(data, NO_REPLY))
+                self._expected[ticket.pipe, ticket.number] = ticket
+                return ticket
+        except (TransportError, Reentered) as error:
+            # Reentered: a handler has come into the connection's own code. It was not sent.
+            if not known and not getattr(error, "sent", False):
+                poll.touched.discard(self.number)
+            return None
+
+    def hear(self, ticket: Ticket, until: float) -> None:
+        """Wait for the answer, ``until`` at most; what has come by then is read in any case."""
+        pipe = ticket.pipe
+        left = max(until - clock(), GLANCE)
+        while not self._look(ticket):
+            if left <= 0 or pipe.broken or pipe.settled >= ticket.number:
+                self._look(ticket)  # it may have come before that was asked
+                return
+            try:
+                pipe.call(b"", 0, left)
+            except (TransportError, Reentered):
+                self._look(ticket)
+                return
+            left = until - clock()
+
+    def drop(self, ticket: Ticket) -> None:
+        """Nobody waits for the answer any more."""
+        self._expected.pop((ticket.pipe, ticket.number), None)
+
+    def _look(self, ticket: Ticket) -> bool:
+        """Take what has come, for whomever it is."""
+        if not ticket.heard:
+            with self._mutex:
+                for number, reply in ticket.pipe.odd():
+                    owner = self._expected.pop((ticket.pipe, number), None)
+                    if owner is not None:
+                        owner.reply = reply
+                        owner.heard = True
+        return ticket.heard
+
+    def was_late(self, pipe: Any) -> None:
+        """See to it that its answers are read, or its connection ended."""
+        with self._mutex:
+            if not self.late:
+                self.late = True
+                self._errands.add(lambda: self._catch_up(pipe))
+
+    def _catch_up(self, pipe: Any) -> None:
+        try:
+            pipe.call(b"", 0, self.patience)
+        except TransportError as error:
+            if error.timed_out:
+                pipe.abort(f"no answer for {self.patience} s")
+        finally:
+            self.late = False
+
+    def downgrade(self, verb: str) -> None:
+        link = self.link()
+        if link is not None:
+            link.downgrade(verb)
+
+    def finish(self, timeout: float) -> None:
+        """Wait until its thread has ended."""
+        self._errands.finish(timeout)
+
+
+class Nodes:
+    """All of them. ``node_timeout`` is in seconds."""
+
+    def __init__(
+        self, clients: Sequence[Client], node_timeout: float, over: Callable[[], bool]
+    ) -> None:
+        self._waiting: list[Event] = []  # of those who wait for connections
+        self._nodes = [Node(number, client, self._tell) for number, client in enumerate(clients)]
+        self._majority = majority_of(len(clients))
+        self._timeout = node_timeout
+        self._over = over  # whether the quorum's client is closed
+        self._connect_timeout = max(client.config.connect_timeout for client in clients)
+        self._known: list[Any] = []  # connections that were compared
+        self._turn = 0  # which node is heard first
+
+    def forked(self) -> None:
+        """In a forked child."""
+        self._waiting.clear()
+        for node in self._nodes:
+            node.forked()
+
+    def poll(self, poll: Poll) -> tuple[float, list[Answer]]:
+        """Ask; the time before sending, and an answer of each."""
+        self._connected(poll.until)
+        tickets: list[Ticket] = []
+        sent_at = clock()
+        try:
+            for number in poll.only:
+                ticket = self._nodes[number].send(poll)
+                if ticket is not None:
+                    tickets.append(ticket)
+            self._hear(poll, tickets, sent_at + patience_of(self._timeout, poll))
+            return sent_at, self._answers(poll, tickets)
+        finally:
+            for ticket in tickets:
+                ticket.node.drop(ticket)
+
+    def _hear(self, poll: Poll, tickets: list[Ticket], until: float) -> None:
+        self._turn = turn = (self._turn + 1) % len(self._nodes)
+        count = len(self._nodes)
+        order = sorted(tickets, key=lambda t: (t.node.late, (t.node.number - turn) % count))
+        for place, ticket in enumerate(order):
+            if ticket.node.late and poll.decided(
+                self._answers(poll, order[:place]), len(order) - place
+            ):
+                return
+            ticket.node.hear(ticket, until)
+            if not ticket.heard and not ticket.pipe.broken:
+                ticket.node.was_late(ticket.pipe)
+
+    def _answers(self, poll: Poll, tickets: list[Ticket]) -> list[Answer]:
+        found = {ticket.node.number: ticket for ticket in tickets}
+        answers = []
+        for number in poll.only:
+            ticket = found.get(number)
+            if ticket is None:
+                sent, failure = number in poll.touched, self._nodes[number].failure
+                answers.append(Answer(number, sent, False, error=failure))
+                continue
+            if ticket.heard and is_nonsense(poll.verb, ticket.reply):
+                ticket.pipe.abort("an answer came that its command cannot have")
+            answers.append(Answer(number, True, ticket.heard, ticket.reply))
+        return answers
+
+    # -- connecting
+
+    def _connected(self, until: float | None) -> None:
+        """Have all connected that can be; wait for them, before anything is sent.
+
+        For a majority as long as connecting may take, or the caller has time; for the rest of
+        them the node timeout, from when there is a majority.
+        """
+        links = [node.link() for node in self._nodes]
+        if None not in links:
+            self._compare(links)
+            return
+        now = clock()
+        last = now + self._connect_timeout
+        if until is not None:
+            last = min(last, max(now, until) + self._timeout)
+        tried: set[int] = set()  # since we came: each once
+        waiting = True
+        while waiting and not self._over():
+            news = Event()
+            self._waiting.append(news)  # before anything is looked at
+            try:
+                missing = [node for node in self._nodes if node.link() is None]
+                enough = len(self._nodes) - len(missing) >= self._majority
+                if enough:
+                    last = min(last, clock() + self._timeout)
+                waiting = False
+                for node in missing:
+                    over = node.number in tried and not node.connecting
+                    if over or (enough and node.slow(self._timeout)):
+                        continue
+                    if node.connect(at_once=not enough):
+                        tried.add(node.number)
+                        waiting = True
+                left = last - clock()
+                waiting = waiting and left > 0
+                if waiting:
+                    news.wait(left)
+            finally:
+                with suppress(ValueError):  # forgotten in a forked child
+                    self._waiting.remove(news)
+        if self._over():
+            raise closed_error()
+        self._compare([node.link() for node in self._nodes])
+
+    def prepare(self) -> None:
+        """Have all connected soon; returns at once."""
+        for node in self._nodes:
+            if node.link() is None:
+                node.connect(at_once=False)
+
+    def _tell(self) -> None:
+        """A node's connecting has come to an end."""
+        for news in tuple(self._waiting):
+            news.set()
+
+    def _compare(self, links: list[Any]) -> None:
+        """ConfigError where two nodes are the same server, as only that can tell."""
+        if links == self._known:
+            return
+        seen: dict[str, int] = {}
+        for number, link in enumerate(links):
+            run_id = link.info.run_id if link is not None else ""
+            if run_id and seen.setdefault(run_id, number) != number:
+                raise same_server(number, seen[run_id])
+        self._known = links
+
+    # -- the rest
+
+    def give_back(self, what: GiveBack) -> None:
+        """At once on the same connections, then confirmed in the background."""
+        for number in what.nodes:
+            node = self._nodes[number]
+            pair = (node.wire(what.key), what.token)
+            node.client._give_back_pairs([pair], what.until, what.generation)
+
+    def downgrade(self, lacking: Lacking) -> None:
+        for number in lacking.nodes:
+            self._nodes[number].downgrade(lacking.verb)
+
+    def close(self, timeout: float) -> None:
+        """Close each client, and wait for each node's thread, at most ``timeout`` seconds.
+
+        What is given back is waited for, a second each.
+        """
+        for node in self._nodes:
+            node.client.close()
+        for node in self._nodes:
+            node.finish(timeout)
+
+    def idle(self) -> bool:
+        """Whether no node's thread has anything to do."""
+        return not any(node.connecting or node.late for node in self._nodes)
