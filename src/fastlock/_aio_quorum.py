@@ -98,7 +98,8 @@ class QuorumClient:
         The arguments are those of ``aio.Client.lock``; a lease is renewed on a majority.
         """
         terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
-        return QuorumLock(self, key, ttl, timeout, "wait", False, False, terms, if_lost)
+        none = (None, _args.REPLICA_TIMEOUT)
+        return QuorumLock(self, key, ttl, timeout, "wait", False, False, none, terms, if_lost)
 
     async def try_acquire(
         self,

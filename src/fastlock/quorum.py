@@ -107,7 +107,8 @@ class QuorumClient:
         of its ttl, by a thread of the client's.
         """
         terms = terms_of(auto_renew, max_hold, on_lost)
-        return QuorumLock(self, key, ttl, timeout, "wait", False, False, terms, if_lost)
+        none = (None, _args.REPLICA_TIMEOUT)
+        return QuorumLock(self, key, ttl, timeout, "wait", False, False, none, terms, if_lost)
 
     def try_acquire(
         self,
