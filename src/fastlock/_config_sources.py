@@ -20,13 +20,14 @@ RESERVED = (
 )  # fmt: skip
 
 _ESCAPE = "in a user or password, write @ : / # ? % as %40 %3A %2F %23 %3F %25"
-_SCHEMES = "a uri begins with redis://, rediss:// (TLS) or unix://"
+_SCHEMES = (
+    "a uri begins with redis://, rediss:// (TLS), redis+cluster://, rediss+cluster:// or unix://"
+)
 _PLANNED = {
     "redis+sentinel": "Sentinel",
     "rediss+sentinel": "Sentinel",
-    "redis+cluster": "Redis Cluster",
-    "rediss+cluster": "Redis Cluster",
 }
+_CLUSTER = ("redis+cluster", "rediss+cluster")
 _RENAMED = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix", "redis+tls": "rediss"}
 
 
@@ -70,7 +71,7 @@ def from_uri(uri: Any) -> dict[str, Any]:
         )
     if scheme in _RENAMED:
         raise ConfigError("uri", f"write {_RENAMED[scheme]}:// instead of {scheme}://")
-    if scheme not in ("redis", "rediss", "unix"):
+    if scheme not in ("redis", "rediss", "unix", *_CLUSTER):
         raise ConfigError("uri", f"scheme {show(scheme)} is not supported: {_SCHEMES}")
     if "#" in rest:
         raise ConfigError("uri", f"contains a '#', which has no meaning here; {_ESCAPE}")
@@ -86,6 +87,12 @@ def from_uri(uri: Any) -> dict[str, Any]:
         if hostport or not path:
             raise ConfigError("uri", f"write unix:///absolute/path.sock (three slashes); {_ESCAPE}")
         _put(found, "unix_socket", _decode("unix_socket", slash + path), "in the uri's path")
+    elif scheme in _CLUSTER:
+        _put(found, "ssl", scheme == "rediss+cluster", f"by {scheme}://")
+        if not hostport:
+            raise ConfigError("cluster", f"write {scheme}://host1:7000,host2:7000")
+        _put(found, "cluster", _decode("cluster", hostport), "in the uri")
+        _database(found, path)
     else:
         _put(found, "ssl", scheme == "rediss", f"by {scheme}://")
         _hostport(found, hostport)
@@ -149,7 +156,8 @@ def _database(found: dict[str, Given], path: str) -> None:
 
 def _query(found: dict[str, Given], query: str, *, unix: bool) -> None:
     allowed = [f.name for f in FIELDS.values() if not f.secret and f.name != "unix_socket"]
-    allowed = [name for name in allowed if name not in ("host", "port", "username", "ssl")]
+    elsewhere = ("host", "port", "cluster", "username", "ssl")
+    allowed = [name for name in allowed if name not in elsewhere]
     if unix:
         allowed += ["username", "password"]
     try:
@@ -229,7 +237,7 @@ _ALIASES = {"ip": "host", "user": "username", "pass": "password", "url": "uri"}
 _LOOKUPS = ("store_key", "discovery_key")
 #: Sections that may hold several named entries, and what makes one of them usable.
 _NAMED = {
-    "connections": ("uri", "host", "unix_socket"),
+    "connections": ("uri", "host", "unix_socket", "cluster"),
     "credentials": ("username", "password"),
 }
 

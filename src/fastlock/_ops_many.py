@@ -96,6 +96,8 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
                 spelled_out, lacking = True, lacks_native(reply)
             elif is_transient(reply):
                 failure = failure or not_ready(reply)
+            elif isinstance(reply, TransportError):  # one node's of several; others have answered
+                failure = failure or reply
             else:
                 claim.checked(reply, index)
                 found = asked(reply, claim.pairs[index][1]) if asking else acquired(reply)
@@ -127,7 +129,7 @@ def up_to_nonsense(
 ) -> Op[tuple[Sequence[Any], TransportError | None]]:
     """The replies before the first that the verb cannot have, as if the connection ended there."""
     for place, reply in enumerate(replies):
-        if is_nonsense(verb, reply):
+        if is_nonsense(verb, reply) and not isinstance(reply, TransportError):
             yield Distrust()
             return replies[:place], out_of_step(sent_at)
     return replies, failure

@@ -47,7 +47,8 @@ class Client:
     there is a second one, by which the server wakes who waits.
 
     Args:
-        source: a uri (redis://, rediss://, unix://), a Config, or None.
+        source: a uri (redis://, rediss://, unix://, redis+cluster://, rediss+cluster://), a
+            Config, or None.
         options: fields of Config.
 
     Raises:
@@ -64,14 +65,13 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
-        self._core = core = _impl.fit(type(self)._core)
+        self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
-        self._server = AsyncServer(self.config, self._core, self._tokens.renew)
         self._settling: set[asyncio.Task[None]] = set()
         self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
@@ -79,14 +79,33 @@ class Client:
         self._queue = Queue(self.config.handover_limit, self.config.handover_time)
         self._local = self.config.handover == "local"
         self._batches: set[object] = set()  # one for each release or extension of many under way
-        self._listener = AsyncListener(self.config, core, Bell)
         self._waiting_in: asyncio.AbstractEventLoop | None = None  # the loop that they belong to
         self._closed = False
-        # Renewals have a connection of their own: this one's socket belongs to the loop.
-        self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
-        self._keeper = Keeper(self._renewing, self._core, self.config)
+        self._reach()
         remember(self)
         _fork.register(self)
+
+    def __new__(cls, source: str | Config | None = None, /, **options: Any) -> Client:
+        """Of a cluster the client is another class, a subclass of this one."""
+        if Config.of(source, options).cluster is None:
+            return object.__new__(cls)
+        from ._aio_cluster import clustered
+
+        return object.__new__(clustered(cls))
+
+    def _reach(self) -> None:
+        """Make what leads to the server."""
+        core = self._core
+        self._server = AsyncServer(self.config, core, self._tokens.renew)
+        self._listener = AsyncListener(self.config, core, Bell)
+        # Renewals have a connection of their own: this one's socket belongs to the loop.
+        self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
+        self._keeper = Keeper(self._renewing, core, self.config)
+
+    @property
+    def _kind(self) -> type[Client]:
+        """The class that was called to make this."""
+        return type(self)
 
     @classmethod
     def from_redis(cls, redis_client: Any, **options: Any) -> Client:
@@ -527,7 +546,7 @@ class Client:
 
     def _defer(self, lease: Lease) -> None:
         """Send the release at once; see to its answer when it comes."""
-        link = self._server.ready()
+        link = self._server.serving((lease.pair[0],))
         doubt = lease.doubt
         lease.over = lease.freed = True
         try:
@@ -568,12 +587,7 @@ class Client:
         """As of the sync client."""
         if not pairs or generation != _fork.generation:
             return
-        link = self._server.alive()
-        if link is not None:
-            with contextlib.suppress(TransportError):  # the background connects anew
-                for portion in _ops_many.portions(pairs):
-                    call = _ops_many.give_back(portion, verb)
-                    link.pipe.post(link.encode(call), call.count)
+        self._post_back(pairs, verb, self._server.alive())
         self._queue.freed_all(pairs, clock())
         try:
             loop = asyncio.get_running_loop()
@@ -582,6 +596,14 @@ class Client:
         task = loop.create_task(self._settle(pairs, until, verb))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+
+    def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
+        """As of the sync client."""
+        if link is not None:
+            with contextlib.suppress(TransportError):  # the background connects anew
+                for portion in _ops_many.portions(pairs):
+                    call = _ops_many.give_back(portion, verb)
+                    link.pipe.post(link.encode(call), call.count)
 
     async def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:
         try:

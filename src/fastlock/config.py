@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
@@ -21,7 +21,7 @@ __all__ = ["Config"]
 
 T = TypeVar("T")
 
-_IN_ADDRESS = ("host", "port", "unix_socket", "db", "ssl")
+_IN_ADDRESS = ("host", "port", "unix_socket", "cluster", "db", "ssl")
 
 
 class _Default:
@@ -49,9 +49,11 @@ class Config:
     by their settings; a credential provider is compared by identity. Pickling one that
     holds a secret raises TypeError.
 
-    Where to connect: ``uri`` (redis://, rediss://, unix://), or ``host`` and ``port``, or
-    ``unix_socket``; then ``db``, ``username``, ``password`` or ``credential_provider``
-    (redis-py's), and the ``ssl`` family. ``uri`` reads back without its password.
+    Where to connect: ``uri`` (redis://, rediss://, unix://, redis+cluster://,
+    rediss+cluster://), or ``host`` and ``port``, or ``unix_socket``, or ``cluster``: some nodes
+    of a Redis Cluster, each as "host:port"; then ``db``, ``username``, ``password`` or
+    ``credential_provider`` (redis-py's), and the ``ssl`` family. ``uri`` reads back without its
+    password.
 
     How to behave: ``socket_timeout`` bounds the wait for an answer, ``connect_timeout``
     the making of a connection with its handshake; ``retries`` is the number of further
@@ -69,6 +71,7 @@ class Config:
     host: str = _default("localhost")
     port: int = _default(6379)
     unix_socket: str | None = None
+    cluster: str | Sequence[str] | None = None
     db: int = _default(0)
     username: str | None = None
     password: str | None = None
@@ -181,6 +184,10 @@ class Config:
 
     __replace__ = replace
 
+    def at(self, host: str, port: int) -> Config:
+        """The same settings for one node of the cluster; raises ConfigError."""
+        return self.replace(cluster=None, host=host, port=port)
+
     # -- reading
 
     @property
@@ -188,6 +195,9 @@ class Config:
         """The server as a uri, without user and password: for messages."""
         if self.unix_socket is not None:
             return f"unix://{quote(self.unix_socket)}?db={self.db}"
+        if self.cluster is not None:
+            nodes = ",".join(self.cluster).replace("%", "%25")
+            return f"{'rediss' if self.ssl else 'redis'}+cluster://{nodes}"
         host = self.host
         if ":" in host:
             host = f"[{host.replace('%', '%25')}]"
@@ -203,6 +213,7 @@ class Config:
     def _kwargs(self, *, secrets: bool) -> dict[str, Any]:
         skip = {"ssl_check_hostname", "ssl_verify"} if not self.ssl else set()
         skip |= {"host", "port"} if self.unix_socket is not None else set()
+        skip |= {"host", "port", "db"} if self.cluster is not None else set()
         values = {
             name: getattr(self, name)
             for name, spec in FIELDS.items()
@@ -289,6 +300,12 @@ def _contradictions(given: dict[str, Any]) -> None:
                 raise ConfigError(name, "contradicts unix_socket; keep one of them")
         if given.get("ssl"):
             raise ConfigError("ssl", "contradicts unix_socket: TLS is for host and port only")
+    if "cluster" in given:
+        for name in ("host", "port", "unix_socket"):
+            if name in given:
+                raise ConfigError(name, "contradicts cluster; keep one of them")
+        if given.get("db"):
+            raise ConfigError("db", "a cluster is used with database 0 alone; leave it out")
     if "credential_provider" in given:
         for name in ("username", "password"):
             if name in given:

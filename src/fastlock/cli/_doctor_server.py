@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import fastlock
+from fastlock._config_fields import divided
 from fastlock.config import Config
 from fastlock.errors import FastlockError, ServerError, TransportError
 
@@ -30,8 +31,8 @@ _DO = {
     "OOM": "give the server more memory, or remove keys",
     "MISCONF": "see to the server's disk and its log",
     "LOADING": "wait until the server has read its data",
-    "MOVED": "name a server that is no cluster: Redis Cluster is not supported yet",
-    "CLUSTERDOWN": "name a server that is no cluster: Redis Cluster is not supported yet",
+    "MOVED": "write redis+cluster:// instead of redis://: it is a node of a cluster",
+    "CLUSTERDOWN": "see to the cluster, and write redis+cluster:// instead of redis://",
     "NOPROTO": "add ?protocol=2 to the uri",
 }
 _ELSEWHERE = "or name another server: fastlock doctor --url redis://host:6379"
@@ -47,7 +48,8 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
                 transport += " (the server's certificate is not verified)"
             report.fact(f"{info.name} {info.version} over {transport}, RESP {info.protocol}")
             _lock_once(client, info.release_command, report)
-            _permissions(config, report)
+            nodes = config.cluster
+            _permissions(config if nodes is None else config.at(*divided(nodes[0])), report)
             _round_trip(client, report)
     except FastlockError as error:
         report.fact("not usable")

@@ -1,0 +1,34 @@
+"""Clusters of real servers, one for a module and kind of server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import _servers
+import pytest
+from _cluster import ClusterServers
+from _harness import SERVERS, Ways
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def cluster(request: pytest.FixtureRequest) -> Iterator[ClusterServers]:
+    """Three masters and three replicas; a test that breaks it heals it."""
+    kind = "valkey" if request.param == "given" else request.param
+    if _servers.binary_of(kind) is None:
+        pytest.skip(f"{kind}-server is not installed")
+    found = ClusterServers(kind)
+    yield found
+    found.discard()
+
+
+@pytest.fixture
+def server(cluster: ClusterServers) -> Any:
+    """What ``fl`` is given: the cluster."""
+    return cluster
+
+
+@pytest.fixture
+def fl(api: str, core: str, cluster: ClusterServers) -> Ways:
+    """The way this test is run, on the cluster."""
+    return Ways(api, core, cluster)
