@@ -31,11 +31,11 @@ from ._clusterrenewal import ClusterKeeper
 from ._clustertopology import Cluster
 from ._commands import Pair
 from ._effects import Call, Op
+from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
-from ._slots import slot
 from ._topology import Link
 from .aio import Client
-from .errors import ConfigError, FastlockError, TransportError
+from .errors import FastlockError, TransportError
 
 R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
@@ -62,12 +62,9 @@ class Clustered(Client):
     async def _acquire(
         self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None
     ) -> R:
-        if operation is _ops_many.acquire_all and len({slot(key) for key, _ in claim.pairs}) > 1:
-            raise ConfigError(
-                "keys",
-                "lock_all of several slots is not offered on a cluster; give the keys one "
-                "hash tag, as in {orders}:1 and {orders}:2",
-            )
+        if operation is _ops_many.acquire_all and spread(claim):
+            over_slots: Any = acquire_spread
+            operation = over_slots
         return await super()._acquire(operation, claim, terms)
 
     def _keep(self, acquired: Any, terms: Terms) -> None:

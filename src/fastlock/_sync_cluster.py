@@ -33,11 +33,11 @@ from ._commands import Pair
 from ._deferred import Deferred
 from ._effects import Call, Op
 from ._errands import Errands
+from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
-from ._slots import slot
 from ._topology import Link, closed_error
-from .errors import ConfigError, TransportError
+from .errors import TransportError
 from .sync import Client
 
 R = TypeVar("R")
@@ -71,12 +71,9 @@ class Clustered(Client):
         return self._core
 
     def _acquire(self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None) -> R:
-        if operation is _ops_many.acquire_all and len({slot(key) for key, _ in claim.pairs}) > 1:
-            raise ConfigError(
-                "keys",
-                "lock_all of several slots is not offered on a cluster; give the keys one "
-                "hash tag, as in {orders}:1 and {orders}:2",
-            )
+        if operation is _ops_many.acquire_all and spread(claim):
+            over_slots: Any = acquire_spread
+            operation = over_slots
         return super()._acquire(operation, claim, terms)
 
     def _keep(self, acquired: Any, terms: Terms) -> None:

@@ -29,6 +29,6 @@ def server(cluster: ClusterServers) -> Any:
 
 
 @pytest.fixture
-def fl(api: str, core: str, cluster: ClusterServers) -> Ways:
+def fl(api: str, core: str, server: ClusterServers) -> Ways:
     """The way this test is run, on the cluster."""
-    return Ways(api, core, cluster)
+    return Ways(api, core, server)

@@ -11,7 +11,7 @@ import pytest
 from _cluster import ClusterServers
 from _harness import Ways
 
-from fastlock.errors import AcquireTimeout, ConfigError, LockLost
+from fastlock.errors import AcquireTimeout, LockLost
 
 
 async def test_keys_of_all_nodes(fl: Ways, cluster: ClusterServers) -> None:
@@ -176,7 +176,42 @@ async def test_several_locks_or_none(fl: Ways, cluster: ClusterServers) -> None:
             async with client.lock_all(keys[1:], timeout=0.1):
                 pass
     assert not any(map(fl.admin.exists, keys))
-    apart = [fl.key() for _ in range(5)]
-    with pytest.raises(ConfigError, match="several slots"):
-        async with client.lock_all(apart):
-            pass
+
+
+@pytest.mark.parametrize("fence", [False, True])
+async def test_locks_of_several_slots_or_none(fl: Ways, fence: bool) -> None:
+    client, other = fl.client(), fl.client()
+    keys = [fl.key() for _ in range(8)]
+    async with client.lock_all(keys, ttl=10, fence=fence) as leases:
+        assert [lease.key for lease in leases] == keys
+        assert [fl.admin.get(key) for key in keys] == [lease.token.encode() for lease in leases]
+        assert all((lease.fence is not None) is fence for lease in leases)
+        with pytest.raises(AcquireTimeout):
+            async with other.lock_all(keys[::-1], timeout=0.1):
+                pass
+    assert not any(map(fl.admin.exists, keys))
+    for key in keys:  # whichever of them it is: none of the others stays
+        held = await other.acquire(key, ttl=10)
+        with pytest.raises(AcquireTimeout):
+            async with client.lock_all(keys, timeout=0, fence=fence):
+                pass
+        assert [fl.admin.exists(one) for one in keys] == [one == key for one in keys]
+        assert await held.release() is True
+
+
+async def test_who_waits_for_all_holds_none(fl: Ways) -> None:
+    client, other = fl.client(), fl.client()
+    keys = [fl.key() for _ in range(6)]
+    held = await other.acquire(keys[3], ttl=10)
+
+    async def all_of_them() -> int:
+        async with client.lock_all(keys, ttl=10, timeout=10) as leases:
+            return len(leases)
+
+    waiting = fl.spawn(all_of_them())
+    await fl.sleep(0.3)
+    rest = keys[:3] + keys[4:]
+    leases = [await other.acquire(key, ttl=10, timeout=2) for key in rest]
+    await other.release_many([*leases, held])
+    assert await waiting == 6
+    assert not any(map(fl.admin.exists, keys))

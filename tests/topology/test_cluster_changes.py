@@ -72,6 +72,28 @@ def test_a_slot_that_moves_back_and_forth(cluster: ClusterServers) -> None:
     assert [counts[key] for key in counts] == [done.count(key) for key in counts]
 
 
+def test_all_or_none_of_many_slots_by_many(cluster: ClusterServers) -> None:
+    """No update is lost, and nobody waits for ever, whatever order the keys come in."""
+    keys = [f"all:{number}" for number in range(6)]
+    counts = dict.fromkeys(keys, 0)
+    done: list[str] = []
+
+    async def body(fl: Ways) -> None:
+        client = fl.client(retry_timeout=10)
+        for rounds in range(15):
+            wanted = keys[rounds % 3 :: 2] + keys[:1]
+            own = list(dict.fromkeys(wanted if fl.sync else wanted[::-1]))
+            async with client.lock_all(own, ttl=10, timeout=20):
+                before = [counts[key] for key in own]
+                await fl.sleep(0.001)
+                for key, count in zip(own, before, strict=True):
+                    counts[key] = count + 1
+            done.extend(own)
+
+    Four(cluster, body).join()
+    assert counts == {key: done.count(key) for key in keys}
+
+
 def test_renewed_locks_in_a_slot_on_its_way(cluster: ClusterServers) -> None:
     """Renewed where they are by now, although neither node takes a renewal as it is."""
     leases: list[Any] = []
