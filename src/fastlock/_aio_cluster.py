@@ -74,6 +74,10 @@ class Clustered(Client):
                 node = self._cluster.book.node_of(lease.pair[0])
                 AsyncRenewal(homes.at(None if node is None else node.address), lease, terms)
 
+    def _goes_round(self) -> bool:
+        here = self._waiting_in is asyncio.get_running_loop()
+        return here and self._cluster.ready() is not None
+
     def _extend_by_hand(self, renewal: Renewal) -> None:
         """In the loop; in a keeper's thread now."""
         assert isinstance(renewal, AsyncRenewal)
@@ -121,7 +125,12 @@ class Clustered(Client):
     async def _send(self, parcels: list[Parcel]) -> list[Answer | TransportError]:
         if len(parcels) == 1:
             return [await self._deliver(parcels[0])]
-        return await asyncio.gather(*[self._deliver(parcel) for parcel in parcels])
+        sending = [self._deliver(parcel) for parcel in parcels]
+        answers = await asyncio.gather(*sending, return_exceptions=True)  # none goes on behind it
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, TransportError):
+                raise answer
+        return answers  # type: ignore[return-value]
 
     async def _deliver(self, parcel: Parcel) -> Answer | TransportError:
         """Send it to its node and wait for the answers."""

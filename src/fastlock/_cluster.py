@@ -254,10 +254,10 @@ def routed(call: Call, book: Book[Any], patience: float) -> Effects:
     node, asking, redirections, failures = None, False, 0, 0
     while True:
         call.left = False
+        if node is None and book.due():
+            yield Look()
         try:
             if node is None:
-                if book.due():
-                    yield Look()
                 node = book.any_node() if key is None else book.node_of(key)
             if node is None:
                 raise TransportError("no node of the cluster serves the slot now")
@@ -303,11 +303,12 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
     while left:
         call.left = first_at is not None
         failure: TransportError | None = None
+        looked = True
         if book.due():
             try:
                 yield Look()
             except TransportError as error:
-                failure = error
+                failure, looked = error, False
         groups: dict[tuple[Any, bool], list[int]] = {}
         again: list[int] = []
         for place in left:
@@ -354,7 +355,7 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
         if failure is not None:
             book.stale = True
             failures += 1
-            pause = _pause(failures, end)
+            pause = _pause(failures, end) if looked else 0.0
             if pause <= 0:
                 for place in left:
                     replies[place] = failure

@@ -68,7 +68,7 @@ class Cluster:
         on_patched: Callable[[], Core],
     ) -> None:
         self.core = core
-        self.on_connect = on_connect
+        self._on_connect = on_connect
         self.moved: Callable[[], None] = lambda: None  # called when the map was read
         self._config = config
         self._on_patched = on_patched
@@ -87,6 +87,13 @@ class Cluster:
         if self._closed:
             raise closed_error()
         return Node(config, self)
+
+    def on_connect(self) -> None:
+        """A node's connection was made; not for a client that was closed meanwhile."""
+        self._on_connect()
+        if self._closed:
+            self._close_nodes()
+            raise closed_error()
 
     def too_late(self) -> Core:
         """A library of green threads came when the nodes were known already."""
@@ -261,12 +268,15 @@ class Cluster:
         """As ``SyncServer.close``, of each node."""
         self._closed = True
         self._over.set()
-        for node in list(self.book.nodes.values()):
-            node.close()
+        self._close_nodes()
         reading = self._readings.get("now")
         if reading is not None:
             reading.done.set()
         self._errands.finish(1.0)
+
+    def _close_nodes(self) -> None:
+        for node in list(self.book.nodes.values()):
+            node.close()
 
     def forked(self) -> None:
         """In a forked child: the connections are the parent's, and are told as well."""

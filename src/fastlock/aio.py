@@ -424,6 +424,10 @@ class Client:
             self._give_back(claim)
             raise
 
+    def _goes_round(self) -> bool:
+        """Whether a release goes on to who waits although no way leads straight to a connection."""
+        return False
+
     def _keep(self, acquired: Any, terms: Terms) -> None:
         """Renew it, or each of a list, from now on; None among them."""
         for lease in acquired if isinstance(acquired, list) else (acquired,):

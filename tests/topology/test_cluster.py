@@ -5,13 +5,15 @@ Law: what is so, the nodes themselves say.
 
 from __future__ import annotations
 
+import os
+import pickle
 from typing import Any
 
 import pytest
 from _cluster import ClusterServers
-from _harness import Ways
+from _harness import Ways, sync_only
 
-from fastlock.errors import AcquireTimeout, LockLost
+from fastlock.errors import AcquireTimeout, LockLost, TransportError
 
 
 async def test_keys_of_all_nodes(fl: Ways, cluster: ClusterServers) -> None:
@@ -215,3 +217,57 @@ async def test_who_waits_for_all_holds_none(fl: Ways) -> None:
     await other.release_many([*leases, held])
     assert await waiting == 6
     assert not any(map(fl.admin.exists, keys))
+
+
+async def test_a_released_lock_goes_on_to_the_next_of_the_client(fl: Ways) -> None:
+    client, key = fl.client(), fl.key()
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        async with client.lock(key, ttl=10, timeout=10):
+            order.append(number)
+            await fl.sleep(0.01)
+
+    async with client.lock(key, ttl=10):
+        waiting = []
+        for number in range(4):
+            waiting.append(fl.spawn(one(number)))
+            await fl.sleep(0.05)
+    for each in waiting:
+        await each
+    assert order == [0, 1, 2, 3]
+    assert fl.admin.exists(key) == 0
+
+
+@sync_only
+async def test_a_forked_child_goes_its_own_way(fl: Ways) -> None:
+    client, keys = fl.raw(fl.client()), [fl.key() for _ in range(6)]
+    leases = [client.acquire(key, 10, auto_renew=True) for key in keys[:3]]
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            taken = client.try_acquire_many(keys, 10)
+            fine = [lease is None for lease in taken] == [True] * 3 + [False] * 3
+            fine = fine and client.release_many(taken) == [False] * 3 + [True] * 3
+            fine = fine and not any(lease.valid() for lease in leases)
+            client.close()
+            status = 0 if fine else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [lease.release() for lease in leases] == [True] * 3
+
+
+async def test_a_spec_finds_its_client_again(fl: Ways) -> None:
+    client, key = fl.raw(fl.client()), fl.key()
+    spec = pickle.loads(pickle.dumps(client.lock(key, ttl=5)))
+    assert spec._client is client
+    assert type(client).__mro__.index(fl.client_class)
+
+
+async def test_where_no_node_answers(fl: Ways) -> None:
+    client = fl.client("redis+cluster://127.0.0.1:1,127.0.0.1:2", retries=1)
+    with pytest.raises(TransportError, match="tells the map") as caught:
+        await client.try_acquire(fl.key())
+    assert not caught.value.sent
