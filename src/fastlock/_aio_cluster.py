@@ -24,6 +24,7 @@ from ._cluster import (
     is_many,
     routed,
     routed_many,
+    unsent,
     without_asking,
     words,
 )
@@ -103,7 +104,7 @@ class Clustered(Client):
             while True:
                 try:
                     answer = await self._carry_out(effect, call)
-                except TransportError as error:
+                except FastlockError as error:
                     effect = op.throw(error)
                 else:
                     effect = op.send(answer)
@@ -127,10 +128,15 @@ class Clustered(Client):
             return [await self._deliver(parcels[0])]
         sending = [self._deliver(parcel) for parcel in parcels]
         answers = await asyncio.gather(*sending, return_exceptions=True)  # none goes on behind it
+        heard: list[Answer | TransportError] = []
         for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, TransportError):
+            if isinstance(answer, FastlockError):
+                heard.append(unsent(answer))
+            elif isinstance(answer, BaseException):
                 raise answer
-        return answers  # type: ignore[return-value]
+            else:
+                heard.append(answer)
+        return heard
 
     async def _deliver(self, parcel: Parcel) -> Answer | TransportError:
         """Send it to its node and wait for the answers."""

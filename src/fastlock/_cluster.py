@@ -22,7 +22,7 @@ from ._commands import not_ready
 from ._config_fields import divided, joined
 from ._slots import SLOTS, slot
 from .config import Config
-from .errors import ConfigError, ServerError, TransportError
+from .errors import ConfigError, FastlockError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from ._effects import Call
@@ -299,20 +299,26 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
     left = list(range(len(pairs)))
     failures = redirections = 0
     first_at: float | None = None
+    heard = False  # of some it is known what came of them
     trouble: TransportError | None = None
     while left:
         call.left = first_at is not None
         failure: TransportError | None = None
-        looked = True
+        gives_up = False
         if book.due():
             try:
                 yield Look()
-            except TransportError as error:
-                failure, looked = error, False
+            except FastlockError as error:
+                if not heard:
+                    raise
+                failure, gives_up = unsent(error), True
         groups: dict[tuple[Any, bool], list[int]] = {}
         again: list[int] = []
+        serving = book.serving or [None] * SLOTS
         for place in left:
-            where = detours.pop(place, None) or (book.node_of(pairs[place][0]), False)
+            where = (serving[slot(pairs[place][0])], False)
+            if detours:
+                where = detours.pop(place, where)
             groups.setdefault(where, []).append(place)
         for place in groups.pop((None, False), ()):
             failure = failure or TransportError("no node of the cluster serves the slot now")
@@ -325,11 +331,21 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
         parcels = [
             Parcel(node, part, asking) for (node, asking), part in zip(groups, parts, strict=True)
         ]
-        answers = (yield Send(parcels)) if parcels else []
+        try:
+            answers = (yield Send(parcels)) if parcels else []
+        except FastlockError as error:  # of one node alone
+            if not heard:
+                raise
+            answers, gives_up = [unsent(error)], True
         for parcel, group, answer in zip(parcels, groups.values(), answers, strict=True):
             said: Sequence[Any] = (
                 answer.replies if isinstance(answer, TransportError) else answer[1]
             )
+            if len(said) == len(group) and ServerError not in map(type, said):
+                heard = True
+                for place, reply in zip(group, said, strict=True):
+                    replies[place] = reply
+                continue
             for index, place in enumerate(group):
                 reply = said[index] if index < len(said) else answer
                 refusal = refusal_of((reply,))
@@ -346,6 +362,7 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
                     again.append(place)
                     failure = failure or reply
                 else:
+                    heard = True
                     replies[place] = reply
                     if isinstance(reply, TransportError):
                         trouble = trouble or reply
@@ -355,7 +372,14 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
         if failure is not None:
             book.stale = True
             failures += 1
-            pause = _pause(failures, end) if looked else 0.0
+            pause = 0.0 if gives_up else _pause(failures, end)
+            if pause > 0:
+                try:
+                    yield Pause(pause)
+                except FastlockError as error:  # the client was closed
+                    if not heard:
+                        raise
+                    failure, pause = unsent(error), 0.0
             if pause <= 0:
                 for place in left:
                     replies[place] = failure
@@ -363,7 +387,6 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
                 break
             detours.clear()
             redirections = 0
-            yield Pause(pause)
     sent_at = clock() if first_at is None else first_at
     if trouble is None:
         return sent_at, replies
@@ -371,6 +394,11 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
     missing = TransportError(str(trouble), sent)
     missing.replies, missing.sent_at = replies, sent_at
     raise missing
+
+
+def unsent(error: FastlockError) -> TransportError:
+    """The same of one node, where the others' answers count: nothing was sent to it."""
+    return error if isinstance(error, TransportError) else TransportError(str(error))
 
 
 def _pause(failures: int, end: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from . import _fork, _impl, _ops_many
@@ -24,6 +24,7 @@ from ._cluster import (
     is_many,
     routed,
     routed_many,
+    unsent,
     without_asking,
     words,
 )
@@ -37,7 +38,7 @@ from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
 from ._topology import Link, closed_error
-from .errors import TransportError
+from .errors import FastlockError, TransportError
 from .sync import Client
 
 R = TypeVar("R")
@@ -94,7 +95,7 @@ class Clustered(Client):
             while True:
                 try:
                     answer = self._carry_out(effect, call)
-                except TransportError as error:
+                except FastlockError as error:
                     effect = op.throw(error)
                 else:
                     effect = op.send(answer)
@@ -121,37 +122,44 @@ class Clustered(Client):
         if len(parcels) == 1:
             return [self._deliver(parcels[0])]
         answers: list[Any] = [None] * len(parcels)
-        over = False
+        left: list[bool] = []  # not empty: the caller waits no more
 
         def deliver(place: int) -> None:
-            if not over:
-                try:
-                    answers[place] = self._deliver(parcels[place])
-                except BaseException as error:
-                    answers[place] = error
+            try:
+                answers[place] = self._deliver(parcels[place], left)
+            except FastlockError as error:
+                answers[place] = unsent(error)
+            except BaseException as error:
+                answers[place] = error
 
         threads = [
             threading.Thread(target=deliver, args=(place,), name="fastlock-node", daemon=True)
             for place in range(1, len(parcels))
         ]
-        started: list[threading.Thread] = []
+        here = [0]
         try:
+            for place, thread in enumerate(threads, 1):
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter ends, or has no more of them
+                    here.append(place)
+            for place in here:
+                deliver(place)
+                if not isinstance(answers[place], tuple | TransportError):
+                    raise answers[place]
             for thread in threads:
-                started.append(thread)
-                thread.start()
-            deliver(0)
-        finally:  # an interrupt too: whatever is given back must land behind what they send
-            over = len(started) < len(threads)
-            for thread in started:
                 if thread.ident is not None:
                     thread.join()
+        except BaseException:
+            left.append(True)  # what is given back must land behind what they send
+            raise
         for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, TransportError):
+            if not isinstance(answer, tuple | TransportError):
                 raise answer
         return answers
 
-    def _deliver(self, parcel: Parcel) -> Answer | TransportError:
-        """Send it to its node and wait for the answers."""
+    def _deliver(self, parcel: Parcel, left: Sequence[bool] = ()) -> Answer | TransportError:
+        """Send it to its node, unless the caller has ``left``, and wait for the answers."""
         node, call, asking = parcel
         server = node.server
         generation = _fork.generation
@@ -165,7 +173,7 @@ class Clustered(Client):
             call.left = True
             sent_at = clock()
             timeout = self._time_for(call)
-            if timeout <= 0:
+            if timeout <= 0 or left:
                 raise TransportError("the caller's time was over before it could be sent")
             replies = link.pipe.call(data, count, timeout)
             return sent_at, without_asking(replies, asking)

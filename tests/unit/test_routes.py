@@ -23,7 +23,7 @@ class Node:
         self.address = (config.host, config.port)
 
 
-def book(*served: Any) -> Book[Node]:
+def book() -> Book[Node]:
     """One that has been read: all slots are A's."""
     made: Book[Node] = Book(Config(cluster=["seed:7000"]), Node)
     made.learn([[0, 16383, [b"127.0.0.1", 7001, b"id"]]], ("seed", 7000))
@@ -173,3 +173,26 @@ def test_nodes_that_serve_nothing_are_forgotten_after_a_while() -> None:
 def test_a_redirection_to_nowhere_is_a_failure(text: str) -> None:
     with pytest.raises(fastlock.TransportError, match="nowhere"):
         book().follow(fastlock.ServerError(text), A)
+
+
+def test_what_some_nodes_answered_outlives_the_end_of_the_client() -> None:
+    pairs = [(b"k%d" % number, b"t") for number in range(2)]
+    known = book()
+    known.serving[slot(pairs[1][0])] = known.node_at(B)
+    op = _cluster.routed_many(Call("release_many", (pairs,), 2), known, 5.0)
+    op.send(None)
+    away = fastlock.TransportError("no connection")
+    assert type(op.send([(1.0, [1]), away])) is Pause
+    with pytest.raises(fastlock.TransportError) as caught:
+        op.throw(fastlock.FastlockError("the client is closed"))
+    assert not caught.value.sent
+    replies: list[Any] = list(caught.value.replies)
+    assert replies[0] == 1
+    assert str(replies[1]) == "the client is closed"
+
+
+def test_before_anything_was_answered_an_error_for_good_is_raised_as_it_is() -> None:
+    op = _cluster.routed_many(Call("release_many", ([(b"k", b"t")],), 1), book(), 5.0)
+    op.send(None)
+    with pytest.raises(fastlock.ServerError, match="WRONGPASS"):
+        op.throw(fastlock.ServerError("WRONGPASS no"))
