@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from . import _ops_many
+from ._aio_lease import Lease
 from ._aio_renewal import AsyncRenewal
 from ._aio_waiting import Bell
 from ._aioclustertopology import AsyncCluster, AsyncClusterListener
@@ -74,6 +75,10 @@ class Clustered(Client):
             if lease is not None:
                 node = self._cluster.book.node_of(lease.pair[0])
                 AsyncRenewal(homes.at(None if node is None else node.address), lease, terms)
+
+    def _defer(self, lease: Lease, link: Link | None = None) -> None:
+        # Without a connection to its node any other one refuses it, and the background goes on.
+        super()._defer(lease, self._cluster.serving((lease.pair[0],)))
 
     def _goes_round(self) -> bool:
         here = self._waiting_in is asyncio.get_running_loop()
@@ -196,7 +201,7 @@ _classes: dict[type[Client], type[Client]] = {}
 
 
 def clustered(kind: type[Client]) -> type[Client]:
-    """The class whose objects are made where ``kind`` is called for a cluster."""
+    """The class that an object of ``kind`` becomes where its config names a cluster."""
     if issubclass(kind, Clustered):
         return kind
     if kind not in _classes:

@@ -272,7 +272,7 @@ _classes: dict[type[Client], type[Client]] = {}
 
 
 def clustered(kind: type[Client]) -> type[Client]:
-    """The class whose objects are made where ``kind`` is called for a cluster."""
+    """The class that an object of ``kind`` becomes where its config names a cluster."""
     if issubclass(kind, Clustered):
         return kind
     if kind not in _classes:

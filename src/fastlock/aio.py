@@ -65,6 +65,10 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
+        if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
+            from ._aio_cluster import clustered
+
+            self.__class__ = clustered(type(self))
         self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
@@ -84,14 +88,6 @@ class Client:
         self._reach()
         remember(self)
         _fork.register(self)
-
-    def __new__(cls, source: str | Config | None = None, /, **options: Any) -> Client:
-        """Of a cluster the client is another class, a subclass of this one."""
-        if Config.of(source, options).cluster is None:
-            return object.__new__(cls)
-        from ._aio_cluster import clustered
-
-        return object.__new__(clustered(cls))
 
     def _reach(self) -> None:
         """Make what leads to the server."""
@@ -548,9 +544,10 @@ class Client:
 
     # -- releases that nobody waits for
 
-    def _defer(self, lease: Lease) -> None:
-        """Send the release at once; see to its answer when it comes."""
-        link = self._server.serving((lease.pair[0],))
+    def _defer(self, lease: Lease, link: Link | None = None) -> None:
+        """Send the release at once, over ``link`` if given; see to its answer when it comes."""
+        if link is None:
+            link = self._server.ready()
         doubt = lease.doubt
         lease.over = lease.freed = True
         try:

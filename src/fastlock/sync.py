@@ -62,6 +62,10 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
+        if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
+            from ._sync_cluster import clustered
+
+            self.__class__ = clustered(type(self))
         self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
@@ -80,14 +84,6 @@ class Client:
         self._reach()
         remember(self)
         _fork.register(self)
-
-    def __new__(cls, source: str | Config | None = None, /, **options: Any) -> Client:
-        """Of a cluster the client is another class, a subclass of this one."""
-        if Config.of(source, options).cluster is None:
-            return object.__new__(cls)
-        from ._sync_cluster import clustered
-
-        return object.__new__(clustered(cls))
 
     def _reach(self) -> None:
         """Make what leads to the server."""
