@@ -73,6 +73,12 @@ def server_of() -> Iterator[Any]:
         server.discard()
 
 
+@pytest.fixture(scope="session")
+def met() -> dict[str, str]:
+    """For the sum: which server of what kind was met, and its version."""
+    return _met
+
+
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, server_of: Any) -> Any:
     """Every kind of server in turn; shared by all tests, so use keys of your own."""

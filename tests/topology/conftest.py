@@ -8,27 +8,22 @@ from typing import Any
 import _servers
 import pytest
 from _cluster import ClusterServers
-from _harness import SERVERS, Ways
+from _harness import SERVERS
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def cluster(request: pytest.FixtureRequest) -> Iterator[ClusterServers]:
+def cluster(request: pytest.FixtureRequest, met: dict[str, str]) -> Iterator[ClusterServers]:
     """Three masters and three replicas; a test that breaks it heals it."""
     kind = "valkey" if request.param == "given" else request.param
     if _servers.binary_of(kind) is None:
         pytest.skip(f"{kind}-server is not installed")
     found = ClusterServers(kind)
+    met[f"{kind} cluster"] = f"{found.version} as a cluster"
     yield found
     found.discard()
 
 
 @pytest.fixture
 def server(cluster: ClusterServers) -> Any:
-    """What ``fl`` is given: the cluster."""
+    """What ``fl`` leads to."""
     return cluster
-
-
-@pytest.fixture
-def fl(api: str, core: str, server: ClusterServers) -> Ways:
-    """The way this test is run, on the cluster."""
-    return Ways(api, core, server)
