@@ -231,6 +231,10 @@ class Lease(BaseLease):
             return None
         link = client._server.link_of_this_loop()
         if self.doubt or link is None:
+            if queue.lines and not self.doubt and client._goes_round():
+                passed = await self._pass_on(clock())
+                if passed is not None:
+                    return passed
             ours = await client._drive(_ops.release(self, client._retries))
             queue.freed(self.pair[0], clock())
             return ours

@@ -233,7 +233,7 @@ async def _watched(client: Client, effect: WaitFor, place: Place, until: float) 
 
 async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
     """Seconds until the lock ends by itself, as far as the server says so."""
-    link = client._server.ready()
+    link = client._server.serving(effect.keys)
     timeout = min(client._patience, until - clock())
     if link is None or link.mute or timeout <= 0:
         return float("inf")

@@ -206,6 +206,10 @@ class AsyncListener:
         self._pipe = pipe.ended = None
         pipe.abort("nobody waits")
 
+    def look(self) -> None:
+        """As ``Listener.look``."""
+        self._dismiss()
+
     def stop(self) -> None:
         """As ``Listener.stop``."""
         self._closed = True

@@ -53,6 +53,10 @@ class AsyncServer:
             raise FastlockError("the client belongs to another event loop; use one per loop")
         return link
 
+    def serving(self, _keys: object) -> Link | None:
+        """As ``ready``: it serves all keys."""
+        return self.ready()
+
     def link_of_this_loop(self) -> Link | None:
         """As ``ready``, at less cost: None also where that would complain."""
         link = self._link

@@ -290,6 +290,41 @@ def _provider(field: str, value: Any) -> object:
     return value
 
 
+def _nodes(field: str, value: Any) -> tuple[str, ...]:
+    """Addresses of servers, each as "host:port"; text is divided at commas."""
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not listed:
+        raise ConfigError(field, "must be a list of 'host:port', or text with commas between them")
+    return tuple([_node(field, text) for text in listed])
+
+
+def _node(field: str, value: Any) -> str:
+    text = _string(field, value).strip()
+    if "@" in text or "/" in text:  # may hold a password: not shown
+        raise ConfigError(field, "each must be host:port alone; user and password are given apart")
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, "6379"
+    if ":" in host and not (host[0] == "[" and host[-1] == "]"):
+        raise ConfigError(field, f"{show(text)}: an IPv6 address is written [address]:port")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5):  # perhaps a password: not shown
+        raise ConfigError(field, "each must be host:port, the port from 1 to 65535")
+    if not 0 < int(port) < 65536:
+        raise ConfigError(field, f"{show(text)} must be host:port, the port from 1 to 65535")
+    return joined(_host(field, host), int(port))
+
+
+def joined(host: str, port: int) -> str:
+    """As one text, as ``Config.cluster`` holds it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def divided(node: str) -> tuple[str, int]:
+    """Host and port of one of ``Config.cluster``."""
+    host, _, port = node.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _read_text(_field: str, text: str) -> Any:
     return text
 
@@ -344,6 +379,7 @@ _ALL = (
     Field("service", None, _service),
     Field("sentinel_username", None, _text(1024)),
     Field("sentinel_password", None, _secret, secret=True),
+    Field("cluster", None, _nodes),
     Field("db", 0, _whole(0, 2**31 - 1), _read_whole),
     Field("username", None, _text(1024)),
     Field("password", None, _secret, secret=True),

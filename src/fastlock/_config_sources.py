@@ -21,12 +21,11 @@ RESERVED = (
 )  # fmt: skip
 
 _ESCAPE = "in a user or password, write @ : / # ? % as %40 %3A %2F %23 %3F %25"
-_SCHEMES = "a uri begins with redis://, rediss:// (TLS), redis+sentinel:// or unix://"
+_SCHEMES = (
+    "a uri begins with redis://, rediss:// (TLS), redis+sentinel://, redis+cluster:// or unix://"
+)
 _SENTINEL = ("redis+sentinel", "rediss+sentinel")
-_PLANNED = {
-    "redis+cluster": "Redis Cluster",
-    "rediss+cluster": "Redis Cluster",
-}
+_CLUSTER = ("redis+cluster", "rediss+cluster")
 _RENAMED = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix", "redis+tls": "rediss"}
 
 
@@ -64,13 +63,9 @@ def from_uri(uri: Any) -> dict[str, Any]:
     scheme = scheme.lower()
     if not mark:
         raise ConfigError("uri", f"is not one: {_SCHEMES}")
-    if scheme in _PLANNED:
-        raise ConfigError(
-            "uri", f"{scheme}:// ({_PLANNED[scheme]}) is not supported yet; {_SCHEMES}"
-        )
     if scheme in _RENAMED:
         raise ConfigError("uri", f"write {_RENAMED[scheme]}:// instead of {scheme}://")
-    if scheme not in ("redis", "rediss", "unix", *_SENTINEL):
+    if scheme not in ("redis", "rediss", "unix", *_SENTINEL, *_CLUSTER):
         raise ConfigError("uri", f"scheme {show(scheme)} is not supported: {_SCHEMES}")
     if "#" in rest:
         raise ConfigError("uri", f"contains a '#', which has no meaning here; {_ESCAPE}")
@@ -96,6 +91,12 @@ def from_uri(uri: Any) -> dict[str, Any]:
         service, _, path = path.partition("/")
         if service:
             _put(found, "service", _decode("service", service), "in the uri's path")
+        _database(found, path)
+    elif scheme in _CLUSTER:
+        _put(found, "ssl", scheme == "rediss+cluster", f"by {scheme}://")
+        if not hostport:
+            raise ConfigError("cluster", f"write {scheme}://host1:7000,host2:7000")
+        _put(found, "cluster", _decode("cluster", hostport), "in the uri")
         _database(found, path)
     else:
         _put(found, "ssl", scheme == "rediss", f"by {scheme}://")
@@ -160,7 +161,7 @@ def _database(found: dict[str, Given], path: str) -> None:
 
 def _query(found: dict[str, Given], query: str, *, unix: bool) -> None:
     allowed = [f.name for f in FIELDS.values() if not f.secret and f.name != "unix_socket"]
-    elsewhere = ("host", "port", "username", "ssl", "sentinels", "service")
+    elsewhere = ("host", "port", "cluster", "sentinels", "service", "username", "ssl")
     allowed = [name for name in allowed if name not in elsewhere]
     if unix:
         allowed += ["username", "password"]
@@ -241,7 +242,7 @@ _ALIASES = {"ip": "host", "user": "username", "pass": "password", "url": "uri"}
 _LOOKUPS = ("store_key", "discovery_key")
 #: Sections that may hold several named entries, and what makes one of them usable.
 _NAMED = {
-    "connections": ("uri", "host", "unix_socket", "sentinels"),
+    "connections": ("uri", "host", "unix_socket", "sentinels", "cluster"),
     "credentials": ("username", "password"),
 }
 

@@ -435,6 +435,10 @@ class Listener:
         finally:
             self._hand_on(nobody)
 
+    def look(self) -> None:
+        """Have everybody who waits try: here they may be told no more."""
+        self._dismiss()
+
     def stop(self) -> None:
         """Let everybody who waits go, and nobody come."""
         self._closed = True

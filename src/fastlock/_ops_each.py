@@ -124,7 +124,7 @@ def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError
                 for place in places:
                     work.unanswered(place, False)
                 raise
-            if lacking and replies and not isinstance(replies[0], ServerError):
+            if lacking and replies and not isinstance(replies[0], FastlockError):
                 yield Downgrade(work.verb)
             spelled_out = lacking = False
             if failure is None and work.usual(places, replies, sent_at):
@@ -135,7 +135,7 @@ def _chunk(work: _Work, places: Sequence[int], retries: int) -> Op[FastlockError
             for index, place in enumerate(places):
                 reply = replies[index] if index < len(replies) else failure
                 if isinstance(reply, TransportError):
-                    work.unanswered(place, sent)
+                    work.unanswered(place, sent if reply is failure else reply.sent)
                 elif wants_spelling_out(reply) and not call.spelled_out:
                     spelled_out, lacking = True, lacks_command(reply)  # type: ignore[arg-type]
                     work.unanswered(place, False)

@@ -96,6 +96,8 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
                 spelled_out, lacking = True, lacks_native(reply)
             elif is_transient(reply):
                 failure = failure or not_ready(reply)
+            elif isinstance(reply, TransportError):  # one node's of several; others have answered
+                failure = failure or reply
             else:
                 claim.checked(reply, index)
                 found = asked(reply, claim.pairs[index][1]) if asking else acquired(reply)
@@ -127,7 +129,7 @@ def up_to_nonsense(
 ) -> Op[tuple[Sequence[Any], TransportError | None]]:
     """The replies before the first that the verb cannot have, as if the connection ended there."""
     for place, reply in enumerate(replies):
-        if is_nonsense(verb, reply):
+        if is_nonsense(verb, reply) and not isinstance(reply, TransportError):
             yield Distrust()
             return replies[:place], out_of_step(sent_at)
     return replies, failure
@@ -136,41 +138,16 @@ def up_to_nonsense(
 def acquire_all(claim: Claim[L]) -> Op[list[L]]:
     """All locks or none, tried until they are ours or the claim's deadline has passed."""
     verb = f"{claim.plain[0]}_all"
-    failures = 0
     until = None if claim.until is None else claim.until + GRACE
-    doubt = False  # an earlier try may have taken them
     wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
     wait.tried = True
     try:
         while True:
-            claim.possible = len(claim.pairs)
-            call = Call(verb, (claim.pairs, claim.ttl), 1, until)
-            try:
-                sent_at, (reply,) = yield call
-                if is_unusual(verb, reply) or type(reply) is list:
-                    sent_at, reply = yield from mended(call, sent_at, reply)
-            except FastlockError as error:
-                if isinstance(error, TransportError) and error.sent:
-                    verb, doubt = f"{claim.asking}_all", True
-                if not doubt:
-                    claim.possible = 0
-                if not isinstance(error, TransportError):
-                    raise
-                failures += 1
-                yield from back_off(claim, failures, until, error, doubt)
-                continue
-            failures = 0
-            if reply == 1 or type(reply) is list:
-                return claim.all_leases(sent_at, reply)
-            if not doubt or not isinstance(reply, ServerError):
-                claim.possible, doubt = 0, False
-            claim.checked(reply)
-            if claim.until is not None and sent_at >= claim.until:
-                raise AcquireTimeout(
-                    f"some of {len(claim.keys)} locks were still held by somebody else when the "
-                    "timeout ended; none was taken",
-                    claim.keys[0],
-                )
+            leases, tried_at, verb = yield from try_all(claim, verb, until)
+            if leases is not None:
+                return leases
+            if claim.until is not None and tried_at >= claim.until:
+                raise all_held(claim)
             wait.asked = not verb.startswith(PLAIN)
             yield wait
             # It also finds out that a key holds something else than a lock.
@@ -181,6 +158,49 @@ def acquire_all(claim: Claim[L]) -> Op[list[L]]:
         except BaseException:  # an interrupt: leaving twice does no harm
             wait.leave()
             raise
+
+
+def try_all(
+    claim: Claim[L], verb: str, until: float | None
+) -> Op[tuple[list[L] | None, float, str]]:
+    """One try for all or none, repeated over lost connections until its outcome is known.
+
+    Returns the leases or None, the time before sending, and the verb that was answered.
+    """
+    failures = 0
+    doubt = False  # an earlier sending may have taken them
+    while True:
+        claim.possible = len(claim.pairs)
+        call = Call(verb, (claim.pairs, claim.ttl), 1, until)
+        try:
+            sent_at, (reply,) = yield call
+            if is_unusual(verb, reply) or type(reply) is list:
+                sent_at, reply = yield from mended(call, sent_at, reply)
+        except FastlockError as error:
+            if isinstance(error, TransportError) and error.sent:
+                verb, doubt = f"{claim.asking}_all", True
+            if not doubt:
+                claim.possible = 0
+            if not isinstance(error, TransportError):
+                raise
+            failures += 1
+            yield from back_off(claim, failures, until, error, doubt)
+            continue
+        if reply == 1 or type(reply) is list:
+            return claim.all_leases(sent_at, reply), sent_at, verb
+        if not doubt or not isinstance(reply, ServerError):
+            claim.possible = 0
+        claim.checked(reply)
+        return None, sent_at, verb
+
+
+def all_held(claim: Claim[L]) -> AcquireTimeout:
+    """The error when none was taken, for somebody else has some."""
+    return AcquireTimeout(
+        f"some of {len(claim.keys)} locks were still held by somebody else when the "
+        "timeout ended; none was taken",
+        claim.keys[0],
+    )
 
 
 def settle(pairs: Sequence[Pair], until: float, verb: str = "give_back") -> Op[None]:

@@ -36,6 +36,12 @@ def configs_of(sources: object, options: dict[str, Any]) -> tuple[Config, ...]:
     if any(source is None for source in listed):
         raise ConfigError("sources", "None is no server; pass uris or Configs")
     configs = tuple(Config.of(source, options) for source in listed)
+    for config in configs:
+        if config.cluster is not None or config.sentinels is not None:
+            raise ConfigError(
+                "sources", f"{config.address} is not one server; each must be a master of its own, "
+                "which nobody replaces by another"
+            )  # fmt: skip
     seen: dict[tuple[object, ...], int] = {}
     for number, config in enumerate(configs):
         where: tuple[object, ...] = (config.unix_socket,)

@@ -256,6 +256,11 @@ class Keeper:
     def add(self, renewal: Renewal, deadline: float) -> None:
         """Renew from now on."""
         with self.mutex:
+            renewal.beat = self._entry(renewal, deadline)
+
+    def _entry(self, renewal: Renewal, deadline: float) -> BeatLike:
+        """One more in the heartbeat."""
+        with self.mutex:
             if self._closing.is_set():
                 raise closed_error()
             self.used = True
@@ -263,11 +268,12 @@ class Keeper:
             if link is not None and link is not self._link:
                 self._attach(link)
             words, timing = self._words(renewal), renewal.timing()
-            renewal.beat = self._heart.add(*words, *timing, deadline, renewal.until)
-            self._renewals[renewal.beat.number] = renewal
+            beat = self._heart.add(*words, *timing, deadline, renewal.until)
+            self._renewals[beat.number] = renewal
             self._start()
         if link is None:
             self.connect()
+        return beat
 
     def resume(self, renewal: Renewal) -> None:
         """Go on after a pause, perhaps with another ttl."""
@@ -299,6 +305,7 @@ class Keeper:
             except Exception as error:
                 if not isinstance(error, FastlockError):
                     _log.exception("connecting for renewals failed")
+                self._unreached()
                 failures += 1
                 self._closing.wait(min(backoff_pause(failures), LONGEST_PAUSE))
                 continue
@@ -306,6 +313,9 @@ class Keeper:
                 self._connecting = False
                 self._attach(link)
             return
+
+    def _unreached(self) -> None:
+        """There was no connection to be had."""
 
     def _attach(self, link: Link) -> None:
         """Mutex held."""

@@ -146,6 +146,10 @@ class SyncServer:
         link = self._link
         return None if link is None or link.pipe.broken else link
 
+    def serving(self, _keys: object) -> Link | None:
+        """As ``ready``: it serves all keys."""
+        return self.ready()
+
     def link(self, timeout: float) -> Link:
         """The working connection; makes one if needed, in at most ``timeout`` seconds.
 

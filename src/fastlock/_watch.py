@@ -32,6 +32,8 @@ MOST_VAIN = 3
 VAIN = 0.1
 #: Seconds after which a waiter tries again in any case: a connection may die unheard.
 PROBE = 10.0
+#: What a node of a cluster says to keys that it does not serve, or not now.
+_ELSEWHERE = frozenset({"MOVED", "ASK", "CLUSTERDOWN"})
 _MISSING = -2
 _UNENDING = -1
 
@@ -55,9 +57,9 @@ def asking(pack: Callable[..., bytes], keys: Sequence[bytes]) -> tuple[bytes, in
 
 
 def refused(replies: Sequence[Any]) -> bool:
-    """Whether this user, or server, does not tell. TransportError: not now."""
+    """Whether this user, or server, does not tell. TransportError: not now, or not here."""
     errors = [reply for reply in replies if isinstance(reply, ServerError)]
-    if any(map(is_transient, errors)):
+    if any(is_transient(error) or error.code in _ELSEWHERE for error in errors):
         raise TransportError("the server is not ready")
     return bool(errors)
 

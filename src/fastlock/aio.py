@@ -53,7 +53,8 @@ class Client:
     has one to itself; up to four of these are kept.
 
     Args:
-        source: a uri (redis://, rediss://, unix://, redis+sentinel://), a Config, or None.
+        source: a uri (redis://, rediss://, unix://, redis+sentinel://, redis+cluster://), a
+            Config, or None.
         options: fields of Config.
 
     Raises:
@@ -71,15 +72,17 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
-        self._core = core = _impl.fit(type(self)._core)
+        if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
+            from ._aio_cluster import clustered
+
+            self.__class__ = clustered(type(self))
+        self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
         self._patience = self.config.socket_timeout
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
-        self._server = AsyncServer(self.config, self._core, self._tokens.renew)
-        self._asides = AsyncAsides(self._server)
         self._settling: set[asyncio.Task[None]] = set()
         self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
@@ -88,13 +91,25 @@ class Client:
         self._local = self.config.handover == "local"
         self._batches: set[object] = set()  # one for each release or extension of many under way
         self._bells = Bells()
-        self._listener = AsyncListener(self.config, core, self._bells.new)
         self._closed = False
-        # Renewals have a connection of their own: this one's socket belongs to the loop.
-        self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
-        self._keeper = Keeper(self._renewing, self._core, self.config)
+        self._reach()
         remember(self)
         _fork.register(self)
+
+    def _reach(self) -> None:
+        """Make what leads to the server."""
+        core = self._core
+        self._server = AsyncServer(self.config, core, self._tokens.renew)
+        self._asides = AsyncAsides(self._server)
+        self._listener = AsyncListener(self.config, core, self._bells.new)
+        # Renewals have a connection of their own: this one's socket belongs to the loop.
+        self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
+        self._keeper = Keeper(self._renewing, core, self.config)
+
+    @property
+    def _kind(self) -> type[Client]:
+        """The class that was called to make this."""
+        return type(self)
 
     @classmethod
     def from_redis(cls, redis_client: Any, **options: Any) -> Client:
@@ -419,6 +434,10 @@ class Client:
             self._give_back(claim)
             raise
 
+    def _goes_round(self) -> bool:
+        """Whether a release goes on to who waits although no way leads straight to a connection."""
+        return False
+
     def _keep(self, acquired: Any, terms: Terms) -> None:
         """Renew it, or each of a list, from now on; None among them."""
         for lease in acquired if isinstance(acquired, list) else (acquired,):
@@ -539,9 +558,10 @@ class Client:
 
     # -- releases that nobody waits for
 
-    def _defer(self, lease: Lease) -> None:
-        """Send the release at once; see to its answer when it comes."""
-        link = self._server.ready()
+    def _defer(self, lease: Lease, link: Link | None = None) -> None:
+        """Send the release at once, over ``link`` if given; see to its answer when it comes."""
+        if link is None:
+            link = self._server.ready()
         doubt = lease.doubt
         lease.over = lease.freed = True
         try:
@@ -582,12 +602,7 @@ class Client:
         """As of the sync client."""
         if not pairs or generation != _fork.generation:
             return
-        link = self._server.alive()
-        if link is not None:
-            with contextlib.suppress(TransportError):  # the background connects anew
-                for portion in _ops_many.portions(pairs):
-                    call = _ops_many.give_back(portion, verb)
-                    link.pipe.post(link.encode(call), call.count)
+        self._post_back(pairs, verb, self._server.alive())
         self._queue.freed_all(pairs, clock())
         try:
             loop = asyncio.get_running_loop()
@@ -596,6 +611,14 @@ class Client:
         task = loop.create_task(self._settle(pairs, until, verb))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+
+    def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
+        """As of the sync client."""
+        if link is not None:
+            with contextlib.suppress(TransportError):  # the background connects anew
+                for portion in _ops_many.portions(pairs):
+                    call = _ops_many.give_back(portion, verb)
+                    link.pipe.post(link.encode(call), call.count)
 
     async def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:
         try:

@@ -21,7 +21,7 @@ __all__ = ["Config"]
 
 T = TypeVar("T")
 
-_IN_ADDRESS = ("host", "port", "unix_socket", "sentinels", "service", "db", "ssl")
+_IN_ADDRESS = ("host", "port", "unix_socket", "sentinels", "service", "cluster", "db", "ssl")
 
 
 class _Default:
@@ -49,10 +49,11 @@ class Config:
     by their settings; a credential provider is compared by identity. Pickling one that
     holds a secret raises TypeError.
 
-    Where to connect: ``uri`` (redis://, rediss://, unix://, redis+sentinel://), or ``host`` and
-    ``port``, or ``unix_socket``, or ``sentinels`` (a list of "host:port", or text with commas) and
-    ``service``, the name by which they know the master, with ``sentinel_username`` and
-    ``sentinel_password``; then ``db``, ``username``, ``password`` or ``credential_provider``
+    Where to connect: ``uri`` (redis://, rediss://, unix://, redis+sentinel://,
+    redis+cluster://), or ``host`` and ``port``, or ``unix_socket``, or ``sentinels`` (a list of
+    "host:port", or text with commas) and ``service``, the name by which they know the master, with
+    ``sentinel_username`` and ``sentinel_password``, or ``cluster``: some nodes of a Redis Cluster,
+    each as "host:port"; then ``db``, ``username``, ``password`` or ``credential_provider``
     (redis-py's), and the ``ssl`` family. ``uri`` reads back without its password.
 
     How to behave: ``socket_timeout`` bounds the wait for an answer, ``connect_timeout``
@@ -75,6 +76,7 @@ class Config:
     service: str | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = None
+    cluster: str | Sequence[str] | None = None
     db: int = _default(0)
     username: str | None = None
     password: str | None = None
@@ -189,6 +191,10 @@ class Config:
 
     __replace__ = replace
 
+    def at(self, host: str, port: int) -> Config:
+        """The same settings for one node of the cluster; raises ConfigError."""
+        return self.replace(cluster=None, host=host, port=port)
+
     # -- reading
 
     @property
@@ -199,6 +205,9 @@ class Config:
         scheme = "rediss" if self.ssl else "redis"
         if self.sentinels is not None:
             return f"{scheme}+sentinel://{','.join(self.sentinels)}/{self.service}/{self.db}"
+        if self.cluster is not None:
+            nodes = ",".join(self.cluster).replace("%", "%25")
+            return f"{scheme}+cluster://{nodes}"
         host = self.host
         if ":" in host:
             host = f"[{host.replace('%', '%25')}]"
@@ -216,6 +225,7 @@ class Config:
         skip = {"ssl_check_hostname", "ssl_verify"} if not self.ssl else set()
         if self.unix_socket is not None or self.sentinels is not None:
             skip |= {"host", "port"}
+        skip |= {"host", "port", "db"} if self.cluster is not None else set()
         values = {
             name: getattr(self, name)
             for name, spec in FIELDS.items()
@@ -316,6 +326,12 @@ def _contradictions(given: dict[str, Any]) -> None:
                 raise ConfigError(name, "contradicts unix_socket; keep one of them")
         if given.get("ssl"):
             raise ConfigError("ssl", "contradicts unix_socket: TLS is for host and port only")
+    if "cluster" in given:
+        for name in ("host", "port", "unix_socket"):
+            if name in given:
+                raise ConfigError(name, "contradicts cluster; keep one of them")
+        if given.get("db"):
+            raise ConfigError("db", "a cluster is used with database 0 alone; leave it out")
     if "credential_provider" in given:
         for name in ("username", "password"):
             if name in given:

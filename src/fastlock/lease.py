@@ -310,7 +310,7 @@ class BaseLock:
         release = "deferred" if self.deferred else "wait"
         options = {"release": release, "fence": self.fence, "if_lost": self.if_lost}
         options |= {"fair": self.fair, **self._options}
-        return _unpickle, (type(self._client), public, self.key, self.ttl, self.timeout, options)
+        return _unpickle, (self._client._kind, public, self.key, self.ttl, self.timeout, options)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:
         """threading.Lock's two arguments as one timeout."""
@@ -419,7 +419,7 @@ _clients: WeakValueDictionary[Any, Any] = WeakValueDictionary()
 
 def remember(client: Any) -> None:
     """Let specs that are unpickled in this process bind to ``client``."""
-    where = _where(type(client), client.config)
+    where = _where(client._kind, client.config)
     known = _clients.get(where)
     if known is None or known.closed:
         _clients[where] = client

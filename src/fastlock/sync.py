@@ -40,14 +40,15 @@ C = TypeVar("C", bound=Claim[Any])
 
 
 class Client:
-    """Locks on one server, over one connection shared by all threads.
+    """Locks on one server, over one connection shared by all threads; or on a cluster.
 
     Makes no connection before the first call that needs one. While somebody waits for a lock,
     there is a second one, by which the server wakes who waits. An acquire with ``min_replicas``
     has one to itself; up to four of these are kept.
 
     Args:
-        source: a uri (redis://, rediss://, unix://, redis+sentinel://), a Config, or None.
+        source: a uri (redis://, rediss://, unix://, redis+sentinel://, redis+cluster://), a
+            Config, or None.
         options: fields of Config.
 
     Raises:
@@ -64,6 +65,10 @@ class Client:
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
+        if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
+            from ._sync_cluster import clustered
+
+            self.__class__ = clustered(type(self))
         self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
@@ -71,21 +76,30 @@ class Client:
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
-        self._server = SyncServer(self.config, self._core, self._tokens.renew, self._patched)
-        self._asides = Asides(self._server)
         self._background = Background(self._settle)
-        self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._closing = Event()  # callers are told
         self._closed = Event()  # the background too
-        self._keeper = Keeper(self._server, self._core, self.config)
         self._turns = Turns()
         # Of those who wait for locks.
         self._queue = Queue(self.config.handover_limit, self.config.handover_time)
         self._local = self.config.handover == "local"
         self._batches: set[object] = set()  # one for each release or extension of many under way
-        self._listener = Listener(self.config, self._core)
+        self._reach()
         remember(self)
         _fork.register(self)
+
+    def _reach(self) -> None:
+        """Make what leads to the server."""
+        self._server = SyncServer(self.config, self._core, self._tokens.renew, self._patched)
+        self._asides = Asides(self._server)
+        self._deferred = Deferred(self._server.ready, self._background, self._patience)
+        self._keeper = Keeper(self._server, self._core, self.config)
+        self._listener = Listener(self.config, self._core)
+
+    @property
+    def _kind(self) -> type[Client]:
+        """The class that was called to make this."""
+        return type(self)
 
     @classmethod
     def from_redis(cls, redis_client: Any, **options: Any) -> Client:
@@ -580,16 +594,20 @@ class Client:
         """None of a process of another ``generation``: they are that one's, and may be held."""
         if not pairs or generation != _fork.generation:
             return
-        link = self._server.ready()
-        if link is not None:
-            try:
-                for portion in _ops_many.portions(pairs):
-                    call = _ops_many.give_back(portion, verb)
-                    link.pipe.post(link.encode(call), call.count)
-            except TransportError:
-                pass  # the background connects anew
+        self._post_back(pairs, verb, self._server.ready())
         self._queue.freed_all(pairs, clock())
         self._background.add(pairs, until, verb)
+
+    def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
+        """Send it over a connection that works, without waiting for the answers."""
+        if link is None:
+            return
+        try:
+            for portion in _ops_many.portions(pairs):
+                call = _ops_many.give_back(portion, verb)
+                link.pipe.post(link.encode(call), call.count)
+        except TransportError:
+            pass  # the background connects anew
 
     def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:
         try:

@@ -389,6 +389,9 @@ async def test_no_server_twice(fl: Ways, nodes: Masters) -> None:
     for twin in (first, f"{first}/5", fastlock.Config(first)):
         with pytest.raises(ConfigError, match="twice"):
             quorum(fl, [first, second, twin])
+    for several in ("redis+cluster://h:7000", "redis+sentinel://h:26379/main"):
+        with pytest.raises(ConfigError, match="is not one server"):
+            quorum(fl, [first, second, several])
     for wrong in (first, None, [first, second, None], 5):
         with pytest.raises(ConfigError):
             quorum(fl, wrong)

@@ -167,7 +167,7 @@ def test_a_wrong_tls_value_is_refused_by_name(field: str, value: Any, word: str)
         ("socket_connect_timeout", "here it is called connect_timeout"),
         ("url", "here it is called uri"),
         ("ssl_cert_reqs", "here it is called ssl_verify"),
-        ("zzz", "there are client_name, connect_timeout,"),
+        ("zzz", "there are client_name, cluster, connect_timeout,"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_exists(name: str, hint: str) -> None:

@@ -82,6 +82,8 @@ def settings(config: Config, *names: str) -> tuple[Any, ...]:
             "unix:///run/a.sock?db=2&username=u&password=p",
             {"unix_socket": "/run/a.sock", "db": 2, "username": "u", "password": "p"},
         ),
+        ("redis+cluster://h:1,[::1]:2,i", {"cluster": ["h:1", "[::1]:2", "i:6379"]}),
+        ("rediss+cluster://u@h:1/0", {"username": "u", "cluster": "h:1", "ssl": True}),
         ("unix://u:p@/run/a%20b", {"username": "u", "password": "p", "unix_socket": "/run/a b"}),
     ],
 )
@@ -93,7 +95,11 @@ def test_a_uri_gives_settings(uri: str, expected: dict[str, Any]) -> None:
     ("uri", "field", "word"),
     [
         (f"http://u:{SECRET}@h", "uri", "scheme 'http' is not supported: a uri begins with"),
-        ("redis+cluster://h", "uri", "(Redis Cluster) is not supported yet"),
+        ("redis+cluster://", "cluster", "write redis+cluster://host1:7000,host2:7000"),
+        ("redis+cluster://h:0", "cluster", "'h:0' must be host:port, the port from 1 to 65535"),
+        (f"redis+cluster://h:{SECRET}", "cluster", "each must be host:port, the port"),
+        ("redis+cluster://::1", "cluster", "an IPv6 address is written [address]:port"),
+        ("redis+cluster://h/1", "db", "a cluster is used with database 0 alone"),
         ("valkey://h", "uri", "write redis:// instead of valkey://"),
         ("localhost:6379", "uri", "is not one: a uri begins with"),
         ("", "uri", "is not one"),

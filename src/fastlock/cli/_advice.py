@@ -19,8 +19,8 @@ DO = {
     "OOM": "give the server more memory, or remove keys",
     "MISCONF": "see to the server's disk and its log",
     "LOADING": "wait until the server has read its data",
-    "MOVED": "name a server that is no cluster: Redis Cluster is not supported yet",
-    "CLUSTERDOWN": "name a server that is no cluster: Redis Cluster is not supported yet",
+    "MOVED": "write redis+cluster:// instead of redis://: it is a node of a cluster",
+    "CLUSTERDOWN": "see to the cluster, and write redis+cluster:// instead of redis://",
     "NOPROTO": "add ?protocol=2 to the uri",
 }
 _HERE = {

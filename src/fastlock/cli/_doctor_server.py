@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import fastlock
+from fastlock._config_fields import divided
 from fastlock.config import Config
 from fastlock.errors import FastlockError, ServerError, TransportError
 
@@ -37,9 +38,10 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
                 transport += " (the server's certificate is not verified)"
             report.fact(f"{info.name} {info.version} over {transport}, RESP {info.protocol}")
             may_lock = _lock_once(client, info.release_command, report)
-            _permissions(config, report)
+            at = config if config.cluster is None else config.at(*divided(config.cluster[0]))
+            _permissions(at, report)
             if may_lock:
-                _waiting(config, report)
+                _waiting(at, report)
             _round_trip(client, report)
     except FastlockError as error:
         report.fact("not usable")

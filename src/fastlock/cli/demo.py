@@ -15,7 +15,7 @@ from typing import Any
 
 import fastlock
 from fastlock.config import Config
-from fastlock.errors import FastlockError
+from fastlock.errors import ConfigError, FastlockError
 
 from ._ending import signals_as_exits, signals_wait
 from ._screen import Progress, print_table, progress_bar
@@ -45,6 +45,8 @@ def run(options: Namespace) -> int:
             config = Config.from_url(options.url)
         else:
             config = Config.from_url(stack.enter_context(OwnServer()))
+        if config.cluster is not None:
+            raise ConfigError("cluster", "the demo is about one server: name it by redis://")
         config = config.replace(retry_timeout=RETRY, prefix="", client_name=None)
         server = _server(config)
         with progress_bar() as progress:
