@@ -39,7 +39,8 @@ class Tale:
     def begin(self, who: str, key: str, ttl: float = TTL) -> str:
         name = f"{who}-{next(self._numbers)}"
         self.tell(
-            who, "try", id=name, key=key, ttl=ttl, how="acquire", fence=False, renew=False
+            who, "try", id=name, key=key, ttl=ttl, how="acquire", fence=False, renew=False,
+            fair=False,
         )  # fmt: skip
         return name
 

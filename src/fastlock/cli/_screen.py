@@ -65,14 +65,18 @@ def live_table(plain: bool) -> Iterator[Callable[[Shown], None]]:
     from rich.text import Text
 
     console = Console(highlight=False)
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    try:
+        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
 
-        def show(shown: Shown) -> None:
-            parts: list[Any] = [Text(shown.title), Text()]
-            parts += [_rich_table(shown.head, shown.rows, 2)]
-            live.update(Group(*parts, *([Text(shown.foot)] if shown.foot else [])), refresh=True)
+            def show(shown: Shown) -> None:
+                parts: list[Any] = [Text(shown.title), Text()]
+                parts += [_rich_table(shown.head, shown.rows, 2)]
+                parts += [Text(shown.foot)] if shown.foot else []
+                live.update(Group(*parts), refresh=True)
 
-        yield show
+            yield show
+    finally:  # a signal may come when the cursor is hidden and the block has not begun
+        console.show_cursor(True)
 
 
 def _print_shown(shown: Shown) -> None:
