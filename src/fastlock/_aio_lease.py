@@ -103,7 +103,6 @@ async def acquire(
     The arguments about renewal as in ``Client.lock``.
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
-    lease: Lease
     queue = client._queue
     if not queue.quiet and queue.in_turn(_args.wire_key(key, client._prefix), clock()):
         operation = _ops.acquire_in_turn
@@ -124,11 +123,8 @@ async def acquire(
             claim = replicated(claim, min_replicas, replica_timeout, fair)
         if fair is not False:
             return await client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
-        lease = await client._acquire(operation, claim, terms=terms)
-    else:
-        lease = await _take(client, key, ttl, operation, until_of(timeout))
-    if operation is _ops.acquire and queue.comes_back(lease):
-        queue.suspect(lease.pair[0], clock())
+        return await client._acquire(operation, claim, terms=terms)
+    lease: Lease = await _take(client, key, ttl, operation, until_of(timeout))
     return lease
 
 

@@ -124,7 +124,6 @@ class Place:
     def got(self, lease: Any) -> None:
         """The owner has the lock, by this lease: its client knows who holds it."""
         queue = self._queue
-        queue._again = b""
         tried_at = 0.0 if self._race is None else self._race.won()
         if not queue.hands_over:
             return
@@ -201,8 +200,6 @@ class Queue:
         self._limit = limit
         self._seconds = seconds
         self._trip = 0.0  # seconds: about the longest round trip of late
-        self._again = b""  # the key of the latest lease that was got without waiting
-        self._since = 0.0  # the deadline of the first of such leases in a row
         self.held: dict[bytes, Held] = {}
         self.gone = _forgetting(self.held)
         self.lines: dict[bytes, deque[Place]] = {}
@@ -218,26 +215,6 @@ class Queue:
         """
         found = key in self.lines or self.holder(key) is not None or self.rivals.about(key, now)
         return found or self._calm_down()
-
-    def comes_back(self, lease: Any) -> bool:
-        """Whether this client has got the lock at once, time after time, for the length of a turn.
-
-        Then others may wait in vain: it is back before those who were woken have asked.
-        """
-        key, until = lease.pair[0], lease.deadline
-        if key != self._again:
-            self._again, self._since = key, until
-            return False
-        length = until - self._since
-        if 0 <= length < self._seconds:
-            return False
-        self._since = until
-        return bool(length > 0)
-
-    def suspect(self, key: bytes, now: float) -> None:
-        """Others may wait: let them go first once, next time."""
-        self.rivals.suspect(key, now)
-        self.quiet = False
 
     def _calm_down(self) -> bool:
         """Be quiet again, if that is so; False. Who comes meanwhile says otherwise after this."""

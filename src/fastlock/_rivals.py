@@ -27,8 +27,6 @@ SHORTEST, LONGEST = 0.0002, 0.02
 #: Who rests does so for so many round trips at least: those who wait need one to be told and one to
 #: try.
 FIRST = 2
-#: Seconds to let others go first who may wait unheard, or so many round trips if one is known.
-COURTESY, COURTESY_TRIPS = 0.0005, 4
 #: A lock that is held for so many round trips at most is held for a moment; tries at that rate, in
 #: parts of the time for which it is held, and how many in a row.
 MOMENT, PART, TRIES = 6, 0.7, 30
@@ -37,7 +35,7 @@ MOMENT, PART, TRIES = 6, 0.7, 30
 class _Rival:
     """What is known about one key; times are seconds."""
 
-    __slots__ = ("guessed", "held", "owed", "share", "trip", "waited", "when")
+    __slots__ = ("held", "share", "trip", "waited", "when")
 
     def __init__(self) -> None:
         self.when = 0.0  # we last had to wait for it and were to try
@@ -45,8 +43,6 @@ class _Rival:
         self.waited = 0.0  # for the lock, on an average of late, rests included
         self.held = float("inf")  # how long we held it of late, with the asking for it
         self.trip = 0.0  # about the shortest time that a try takes
-        self.guessed = False  # nobody has been met yet
-        self.owed = 0.0  # to let others go first, once
 
 
 class Rivals:
@@ -70,16 +66,7 @@ class Rivals:
         self._prune(now)
         rival = self.known.pop(key, None) or _Rival()  # to be the youngest
         rival.when = now
-        rival.guessed = False
         self.known[key] = rival
-
-    def suspect(self, key: bytes, now: float) -> None:
-        """Others may want the lock who have not been met."""
-        if self.late(key, now) is None:
-            rival = self.known.pop(key, None) or _Rival()
-            rival.when, rival.guessed = now, True
-            rival.owed = max(COURTESY, COURTESY_TRIPS * rival.trip)
-            self.known[key] = rival
 
     def held(self, key: bytes, seconds: float) -> None:
         """We had it for so long."""
@@ -132,8 +119,6 @@ class Race:
             self._since = now
             if rival is not None and rival.share:
                 rest = max(FIRST * rival.trip, rival.share * rival.waited)
-            if rival is not None and rival.owed:
-                rest, rival.owed = max(rest, rival.owed), 0.0
             rest = min(rest, LONGEST)
         if rest >= SHORTEST:
             return rest
@@ -155,9 +140,7 @@ class Race:
     def won(self) -> float:
         """It has the lock by its latest try; when that was."""
         rival = self._rivals.known.get(self._key)
-        if rival is not None and rival.guessed:
-            self._rivals.known.pop(self._key, None)  # there was nobody
-        elif rival is not None and self._waited > 0:
+        if rival is not None and self._waited > 0:
             rival.waited = (rival.waited + self._waited) / 2
             if self.lost:
                 rival.share = min(MOST, rival.share + MORE)

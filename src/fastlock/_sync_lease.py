@@ -101,7 +101,6 @@ def acquire(
     ``auto_renew``, ``max_hold`` and ``on_lost`` as in ``Client.lock``.
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
-    lease: Lease
     queue = client._queue
     if not queue.quiet and queue.in_turn(_args.wire_key(key, client._prefix), clock()):
         operation = _ops.acquire_in_turn
@@ -121,11 +120,8 @@ def acquire(
             claim = replicated(claim, min_replicas, replica_timeout, fair)
         if fair is not False:
             return client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
-        lease = client._acquire(operation, claim, terms=terms)
-    else:
-        lease = _take(client, key, ttl, operation, until_of(timeout))
-    if operation is _ops.acquire and queue.comes_back(lease):
-        queue.suspect(lease.pair[0], clock())
+        return client._acquire(operation, claim, terms=terms)
+    lease: Lease = _take(client, key, ttl, operation, until_of(timeout))
     return lease
 
 

@@ -322,24 +322,3 @@ def test_who_has_left_may_leave_again_while_the_others_leave() -> None:
     first.leave()
     second.leave()
     assert is_empty(queue)
-
-
-def test_who_gets_a_lock_at_once_time_after_time_is_to_let_others_go_first() -> None:
-    queue = Queue(limit=10, seconds=1.0)
-
-    def lease(deadline: float, key: bytes = b"k") -> Any:
-        made: Any = Lease()
-        made.pair, made.deadline = (key, b"token"), deadline
-        return made
-
-    assert not queue.comes_back(lease(10.0))
-    assert not queue.comes_back(lease(10.9))
-    assert queue.comes_back(lease(11.1))
-    assert not queue.comes_back(lease(11.2))  # the next turn
-    assert not queue.comes_back(lease(5.0))  # a shorter ttl
-    assert not queue.comes_back(lease(5.9))
-    assert not queue.comes_back(lease(7.0, b"other"))
-    assert not queue.comes_back(lease(7.1))
-    queue.suspect(b"k", 1.0)
-    assert not queue.quiet
-    assert queue.in_turn(b"k", 1.0)

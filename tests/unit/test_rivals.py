@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from fastlock._rivals import (
-    COURTESY,
     FIRST,
     LATELY,
     LESS,
@@ -143,23 +142,3 @@ def test_what_is_old_is_forgotten_as_new_things_come() -> None:
     assert not rivals.about(b"0", 3.0)
     rivals.woke(b"x", 5.0)
     assert not rivals.about(b"2999", 5.0)
-
-
-def test_who_may_wait_unheard_is_let_go_first_once() -> None:
-    rivals = Rivals()
-    rivals.suspect(KEY, 1.0)
-    race = Race(rivals, KEY)
-    assert race.pause(1.001) == COURTESY
-    assert race.pause(1.002) == 0.0
-    race.tries(1.002)
-    race.won()
-    assert not rivals.known  # there was nobody
-    rivals.suspect(KEY, 1.0)
-    race = Race(rivals, KEY)
-    race.pause(1.0)
-    race.woken = True  # there was: it was refused, and told
-    race.tries(1.01)
-    race.won()
-    assert rivals.about(KEY, 1.02)
-    rivals.suspect(KEY, 1.02)
-    assert rest(rivals, 1.02) == 0.0  # known already
