@@ -104,7 +104,11 @@ async def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if not queue.quiet and queue.in_turn(_args.wire_key(key, client._prefix), clock()):
+    wire, now = _args.wire_key(key, client._prefix), clock()
+    if not queue.quiet and queue.in_turn(wire, now):
+        operation = _ops.acquire_in_turn
+    elif fair is False and queue.comes_back(wire, now):
+        queue.suspect(wire, now)
         operation = _ops.acquire_in_turn
     if (
         fence is not False
@@ -251,6 +255,7 @@ class Lease(BaseLease):
                 reply = await link.pipe.one(link.commands.release(*self.pair))
                 if reply == 1 and generation == _fork.generation:
                     self.over = self.freed = True
+                    queue.left, queue.left_at = self.pair[0], sent_at
                     if not queue.quiet:
                         queue.freed(self.pair[0], clock())
                     return True

@@ -117,9 +117,10 @@ class Bells:
         """Whether they are made for that loop."""
         return self._alarm is not None and self._alarm.loop is loop
 
-    def move(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Make them for this loop from now on."""
-        self._alarm = Alarm(loop)
+    def move(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Make them for this loop from now on; whether they were another one's."""
+        before, self._alarm = self._alarm, Alarm(loop)
+        return before is not None
 
     def new(self) -> Bell:
         """One more, after the first ``move``."""
@@ -135,9 +136,8 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     place = effect.place
     if not isinstance(place, Place):
         loop = asyncio.get_running_loop()
-        if not client._bells.are_of(loop):
+        if not client._bells.are_of(loop) and client._bells.move(loop):
             client._queue.forget()
-            client._bells.move(loop)
         place = effect.place = Place(client._queue, effect.keys[0], None, effect.lined)
     until = float("inf") if effect.until is None else effect.until
     offer = None if effect.claim is None else Offer(effect.claim)

@@ -53,6 +53,8 @@ class PipeLike(Protocol):
 class StraightLike(Protocol):
     """One try, one release, without a stop; see ``_pystraight.Straight``."""
 
+    @property
+    def freed_at(self) -> float: ...
     def take(
         self,
         key: str | bytes,

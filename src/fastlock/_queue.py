@@ -31,6 +31,8 @@ from ._handover import (
 from ._rivals import Race, Rivals
 
 _FOR_EVER = float("inf")
+#: Seconds from a release's sending within which the next acquire comes at once.
+AT_ONCE = 0.005
 
 
 class News(Protocol):
@@ -200,6 +202,9 @@ class Queue:
         self._limit = limit
         self._seconds = seconds
         self._trip = 0.0  # seconds: about the longest round trip of late
+        self.left = b""  # the key of the latest lease that was released
+        self.left_at = 0.0  # and when; of any thread, and no more than a hint
+        self._row = 0.0  # since when it has been asked for anew at once, each time
         self.held: dict[bytes, Held] = {}
         self.gone = _forgetting(self.held)
         self.lines: dict[bytes, deque[Place]] = {}
@@ -215,6 +220,24 @@ class Queue:
         """
         found = key in self.lines or self.holder(key) is not None or self.rivals.about(key, now)
         return found or self._calm_down()
+
+    def comes_back(self, key: bytes, now: float) -> bool:
+        """Whether this client has left the lock just now, and so each time for a turn's length.
+
+        Then others may wait unheard: it is back before those who are woken have asked.
+        """
+        if key != self.left or now - self.left_at > AT_ONCE or not self._seconds:
+            self._row = now
+            return False
+        if now - self._row < self._seconds:
+            return False
+        self._row = now
+        return True
+
+    def suspect(self, key: bytes, now: float) -> None:
+        """Others may wait: let them go first once."""
+        self.rivals.suspect(key, now)
+        self.quiet = False
 
     def _calm_down(self) -> bool:
         """Be quiet again, if that is so; False. Who comes meanwhile says otherwise after this."""
@@ -263,6 +286,7 @@ class Queue:
 
     def freed(self, key: bytes, now: float) -> None:
         """A lease of this client has ended: no pause is to go on, if nothing else ends it."""
+        self.left, self.left_at = key, now
         held = self.held.get(key)
         lease = None if held is None else held()
         if lease is not None and not lease.over:  # another one's

@@ -27,6 +27,8 @@ SHORTEST, LONGEST = 0.0002, 0.02
 #: Who rests does so for so many round trips at least: those who wait need one to be told and one to
 #: try.
 FIRST = 2
+#: Seconds to let others go first who may wait unheard, or so many round trips if one is known.
+COURTESY, COURTESY_TRIPS = 0.0005, 4
 #: A lock that is held for so many round trips at most is held for a moment; tries at that rate, in
 #: parts of the time for which it is held, and how many in a row.
 MOMENT, PART, TRIES = 6, 0.7, 30
@@ -35,14 +37,16 @@ MOMENT, PART, TRIES = 6, 0.7, 30
 class _Rival:
     """What is known about one key; times are seconds."""
 
-    __slots__ = ("held", "share", "trip", "waited", "when")
+    __slots__ = ("guessed", "hold", "owed", "share", "trip", "waited", "when")
 
     def __init__(self) -> None:
         self.when = 0.0  # we last had to wait for it and were to try
         self.share = 0.0  # of ``waited``, to rest
         self.waited = 0.0  # for the lock, on an average of late, rests included
-        self.held = float("inf")  # how long we held it of late, with the asking for it
+        self.hold = 0.0  # how long we held it of late, with the asking for it; 0: not known
         self.trip = 0.0  # about the shortest time that a try takes
+        self.guessed = False  # nobody has been met yet
+        self.owed = 0.0  # to let others go first, once
 
 
 class Rivals:
@@ -66,13 +70,22 @@ class Rivals:
         self._prune(now)
         rival = self.known.pop(key, None) or _Rival()  # to be the youngest
         rival.when = now
+        rival.guessed = False
         self.known[key] = rival
+
+    def suspect(self, key: bytes, now: float) -> None:
+        """Others may want the lock who have not been met."""
+        if self.late(key, now) is None:
+            rival = self.known.pop(key, None) or _Rival()
+            rival.when, rival.guessed = now, True
+            rival.owed = max(COURTESY, COURTESY_TRIPS * rival.trip)
+            self.known[key] = rival
 
     def held(self, key: bytes, seconds: float) -> None:
         """We had it for so long."""
         rival = self.known.get(key)
         if rival is not None:
-            rival.held = min(seconds, (rival.held + seconds) / 2)
+            rival.hold = min(seconds, (rival.hold + seconds) / 2 if rival.hold else seconds)
 
     def _prune(self, now: float) -> None:
         """The oldest, if it is too old; one comes at a time."""
@@ -88,7 +101,9 @@ class Rivals:
 class Race:
     """One waiter's run for a lock against other clients. Its owner's, but for ``woken``."""
 
-    __slots__ = ("_key", "_rivals", "_since", "_tried_at", "_tries", "_waited", "lost", "woken")
+    __slots__ = (
+        "_key", "_rivals", "_since", "_tried_at", "_tries", "_waited", "lost", "met", "woken",
+    )  # fmt: skip
 
     def __init__(self, rivals: Rivals, key: bytes) -> None:
         self._rivals = rivals
@@ -97,11 +112,13 @@ class Race:
         self._waited = 0.0  # seconds from then to its latest try
         self._tried_at = 0.0
         self._tries = 0  # at a lock that is held for a moment
+        self.met = False  # whether anybody else was seen to have the lock meanwhile
         self.woken = False  # to try, for the lock may have become free
         self.lost = 0  # how often that was too late
 
     def again(self, now: float) -> None:
-        """It waits; if for another time, it has lost."""
+        """It was refused; if it was woken before that, it has lost."""
+        self.met = True
         if self.woken:
             self.woken = False
             self.lost += 1
@@ -118,17 +135,19 @@ class Race:
         if self._since < 0:
             self._since = now
             if rival is not None and rival.share:
-                rest = max(FIRST * rival.trip, rival.share * rival.waited)
+                rest = max(FIRST * rival.trip, rival.share * max(rival.waited, rival.hold))
+            if rival is not None and rival.owed:
+                rest, rival.owed = max(rest, rival.owed), 0.0
             rest = min(rest, LONGEST)
         if rest >= SHORTEST:
             return rest
-        if rival is None or not rival.share or rival.held > MOMENT * rival.trip:
+        if rival is None or not rival.share or not 0 < rival.hold <= MOMENT * rival.trip:
             return 0.0
         if self._tries >= TRIES:
             return 0.0
         self._tries += 1
         self.woken = True
-        return PART * rival.held
+        return PART * rival.hold
 
     def tries(self, now: float) -> None:
         """It is about to try for the lock."""
@@ -140,9 +159,13 @@ class Race:
     def won(self) -> float:
         """It has the lock by its latest try; when that was."""
         rival = self._rivals.known.get(self._key)
-        if rival is not None and self._waited > 0:
+        if rival is not None and rival.guessed:
+            self._rivals.known.pop(self._key, None)  # there was nobody
+        elif rival is not None and self._waited > 0:
             rival.waited = (rival.waited + self._waited) / 2
-            if self.lost:
+            # Somebody else would still have it, if he had had it since we left.
+            greedy = not self.met and self._waited < rival.hold
+            if self.lost or greedy:
                 rival.share = min(MOST, rival.share + MORE)
             else:
                 rival.share = max(0.0, rival.share - LESS)

@@ -4,6 +4,8 @@ __all__ = ["Straight"]
 
 @final
 class Straight:
+    @property
+    def freed_at(self) -> float: ...
     def __new__(
         cls,
         client: Any,

@@ -38,6 +38,7 @@ cdef class Straight:
     cdef Prepared acquire, release
     cdef Numbered tokens
     cdef bytes prefix
+    cdef readonly double freed_at  # when the latest release was sent; that of any thread
 
     def __cinit__(
         self,
@@ -107,7 +108,7 @@ cdef class Straight:
             return None
         self.release.weigh(&filling, 0, pair[0])
         self.release.weigh(&filling, 1, pair[1])
-        sent_at = fl_clock()
+        self.freed_at = sent_at = fl_clock()
         outcome = self.ask(self.release, &filling, timeout, &chain, &sent)
         if outcome != ANSWERED:
             return sent_at, self.failure(outcome, chain, sent)

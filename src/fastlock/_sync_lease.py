@@ -102,7 +102,11 @@ def acquire(
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
-    if not queue.quiet and queue.in_turn(_args.wire_key(key, client._prefix), clock()):
+    wire, now = _args.wire_key(key, client._prefix), clock()
+    if not queue.quiet and queue.in_turn(wire, now):
+        operation = _ops.acquire_in_turn
+    elif fair is False and queue.comes_back(wire, now):
+        queue.suspect(wire, now)
         operation = _ops.acquire_in_turn
     if (
         fence is not False
@@ -241,6 +245,7 @@ class Lease(BaseLease):
             if wait and way is not None:
                 freed = way.free(self, generation, client._patience)
                 if freed is True:
+                    queue.left, queue.left_at = self.pair[0], way.freed_at
                     if not queue.quiet:
                         queue.freed(self.pair[0], clock())
                     return True

@@ -168,6 +168,7 @@ class Watch:
             return True
         place = self.place
         place.vain = place.vain + 1 if held is None else 0
+        place.race.met = place.race.met or held is not None
         if 0 < place.vain <= MOST_VAIN:
             self.end()
         else:

@@ -401,3 +401,19 @@ async def test_those_of_a_loop_that_ended_are_in_nobodys_way(fl: Ways) -> None:
         process.tell("it is free")
         assert process.said() == "True"
         assert process.ended() == (0, "", "")
+
+
+async def test_who_comes_back_at_once_lets_others_go_first_once_a_turn(fl: Ways) -> None:
+    """Nobody tells it that others wait. The try behind the pause is one that asks."""
+    proxy, key = fl.proxy(), fl.key()
+    client = await fl.warm(fl.client(proxy.uri, handover_time=0.05))
+    before, pairs, end = len(proxy.commands), 0, clock() + 0.6
+    while clock() < end:
+        assert await (await client.acquire(key, timeout=10)).release() is True
+        pairs += 1
+    sent = [words for words in proxy.commands[before:] if key.encode() in words]
+    sent = [words for words in sent if words[0] != b"EVAL"]  # what EVALSHA did not find
+    plain = [words for words in sent if words[0] == b"SET" and b"GET" not in words]
+    assert len(sent) == 2 * pairs
+    assert 2 <= pairs - len(plain) <= 12
+    assert fl.raw(client)._listener._watches == {}

@@ -83,7 +83,7 @@ def compete(
 
 # Both APIs and both cores, in half of the time of all four.
 @pytest.mark.parametrize(("api", "core"), [("sync", "cython"), ("async", "python")])
-@pytest.mark.parametrize("hold", [0])  # held longer, one that never waits can keep most turns
+@pytest.mark.parametrize("hold", [0, 0.001])
 async def test_each_has_at_least_half_of_its_fair_share(
     fl: Ways, hold: float, pytestconfig: Any
 ) -> None:

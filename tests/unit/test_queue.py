@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastlock._queue import Place, Queue
+from fastlock._queue import AT_ONCE, Place, Queue
 from fastlock._watch import MOST_VAIN, Watch
 
 
@@ -322,3 +322,29 @@ def test_who_has_left_may_leave_again_while_the_others_leave() -> None:
     first.leave()
     second.leave()
     assert is_empty(queue)
+
+
+def test_who_comes_back_at_once_for_the_length_of_a_turn_is_to_let_others_go_first() -> None:
+    queue = Queue(limit=10, seconds=1.0)
+    step = AT_ONCE / 2
+
+    def again(at: float, key: bytes = b"k") -> bool:
+        """It acquires the lock at that time, and releases it right away."""
+        found = queue.comes_back(key, at)
+        queue.left, queue.left_at = key, at
+        return found
+
+    assert not any(again(10.0 + number * step) for number in range(400))
+    assert again(11.0)
+    assert not any(again(11.0 + number * step) for number in range(1, 400))
+    assert again(12.0)
+    assert not again(12.0 + 2 * AT_ONCE)  # not at once
+    assert not any(again(12.02 + number * step) for number in range(380))
+    assert not again(12.97, b"other")
+    assert not again(12.97)
+    queue.freed(b"k", 13.0)
+    assert not queue.comes_back(b"k", 13.0)
+    queue.suspect(b"k", 13.0)
+    assert not queue.quiet
+    assert queue.in_turn(b"k", 13.0)
+    assert not any(Queue(limit=10).comes_back(b"k", 1.0) for _ in range(10))  # no turns

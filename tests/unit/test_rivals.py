@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastlock._rivals import (
+    COURTESY,
     FIRST,
     LATELY,
     LESS,
@@ -115,8 +116,11 @@ def test_a_lock_that_is_held_for_a_moment_is_tried_for_and_not_watched() -> None
         race.again(1.0 + TRIP)
     assert race.pause(1.0) == 0.0  # enough: have the server tell
     assert not race.woken
-    rivals.held(KEY, 1.0)
-    assert rest(rivals, 1.0) == 0.0
+    for _ in range(3):
+        rivals.held(KEY, 0.001)
+    race = Race(rivals, KEY)
+    assert race.pause(1.0) == pytest.approx(MORE * (MOMENT * TRIP * 0.99 + 0.001) / 2, abs=0.0002)
+    assert race.pause(1.0) == 0.0  # it rests, and is told then
 
 
 def test_what_others_of_the_client_hand_over_is_no_race_won() -> None:
@@ -142,3 +146,46 @@ def test_what_is_old_is_forgotten_as_new_things_come() -> None:
     assert not rivals.about(b"0", 3.0)
     rivals.woke(b"x", 5.0)
     assert not rivals.about(b"2999", 5.0)
+
+
+def test_who_may_wait_unheard_is_let_go_first_once() -> None:
+    rivals = Rivals()
+    rivals.suspect(KEY, 1.0)
+    race = Race(rivals, KEY)
+    assert race.pause(1.001) == COURTESY
+    assert race.pause(1.002) == 0.0
+    race.tries(1.002)
+    race.won()
+    assert not rivals.known  # there was nobody
+    rivals.suspect(KEY, 1.0)
+    race = Race(rivals, KEY)
+    race.pause(1.0)
+    race.woken = True  # there was: it was refused, and told
+    race.tries(1.01)
+    race.won()
+    assert rivals.about(KEY, 1.02)
+    rivals.suspect(KEY, 1.02)
+    assert rest(rivals, 1.02) == 0.0  # known already
+
+
+def test_who_has_it_twice_in_a_row_rests_as_who_was_too_late() -> None:
+    """Nobody else can have had it, if it is free earlier than others would leave it."""
+    rivals = Rivals()
+    rivals.woke(KEY, 1.0)
+    rivals.held(KEY, 0.01)
+
+    def again(at: float, met: bool) -> float:
+        """What it rests after a wait of a millisecond."""
+        race = Race(rivals, KEY)
+        race.pause(at - 0.001)
+        race.met = met
+        race.tries(at)
+        race.won()
+        return rest(rivals, at)
+
+    assert again(1.01, met=True) == 0.0
+    assert again(1.01, met=False) == pytest.approx(MORE * 0.01)
+    assert again(1.01, met=False) == pytest.approx(2 * MORE * 0.01)
+    assert again(1.01, met=True) == pytest.approx((2 * MORE - LESS) * 0.01)
+    rivals.held(KEY, 0.0009)  # another could have had it, and left again
+    assert again(1.01, met=False) < (2 * MORE - LESS) * 0.01
