@@ -144,7 +144,8 @@ class AsyncCluster:
         """As ``Cluster.hint``."""
         book = self.book
         now = clock()
-        if not (book.hinted or now > book.read_at + OLD) or self._closed:
+        due = book.read_at + (FRESH if book.hinted else OLD)
+        if now < due or self._closed:
             return
         book.hinted, book.read_at = False, now
         self._begin()

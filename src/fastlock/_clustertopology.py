@@ -202,7 +202,8 @@ class Cluster:
         """Have the map read in the background, if that is due."""
         book = self.book
         now = clock()
-        if not (book.hinted or now > book.read_at + OLD) or self._closed:
+        due = book.read_at + (FRESH if book.hinted else OLD)
+        if now < due or self._closed:
             return
         book.hinted, book.read_at = False, now  # this one's, whatever comes of it
         self._errands.add(self._look_quietly)

@@ -288,7 +288,7 @@ def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             if not isinstance(key, str) or not key:
                 raise ConfigError(".".join(path) or "mapping", f"key {show(key)} must be text")
             yield from _leaves(value, (*path, *key.split(".")))
-    elif isinstance(node, list | tuple) and path[-1:] != ("sentinels",):
+    elif isinstance(node, list | tuple) and path[-1:] not in (("sentinels",), ("cluster",)):
         for number, value in enumerate(node):
             yield from _leaves(value, (*path, str(number)))
     elif node is not None and not (isinstance(node, str) and not node.strip()):

@@ -54,6 +54,8 @@ class StraightLike(Protocol):
     """One try, one release, without a stop; see ``_pystraight.Straight``."""
 
     @property
+    def freed(self) -> bytes: ...
+    @property
     def freed_at(self) -> float: ...
     def take(
         self,

@@ -21,7 +21,17 @@ __all__ = ["Straight"]
 class Straight:
     """``client``'s way over one Pipe: its ``leases``, commands, tokens and prefix of keys."""
 
-    __slots__ = ("_acquire", "_call", "_client", "_new", "_next", "_prefix", "_release", "freed_at")
+    __slots__ = (
+        "_acquire",
+        "_call",
+        "_client",
+        "_new",
+        "_next",
+        "_prefix",
+        "_release",
+        "freed",
+        "freed_at",
+    )
 
     def __init__(
         self,
@@ -40,7 +50,8 @@ class Straight:
         self._release = release.fill
         self._next = tokens.next
         self._prefix = prefix
-        self.freed_at = 0.0  # when the latest release was sent; that of any thread
+        # The key of the latest release, and when it was sent; of any thread.
+        self.freed, self.freed_at = b"", 0.0
 
     def __reduce__(self) -> Any:
         raise TypeError("what belongs to a client cannot be pickled or copied")
@@ -83,6 +94,7 @@ class Straight:
         lease.doubt = UNDER_WAY  # whoever is interrupted from here on leaves it in doubt
         if lease.over:  # handed over at this moment
             return None
+        self.freed = lease.pair[0]
         self.freed_at = sent_at = clock()
         try:
             (reply,) = self._call(self._release(*lease.pair), 1, timeout)

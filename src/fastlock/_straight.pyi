@@ -5,6 +5,8 @@ __all__ = ["Straight"]
 @final
 class Straight:
     @property
+    def freed(self) -> bytes: ...
+    @property
     def freed_at(self) -> float: ...
     def __new__(
         cls,

@@ -38,7 +38,8 @@ cdef class Straight:
     cdef Prepared acquire, release
     cdef Numbered tokens
     cdef bytes prefix
-    cdef readonly double freed_at  # when the latest release was sent; that of any thread
+    cdef readonly bytes freed  # the key of the latest release, and when it was sent; of any thread
+    cdef readonly double freed_at
 
     def __cinit__(
         self,
@@ -57,6 +58,7 @@ cdef class Straight:
         self.release = release
         self.tokens = tokens
         self.prefix = prefix
+        self.freed = b""
 
     def __reduce__(self):
         raise TypeError("what belongs to a client cannot be pickled or copied")
@@ -108,6 +110,7 @@ cdef class Straight:
             return None
         self.release.weigh(&filling, 0, pair[0])
         self.release.weigh(&filling, 1, pair[1])
+        self.freed = pair[0]
         self.freed_at = sent_at = fl_clock()
         outcome = self.ask(self.release, &filling, timeout, &chain, &sent)
         if outcome != ANSWERED:

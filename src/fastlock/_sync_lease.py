@@ -67,8 +67,8 @@ def try_acquire(
         if min_replicas is not None:
             claim = replicated(claim, min_replicas, replica_timeout)
         return client._acquire(_ops.try_acquire, claim, terms=terms)
-    lease: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
-    return lease
+    taken: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
+    return taken
 
 
 def acquire(
@@ -105,7 +105,7 @@ def acquire(
     wire, now = _args.wire_key(key, client._prefix), clock()
     if not queue.quiet and queue.in_turn(wire, now):
         operation = _ops.acquire_in_turn
-    elif fair is False and queue.comes_back(wire, now):
+    elif fair is False and _comes_back(client, wire, now):
         queue.suspect(wire, now)
         operation = _ops.acquire_in_turn
     if (
@@ -125,8 +125,21 @@ def acquire(
         if fair is not False:
             return client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
         return client._acquire(operation, claim, terms=terms)
-    lease: Lease = _take(client, key, ttl, operation, until_of(timeout))
+    until = until_of(timeout)
+    if operation is _ops.acquire_in_turn:
+        return client._acquire(operation, client._claim([key], ttl, until))
+    lease: Lease = _take(client, key, ttl, operation, until)
     return lease
+
+
+def _comes_back(client: Client, wire: bytes, now: float) -> bool:
+    """As of its ``Queue``, which hears of the releases that have gone straight only here."""
+    queue = client._queue
+    link = client._server._link
+    way = None if link is None else link.way
+    if way is not None and way.freed_at > queue.left_at:
+        queue.left, queue.left_at = way.freed, way.freed_at
+    return queue.comes_back(wire, now)
 
 
 def _take(
@@ -140,11 +153,11 @@ def _take(
     generation = _fork.generation  # before the link, whose tokens a child must not use
     server = client._server
     link = server._link
-    if link is None or server.strays or operation is _ops.acquire_in_turn:
+    if link is None or server.strays:
         return client._acquire(operation, client._claim([key], ttl, until))
-    usual = client._usual
-    if usual[0] is not ttl:
-        usual = usual_of(client, ttl)
+    whose, milliseconds, span = client._usual
+    if whose is not ttl:
+        _, milliseconds, span = usual_of(client, ttl)
     patience = client._patience
     if until is not None:
         begun_at = clock()
@@ -152,8 +165,10 @@ def _take(
     trace: list[Pair] = []
     claim: Claim[Lease] | None = None
     try:
-        way = link.way or _way(client, link)
-        taken = way.take(key, usual[1], usual[2], generation, patience, trace)
+        way = link.way
+        if way is None:
+            way = _way(client, link)
+        taken = way.take(key, milliseconds, span, generation, patience, trace)
         if generation != _fork.generation:
             _fork.check(generation)
         if type(taken) is Lease or (taken is None and operation is _ops.try_acquire):
@@ -162,7 +177,7 @@ def _take(
         if taken is not None:
             begun, failure, answer = client._outcome(link, taken, patience)
         if taken is not None and begun:
-            claim = client._claim_of([key], [taken[0]], usual[1], until, generation)
+            claim = client._claim_of([key], [taken[0]], milliseconds, until, generation)
             claim.possible = 1  # for whoever interrupts before the operation says so
         else:  # nothing of the old token can be there
             claim = client._claim([key], ttl, until)
@@ -174,7 +189,7 @@ def _take(
         if claim is not None:
             client._give_back(claim)
         else:  # perhaps with its lease on the way
-            client._give_back_pairs(trace, clock() + usual[1] / 1000, generation)
+            client._give_back_pairs(trace, clock() + milliseconds / 1000, generation)
         raise
 
 
@@ -245,7 +260,6 @@ class Lease(BaseLease):
             if wait and way is not None:
                 freed = way.free(self, generation, client._patience)
                 if freed is True:
-                    queue.left, queue.left_at = self.pair[0], way.freed_at
                     if not queue.quiet:
                         queue.freed(self.pair[0], clock())
                     return True

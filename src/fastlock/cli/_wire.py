@@ -18,7 +18,7 @@ from fastlock import _impl
 from fastlock._connect import open_async, open_sync
 from fastlock._resp import Push
 from fastlock.config import Config
-from fastlock.errors import ServerError, TransportError
+from fastlock.errors import ConfigError, ServerError, TransportError
 
 #: More that the server has told unasked are not kept.
 MOST_PUSHES = 100_000
@@ -42,6 +42,10 @@ class Wire:
     """A blocking connection. Belongs to one thread at a time."""
 
     def __init__(self, config: Config) -> None:
+        if config.cluster is not None:
+            raise ConfigError(
+                "cluster", "this looks at one server; name the node that serves the key, by redis://"
+            )
         opened = open_sync(config, config.connect_timeout)
         self._sock, self._keep = opened.sock, opened.keep
         # The system's own time limit: Python's would cost a poll() before every recv().
