@@ -202,17 +202,24 @@ class Watched:
         return found
 
     def restore(self) -> None:
-        """Start what was killed, as replicas of the master that there is now."""
-        master = self.master
-        for server in self.servers:
-            if server.process is None:
-                server._admin = None
-                server.start()
-                server.admin.replicaof("127.0.0.1", str(master.port))
-        for server in self.servers:
-            if server is not master:
-                wait_until(lambda server=server: self._follows(server, master))
-        wait_until(lambda: all(self._ready(one) for one in self.sentinels))
+        """Start what was killed; all follow the master that there is then.
+
+        That may be another one by and by: on a busy machine a second of silence is enough for it.
+        """
+
+        def whole() -> bool:
+            master = self.master
+            for server in self.servers:
+                if server.process is None:
+                    server._admin = None
+                    server.start()
+                if server is not master and not self._follows(server, master):
+                    if server.admin.info("replication").get("master_port") != master.port:
+                        server.admin.replicaof("127.0.0.1", str(master.port))
+                    return False
+            return all(self._ready(one) for one in self.sentinels) and master is self.master
+
+        wait_until(whole)
 
     def discard(self) -> None:
         """End all of it."""

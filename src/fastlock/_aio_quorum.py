@@ -95,7 +95,8 @@ class QuorumClient:
     ) -> QuorumLock:
         """A spec of one lock: async context manager, decorator, ``asyncio.Lock``'s methods.
 
-        The arguments are those of ``aio.Client.lock``, but for what a quorum has not; a lease is renewed on a majority.
+        The arguments are those of ``aio.Client.lock``, but for what a quorum has not;
+        a lease is renewed on a majority.
         """
         terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
         none = (None, _args.REPLICA_TIMEOUT)

@@ -13,7 +13,7 @@ from . import _fork
 from ._aiolistener import AsyncListener, NewBell
 from ._aiotopology import AsyncServer
 from ._clock import clock
-from ._cluster import OLD, PATIENCE, SHY, Address, Book
+from ._cluster import FRESH, OLD, PATIENCE, SHY, Address, Book
 from ._commands import Pair
 from ._impl import Core
 from ._queue import Place

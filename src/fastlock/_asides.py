@@ -114,8 +114,8 @@ class Asides:
                     return aside
                 self._end(aside)
         attempt = Attempt()
-        self._attempts.append(attempt)
         try:
+            self._attempts.append(attempt)
             if self._closed:
                 raise closed_error()
             aside = Aside(self._server.spare(timeout, attempt), me)
@@ -174,6 +174,13 @@ def too_late() -> TransportError:
     return TransportError("the caller's time was over before it could be sent")
 
 
+def demoted(sent_at: float) -> TransportError:
+    """The server is a master no more, and WAIT ended by that; what it had done may be lost."""
+    error = TransportError("the master was demoted while replicas were waited for", sent=True)
+    error.sent_at = sent_at
+    return error
+
+
 def encoded(call: Confirmed, link: Link, now: float) -> bytes:
     """The command and its WAIT, for one write."""
     return link.encode(call) + link.commands.wait(call.wanted, call.lasts(now))
@@ -185,6 +192,8 @@ def understood(call: Confirmed, sent_at: float, replies: list[Any]) -> list[Any]
     TransportError: nonsense.
     """
     reply, confirmed = replies
+    if isinstance(confirmed, ServerError) and confirmed.code == "UNBLOCKED":
+        raise demoted(sent_at)
     number = type(confirmed) is int and confirmed >= 0
     if is_nonsense(call.verb, reply) or not (number or isinstance(confirmed, ServerError)):
         raise out_of_step(sent_at)

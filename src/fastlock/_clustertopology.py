@@ -14,7 +14,7 @@ from typing import Any
 
 from . import _fork
 from ._clock import clock
-from ._cluster import OLD, PATIENCE, SHY, Address, Book
+from ._cluster import FRESH, OLD, PATIENCE, SHY, Address, Book
 from ._commands import Pair, ServerInfo
 from ._errands import Errands
 from ._event import Event

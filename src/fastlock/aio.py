@@ -46,7 +46,7 @@ C = TypeVar("C", bound=Claim[Any])
 
 
 class Client:
-    """Locks on one server, over one connection shared by all tasks of an event loop; or on a cluster.
+    """Locks on one server, over one connection shared by all tasks of a loop; or on a cluster.
 
     Makes no connection before the first call that needs one. While somebody waits for a lock,
     there is a second one, by which the server wakes who waits. An acquire with ``min_replicas``

@@ -307,7 +307,7 @@ def _merge(given: dict[str, Any], uri: dict[str, Any]) -> None:
 def _contradictions(given: dict[str, Any]) -> None:
     """Refuse settings that cannot hold together. ``given``: without defaults."""
     if "sentinels" in given:
-        for name in ("host", "port", "unix_socket"):
+        for name in ("host", "port", "unix_socket", "cluster"):
             if name in given:
                 raise ConfigError(name, "contradicts sentinels, which name the server; keep one")
         if "service" not in given:

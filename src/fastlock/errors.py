@@ -100,11 +100,11 @@ class StaleFence(LockLost):
 class OutcomeUnknown(LockError):
     """The server may or may not have carried the operation out.
 
-    Raised when the retries are used up, and by a quorum when too few servers answered, when the answer to a release comes after the
-    lease's deadline, and at once by ``force_release``. After an acquire the caller does not
-    hold the lock, and what may still have arrived is given back in the background; after a
-    release or an extend the call may be repeated. False from a repeated release then says
-    only that the lock is not ours now.
+    Raised when the retries are used up, by a quorum when too few servers answered, when the
+    answer to a release comes after the lease's deadline, and at once by ``force_release``. After an
+    acquire the caller does not hold the lock, and what may still have arrived is given back in the
+    background; after a release or an extend the call may be repeated. False from a repeated
+    release then says only that the lock is not ours now.
     """
 
 

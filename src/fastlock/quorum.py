@@ -103,8 +103,8 @@ class QuorumClient:
     ) -> QuorumLock:
         """A spec of one lock: context manager, decorator, ``threading.Lock``'s methods.
 
-        The arguments are those of ``Client.lock``, but for what a quorum has not. A lease is renewed on a majority every third
-        of its ttl, by a thread of the client's.
+        The arguments are those of ``Client.lock``, but for what a quorum has not. A lease
+        is renewed on a majority every third of its ttl, by a thread of the client's.
         """
         terms = terms_of(auto_renew, max_hold, on_lost)
         none = (None, _args.REPLICA_TIMEOUT)
@@ -287,7 +287,7 @@ class QuorumLease(Lease):
     _client: Any
 
     def release(self, wait: bool = True) -> Any:
-        """Free the lock on every server that may have it. True: freed by us on a majority. False: no longer ours.
+        """Free the lock wherever it may be. True: freed by us on a majority. False: not ours.
 
         Servers that gave no answer are told again in the background, until the lease's end.
         With ``wait=False`` all are told and none is waited for: None, unless it is over
@@ -313,7 +313,8 @@ class QuorumLease(Lease):
 
         Raises LockLost if no majority has it, or its deadline has passed meanwhile;
         OutcomeUnknown when too few answered to know: the lease then counts with the earlier
-        deadline; TransportError when nothing was sent. LockError as of ``Lease.extend``. One extension of a lease at a time.
+        deadline; TransportError when nothing was sent. LockError as of ``Lease.extend``. One
+        extension of a lease at a time.
         """
         self._check_process()
         ms = _args.milliseconds(self.ttl if ttl is None else ttl)

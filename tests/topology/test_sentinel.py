@@ -215,6 +215,24 @@ async def test_what_a_demoted_master_refuses_is_asked_of_the_next(
     assert await client.locked(held[4].key)
 
 
+async def test_what_waits_for_replicas_goes_on_at_the_next_master(
+    fl: Ways, server: Watched
+) -> None:
+    """Demoted, a server ends the waiting for its replicas, and forgets the lock."""
+    client, key = await fl.warm(fl.client(server.uri)), fl.key()
+    master, other = server.servers
+    other.admin.replicaof("NO", "ONE")  # so that nobody acknowledges
+    options = {"min_replicas": 1, "replica_timeout": 10}
+    taking = fl.spawn(client.acquire(key, ttl=30, timeout=15, **options))
+    await fl.until(lambda: master.admin.exists(key))
+    with demoted(server):
+        await fl.sleep(0.2)
+        assert not taking.done()
+    lease = await taking
+    assert other.admin.get(key) == lease.token.encode()
+    assert await lease.release() is True
+
+
 async def test_a_renewal_that_is_refused_goes_to_the_next(fl: Ways, server: Watched) -> None:
     client = fl.client(server.uri, client_name="renewing")
     lease = await client.acquire(fl.key(), ttl=0.9, auto_renew=True)

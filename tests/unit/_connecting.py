@@ -136,6 +136,8 @@ def peer(talk: Callable[[socket.socket], None]) -> Iterator[int]:
             visitor.close()
         thread.join(10)
         assert not thread.is_alive()
+        for visitor in visitors:  # one that came at the last moment
+            visitor.close()
 
 
 @contextmanager

@@ -105,6 +105,7 @@ def test_what_cannot_be_taken_over(home: Any) -> None:
         ({**SAME, "host": "h"}, "host", "contradicts sentinels"),
         ({**SAME, "port": 6379}, "port", "contradicts sentinels"),
         ({**SAME, "unix_socket": "/s"}, "unix_socket", "contradicts sentinels"),
+        ({**SAME, "cluster": "h:7000"}, "cluster", "contradicts sentinels"),
         ({"sentinels": []}, "sentinels", "must not be empty"),
         ({"sentinels": ""}, "sentinels", "names no host"),
         ({"sentinels": "h,,g"}, "sentinels", "names no host"),

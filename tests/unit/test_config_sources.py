@@ -417,3 +417,8 @@ def test_any_settings_are_accepted_or_refused(settings_: dict[str, Any]) -> None
         except ConfigError:
             continue
         assert Config(**config.public()).address == config.address
+
+
+def test_nodes_of_a_cluster_are_a_list_in_a_mapping_too() -> None:
+    for nodes in (["a:1", "b:2"], ("a:1", "b:2"), "a:1,b:2"):
+        assert Config.from_mapping({"cluster": nodes}) == Config("redis+cluster://a:1,b:2")

@@ -110,6 +110,22 @@ def test_a_master_that_is_down_is_asked_about_until_the_time_is_over(way: Way, f
     assert "the master, 127.0.0.1:1, is down, and no other has been promoted yet" in said
 
 
+def test_another_one_is_asked_first_in_the_next_round(way: Way) -> None:
+    """The first may be the last to learn of a promotion."""
+    asked: list[str] = []
+
+    def told_by(name: str) -> Callable[[socket.socket], None]:
+        def talk(visitor: socket.socket) -> None:
+            asked.append(name)
+            says(masters(1, flags="master,s_down"))(visitor)
+
+        return talk
+
+    with peer(told_by("one")) as one, peer(told_by("other")) as other:
+        way.refused(TransportError, looking(one, other), 1.0)
+    assert asked[:4] == ["one", "other", "other", "one"]
+
+
 def test_a_server_that_nobody_can_be_is_refused(way: Way) -> None:
     for answer in (masters(1, ip="a b"), masters(1, ip=""), masters(70000)):
         with peer(says(answer)) as port:
@@ -140,7 +156,15 @@ def test_a_credential_provider_that_fails_is_asked_once(way: Way) -> None:
 
 def test_a_silent_master_does_not_take_all_the_time(way: Way) -> None:
     """Another one may be named meanwhile."""
-    with peer(lambda visitor: None) as mute, peer(says(masters(mute))) as port, bounded(0.4):
+    asked: list[float] = []
+
+    def tells(visitor: Any) -> None:
+        asked.append(time.monotonic())
+        says(masters(mute))(visitor)
+
+    with peer(lambda visitor: None) as mute, peer(tells) as port, bounded(0.4):
         said = way.refused(TransportError, looking(port), 0.6)
+    assert len(asked) >= 2
+    assert asked[1] - asked[0] < 0.5
     assert f"no answer from redis://127.0.0.1:{mute}/0 within" in said
     assert "it is the one that redis+sentinel://" in said

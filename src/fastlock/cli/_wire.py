@@ -44,7 +44,8 @@ class Wire:
     def __init__(self, config: Config) -> None:
         if config.cluster is not None:
             raise ConfigError(
-                "cluster", "this looks at one server; name the node that serves the key, by redis://"
+                "cluster",
+                "this looks at one server; name the node that serves the key, by redis://",
             )
         opened = open_sync(config, config.connect_timeout)
         self._sock, self._keep = opened.sock, opened.keep
