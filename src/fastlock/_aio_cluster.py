@@ -186,7 +186,7 @@ class Clustered(Client):
         return clock()
 
     def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
-        for node, own in self._cluster.by_node(pairs).items():
+        for node, own in self._cluster.book.by_node(pairs).items():
             super()._post_back(own, verb, node.server.alive())
 
 

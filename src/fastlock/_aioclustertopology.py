@@ -13,8 +13,7 @@ from . import _fork
 from ._aiolistener import AsyncListener, NewBell
 from ._aiotopology import AsyncServer
 from ._clock import clock
-from ._cluster import FRESH, OLD, PATIENCE, SHY, Address, Book
-from ._commands import Pair
+from ._cluster import OLD, PATIENCE, SHY, Address, Book
 from ._impl import Core
 from ._queue import Place
 from ._topology import Link, closed_error, copy_of
@@ -113,7 +112,8 @@ class AsyncCluster:
             except FastlockError as error:
                 failure = error
         if failure is None or isinstance(failure, TransportError):
-            raise TransportError(f"no node of {self._config.address} tells the map: {failure}")
+            why = failure or "there was no time"
+            raise TransportError(f"no node of {self._config.address} tells the map: {why}")
         raise failure
 
     async def _told_at(self, address: Address) -> Any:
@@ -144,8 +144,7 @@ class AsyncCluster:
         """As ``Cluster.hint``."""
         book = self.book
         now = clock()
-        due = book.read_at + (FRESH if book.hinted else OLD)
-        if now < due or self._closed:
+        if self._closed or not book.due_behind(now):
             return
         book.hinted, book.read_at = False, now
         self._begin()
@@ -186,22 +185,8 @@ class AsyncCluster:
 
     def serving(self, keys: Iterable[bytes]) -> Link | None:
         """As ``Cluster.serving``."""
-        node = self.node_of_all(keys)
+        node = self.book.node_of_all(keys)
         return None if node is None else node.server.ready()
-
-    def node_of_all(self, keys: Iterable[bytes]) -> AsyncNode | None:
-        """As ``Cluster.node_of_all``."""
-        nodes = {self.book.node_of(key) for key in keys}
-        return nodes.pop() if len(nodes) == 1 else None
-
-    def by_node(self, pairs: Iterable[Pair]) -> dict[AsyncNode, list[Pair]]:
-        """As ``Cluster.by_node``."""
-        found: dict[AsyncNode, list[Pair]] = {}
-        for pair in pairs:
-            node = self.book.node_of(pair[0])
-            if node is not None:
-                found.setdefault(node, []).append(pair)
-        return found
 
     def dismiss(self) -> None:
         """As ``AsyncServer.dismiss``, of each node."""
@@ -247,7 +232,7 @@ class AsyncClusterListener:
         turn: bytes | None = None,
     ) -> bool:
         """As ``Listener.wait``; False also for keys of several nodes."""
-        node = self._cluster.node_of_all(keys)
+        node = self._cluster.book.node_of_all(keys)
         if node is None or self._closed:
             return False
         return await node.listener.wait(place, keys, until, node.server.ready(), turn)

@@ -13,12 +13,12 @@ answered is the operation's (``_ops``), which says what that means; its next com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from random import uniform
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ._clock import clock
-from ._commands import not_ready
+from ._commands import Pair, not_ready
 from ._config_fields import divided, joined
 from ._slots import SLOTS, slot
 from .config import Config
@@ -118,6 +118,20 @@ class Book(Generic[N]):
         serving = self.serving
         return serving[slot(key)] if serving else None
 
+    def node_of_all(self, keys: Iterable[bytes]) -> N | None:
+        """The one node that serves them all, as far as is known."""
+        nodes = {self.node_of(key) for key in keys}
+        return nodes.pop() if len(nodes) == 1 else None
+
+    def by_node(self, pairs: Iterable[Pair]) -> dict[N, list[Pair]]:
+        """These pairs by the nodes that serve them; without those of no known node."""
+        found: dict[N, list[Pair]] = {}
+        for pair in pairs:
+            node = self.node_of(pair[0])
+            if node is not None:
+                found.setdefault(node, []).append(pair)
+        return found
+
     def any_node(self) -> N | None:
         """One that serves something."""
         return next((node for node in self.serving if node is not None), None)
@@ -125,6 +139,10 @@ class Book(Generic[N]):
     def due(self) -> bool:
         """Whether the map must be read before it is used."""
         return self.stale and clock() >= self.read_at + FRESH
+
+    def due_behind(self, now: float) -> bool:
+        """Whether it is to be read in the background."""
+        return now >= self.read_at + (FRESH if self.hinted else OLD)
 
     def candidates(self) -> list[N]:
         """Whom to ask for the map, beginning with another one each time."""
@@ -388,6 +406,7 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
             detours.clear()
             redirections = 0
     sent_at = clock() if first_at is None else first_at
+    call.late = failures > 0
     if trouble is None:
         return sent_at, replies
     sent = any(isinstance(reply, TransportError) and reply.sent for reply in replies)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import _fork
+from ._clock import clock
 from ._cluster import PASSING, PATIENCE
 from ._errands import Errands
 from ._renewal import Keeper, Renewal
@@ -194,7 +195,7 @@ class ClusterKeeper:
         book = self.cluster.book
         with self.mutex:
             self._settling = False
-        if book.due() or book.hinted or not book.serving:
+        if book.due() or (book.hinted and book.due_behind(clock())) or not book.serving:
             with suppress(FastlockError):  # the keeper that needs it comes again
                 self.cluster.look(PATIENCE)
         with self.mutex:
@@ -242,7 +243,10 @@ class ClusterKeeper:
 
     def forked(self) -> None:
         """In a forked child: its parent's leases are none of its own."""
+        keepers = list(self._keepers.values())
         self._forget()
+        for keeper in keepers:  # which may have been told before
+            keeper.mutex = self.mutex
 
 
 def extended_by_hand(lease: Any) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from . import _fork
 from ._clock import clock
-from ._cluster import FRESH, OLD, PATIENCE, SHY, Address, Book
-from ._commands import Pair, ServerInfo
+from ._cluster import OLD, PATIENCE, SHY, Address, Book
+from ._commands import ServerInfo
 from ._errands import Errands
 from ._event import Event
 from ._impl import Core
@@ -153,7 +153,8 @@ class Cluster:
                 self._settle_in(before)
                 return
         if failure is None or isinstance(failure, TransportError):
-            raise TransportError(f"no node of {self._config.address} tells the map: {failure}")
+            why = failure or "there was no time"
+            raise TransportError(f"no node of {self._config.address} tells the map: {why}")
         raise failure
 
     def _sources(self) -> Iterable[Callable[[float], tuple[Any, Address]]]:
@@ -202,8 +203,7 @@ class Cluster:
         """Have the map read in the background, if that is due."""
         book = self.book
         now = clock()
-        due = book.read_at + (FRESH if book.hinted else OLD)
-        if now < due or self._closed:
+        if self._closed or not book.due_behind(now):
             return
         book.hinted, book.read_at = False, now  # this one's, whatever comes of it
         self._errands.add(self._look_quietly)
@@ -238,22 +238,8 @@ class Cluster:
 
     def serving(self, keys: Iterable[bytes]) -> Link | None:
         """The working connection to the one node that serves them all, if there is one."""
-        node = self.node_of_all(keys)
+        node = self.book.node_of_all(keys)
         return None if node is None else node.server.ready()
-
-    def node_of_all(self, keys: Iterable[bytes]) -> Node | None:
-        """The one node that serves them all, as far as is known."""
-        nodes = {self.book.node_of(key) for key in keys}
-        return nodes.pop() if len(nodes) == 1 else None
-
-    def by_node(self, pairs: Iterable[Pair]) -> dict[Node, list[Pair]]:
-        """These pairs by the nodes that serve them; without those of no known node."""
-        found: dict[Node, list[Pair]] = {}
-        for pair in pairs:
-            node = self.book.node_of(pair[0])
-            if node is not None:
-                found.setdefault(node, []).append(pair)
-        return found
 
     def links(self) -> list[Link]:
         """All working connections."""
@@ -301,7 +287,7 @@ class ClusterListener:
         turn: bytes | None = None,
     ) -> bool:
         """As ``Listener.wait``; False also for keys of several nodes."""
-        node = self._cluster.node_of_all(keys)
+        node = self._cluster.book.node_of_all(keys)
         if node is None or self._closed:
             return False
         return node.listener.wait(place, keys, until, node.server.ready(), turn)

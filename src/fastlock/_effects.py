@@ -31,7 +31,7 @@ Op = Generator[Any, Any, T]
 class Call:
     """Send one verb of ``_commands`` and wait for its ``count`` replies."""
 
-    __slots__ = ("args", "count", "left", "spelled_out", "until", "verb")
+    __slots__ = ("args", "count", "late", "left", "spelled_out", "until", "verb")
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Call:
         self.count = count
         self.until = until  # the caller's deadline; None: only the socket's timeout
         self.spelled_out = spelled_out  # in the dialect that needs nothing of the server
+        self.late = False  # its parts were sent at different times, the first of them as told
         self.left = True  # False while it surely has not left: it waits for a connection
 
 

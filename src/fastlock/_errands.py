@@ -1,7 +1,7 @@
 """Errands for a thread that nobody waits for.
 
 Law: one daemon thread, only while there is something to run; one errand after the other. Any
-thread may call any method, and so may signal handlers.
+thread may call any method, and so may signal handlers. A forked child has none of its parent's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from . import _fork
+
 _log = logging.getLogger("fastlock")
 
 
@@ -19,6 +21,11 @@ class Errands:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.forked()
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: the thread, and what it is to run, are the parent's."""
         self._waiting: deque[Callable[[], object]] = deque()
         self._mutex = threading.RLock()
         self._thread: threading.Thread | None = None

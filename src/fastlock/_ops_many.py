@@ -26,7 +26,7 @@ from ._commands import (
     told,
     wants_spelling_out,
 )
-from ._effects import Backoff, Call, Distrust, Downgrade, Op, WaitFor
+from ._effects import Backoff, Call, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops import GRACE, back_off, mended, recognised, sensible
 from .errors import (
     AcquireTimeout,
@@ -59,14 +59,24 @@ def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
     """
     leases: list[L | None] = []
     end = 0
+    late = False
     for portion in portions(claim.pairs):
         end += len(portion)
-        yield from _try_up_to(end, claim, leases)
+        late = (yield from _try_up_to(end, claim, leases)) or late
+    now = (yield Now()) if late else 0.0
+    if any(lease is not None and lease.deadline <= now for lease in leases if late):
+        raise TransportError(
+            "some of the locks would have ended before the last was answered; all are given back: "
+            "take fewer at once, or a longer ttl",
+            sent=True,
+        )
     return leases
 
 
-def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
-    """``leases`` grows by one entry for each key, until there are ``end``."""
+def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[bool]:
+    """``leases`` grows by one entry for each key, until there are ``end``; whether that took more
+    than one round."""
+    late = False
     verb = f"{claim.plain[0]}_many"
     first: float | None = None
     failures = 0
@@ -122,6 +132,8 @@ def _try_up_to(end: int, claim: Claim[L], leases: list[L | None]) -> Op[None]:
             failures += 1
             claim.possible = len(leases) if first is None else end
             yield from back_off(claim, failures, None, failure, first is not None)
+        late = late or call.late or len(leases) < end
+    return late
 
 
 def up_to_nonsense(

@@ -124,6 +124,7 @@ class Clustered(Client):
         """Of several each on a thread, so that all are under way before one is answered."""
         if len(parcels) == 1:
             return [self._deliver(parcels[0])]
+        generation = _fork.generation
         answers: list[Any] = [None] * len(parcels)
         left: list[bool] = []  # not empty: the caller waits no more
 
@@ -154,12 +155,21 @@ class Clustered(Client):
                 if thread.ident is not None:
                     thread.join()
         except BaseException:
-            left.append(True)  # what is given back must land behind what they send
+            left.append(True)
+            self._leave(parcels[1:], threads)
             raise
+        _fork.check(generation)  # a child has none of these threads
         for answer in answers:
             if not isinstance(answer, tuple | TransportError):
                 raise answer
         return answers
+
+    def _leave(self, parcels: Sequence[Parcel], threads: Sequence[threading.Thread]) -> None:
+        """What is given back must land behind what these threads send, and they may be about to."""
+        for parcel, thread in zip(parcels, threads, strict=True):
+            link = parcel.node.server.ready()
+            if link is not None and thread.ident is not None and thread.is_alive():
+                link.pipe.abort("a caller was interrupted")
 
     def _deliver(self, parcel: Parcel, left: Sequence[bool] = ()) -> Answer | TransportError:
         """Send it to its node, unless the caller has ``left``, and wait for the answers."""
@@ -185,6 +195,7 @@ class Clustered(Client):
             try:
                 return self._deliver_aside(node, call, asking, timeout)
             except TransportError as error:
+                error.replies = without_asking(list(error.replies), asking)
                 return error
         except TransportError as error:
             _fork.check(generation)
@@ -226,7 +237,7 @@ class Clustered(Client):
         return clock()
 
     def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
-        for node, own in self._cluster.by_node(pairs).items():
+        for node, own in self._cluster.book.by_node(pairs).items():
             super()._post_back(own, verb, node.server.ready())
 
 

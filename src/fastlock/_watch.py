@@ -161,6 +161,10 @@ class Watch:
 
         It is to ask once more if it is not ``asked`` any longer.
         """
+        if any(isinstance(reply, ServerError) and reply.code in _ELSEWHERE for reply in replies):
+            self.ends = now + VAIN  # another node has it by now: only this one looks by itself
+            self.place.wake()
+            return True
         if refused(replies):
             return False
         held = held_for(replies[1::2])

@@ -743,6 +743,7 @@ async def test_after_the_limit_another_client_has_its_turn(fl: Ways) -> None:
                 turns.append("theirs")
 
     workers = [fl.spawn(mine()) for _ in range(3)]
+    await fl.until(lambda: "mine" in turns)
     await fl.spawn(theirs())
     over = True
     for worker in workers:

@@ -142,6 +142,7 @@ def test_what_is_answered_behind_a_busy_server_is_not_forgotten() -> None:
     assert op.send(1.1).verb == "ask_many"
     assert type(op.send((1.2, [None, b"t1", b"t2"]))) is Now
     assert type(op.send(1.3)) is Now
+    assert type(op.send(1.3)) is Now  # none may be over by now
     leases = result(op, 1.3)
     assert [lease.key for lease in leases] == ["k0", "k1", "k2"]
     ends = [_ops.deadline(sent_at, TTL) for sent_at in (1.2, 1.0, 1.0)]
@@ -159,11 +160,28 @@ def test_a_dead_lease_of_a_batch_is_extended_or_tried_anew() -> None:
     assert op.send(107.3).verb == "extend"
     anew = op.send((107.4, [0]))  # it expired meanwhile
     assert (anew.verb, anew.args[0]) == ("ask_many", [(b"k1", b"t1")])
-    leases = result(op, (107.5, [None]))
+    assert type(op.send((107.5, [None]))) is Now
+    leases = result(op, 107.6)
     assert [lease.deadline for lease in leases] == [
         _ops.deadline(107.2, TTL),
         _ops.deadline(107.5, TTL),
     ]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_batch_that_took_longer_than_its_ttl_is_given_back(late: bool) -> None:
+    """As where one node of a cluster has failed over, and the others' locks are over."""
+    wanted = claim(2)
+    op = _ops_many.try_acquire_many(wanted)
+    op.send(None).late = late
+    if not late:
+        assert result(op, (100.0, [b"OK", b"OK"])) is not None
+        return
+    assert type(op.send((100.0, [b"OK", b"OK"]))) is Now
+    with pytest.raises(fastlock.TransportError, match="would have ended") as caught:
+        op.send(_ops.deadline(100.0, TTL))
+    assert caught.value.sent
+    assert list(wanted.maybe) == wanted.pairs
 
 
 FORBIDDEN = fastlock.ServerError("NOPERM User u has no permissions to run the 'delifeq' command")

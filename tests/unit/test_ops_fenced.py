@@ -153,7 +153,8 @@ def test_a_batch_whose_script_was_forgotten_midway() -> None:
     call = op.send((100.0, [NUMBER, b"other", NOSCRIPT, NOSCRIPT]))
     assert (call.verb, call.spelled_out) == ("acquire_fenced_many", True)
     assert [key for key, _ in call.args[0]] == [b"k2", b"k3"]
-    leases = result(op, (100.1, [NUMBER + 2, NUMBER + 3]))
+    assert type(op.send((100.1, [NUMBER + 2, NUMBER + 3]))) is Now
+    leases = result(op, 100.1)
     assert [lease and lease.fence for lease in leases] == [NUMBER, None, NUMBER + 2, NUMBER + 3]
 
 
@@ -166,6 +167,7 @@ def test_a_batch_recognises_what_a_lost_try_took() -> None:
     call = op.send(100.1)
     assert [key for key, _ in call.args[0]] == [b"k1", b"k2"]
     assert type(op.send((100.2, [[NUMBER + 1], NUMBER + 2]))) is Now
+    assert type(op.send(100.2)) is Now
     leases = result(op, 100.3)
     assert [lease.fence for lease in leases] == [NUMBER, NUMBER + 1, NUMBER + 2]
     assert [lease.deadline for lease in leases] == [
@@ -202,4 +204,5 @@ def test_no_command_is_given_up_for_scripts_that_were_not_asked_for() -> None:
     op = _ops_many.try_acquire_many(claim(2))
     op.send(None)
     assert op.send((100.0, [fastlock.ServerError(forbidden)] * 2)).spelled_out is True
-    assert [lease.fence for lease in result(op, (100.1, [NUMBER, NUMBER]))] == [NUMBER] * 2
+    assert type(op.send((100.1, [NUMBER, NUMBER]))) is Now
+    assert [lease.fence for lease in result(op, 100.1)] == [NUMBER] * 2

@@ -73,7 +73,6 @@ class _Session:
                 finally:
                     await self._free(lease)
         except _Ended as end:
-            complain(f"ended by signal {end.args[0]} while waiting; the command was not run")
             return _exits.SIGNALLED + int(end.args[0])
         finally:
             self._ear.close()
