@@ -55,9 +55,8 @@ def follow(
             try:
                 return open_at(found, search.half(), held)
             except FastlockError as error:
-                failure = search.in_vain(error)
-        else:
-            failure = found
+                found = search.in_vain(error)
+        failure = search.most_said(found)
         pause = search.pause()
         if pause is None or held.over.wait(pause) or search.forked():
             raise failure
@@ -75,9 +74,8 @@ async def follow_async(
             try:
                 return await open_at(found, search.half())
             except FastlockError as error:
-                failure = search.in_vain(error)
-        else:
-            failure = found
+                found = search.in_vain(error)
+        failure = search.most_said(found)
         pause = search.pause()
         if pause is None:
             raise failure
@@ -98,6 +96,7 @@ class Search:
         self._sentinels = [_sentinel(config, address) for address in config.sentinels or ()]
         self._rounds = 0
         self._again = False  # whether what has failed may pass
+        self._said: FastlockError | None = None
         self._generation = _fork.generation
 
     # -- time
@@ -180,6 +179,12 @@ class Search:
         if self.failures:
             return TransportError(f"{address}: {unknown}; of the others: {said}")
         return ConfigError("service", f"{unknown} ({address})")
+
+    def most_said(self, failure: FastlockError) -> FastlockError:
+        """What to raise after a round: not what one says that was cut short, if another was not."""
+        if self._said is None or self.deadline - monotonic() >= self._least:
+            self._said = failure
+        return self._said
 
     def in_vain(self, error: FastlockError) -> FastlockError:
         """What to say when the server that is named cannot be used."""
