@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
+from ._aio_waiting import wait_for
 from ._aiopipe import within
 from ._args import REPLICA_TIMEOUT
 from ._claim import Claim
 from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
 from ._effects import Op
-from ._handover import Giving
+from ._handover import HANDED, Giving
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._ops_handover import hand_over
@@ -128,7 +129,9 @@ async def acquire(
         if fair is not False:
             return await client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
         return await client._acquire(operation, claim, terms=terms)
-    lease: Lease = await _take(client, key, ttl, operation, until_of(timeout))
+    if operation is _ops.acquire_in_turn:
+        return await _in_turn(client, client._claim([key], ttl, until_of(timeout)))
+    lease: Lease = await _take(client, key, ttl, _ops.acquire, until_of(timeout))
     return lease
 
 
@@ -141,8 +144,6 @@ async def _take(
 ) -> Any:
     """The operation's first try; all the rest of it only if that gets an unusual answer."""
     generation = _fork.generation  # before the link and the token, which a child must not use
-    if operation is _ops.acquire_in_turn:
-        return await client._acquire(operation, client._claim([key], ttl, until))
     link = client._server.link_of_this_loop()
     if link is None:
         return await client._acquire(operation, client._claim([key], ttl, until))
@@ -190,6 +191,41 @@ async def _take(
         else:
             client._give_back_pairs([pair], clock() + usual[1] / 1000, generation)
         raise
+
+
+async def _in_turn(client: Client, claim: Claim[Lease]) -> Lease:
+    """The operation's first wait; all the rest of it only if that does not bring the lock."""
+    generation = claim.generation
+    op = _ops.acquire_in_turn(claim)
+    try:
+        _fork.check(generation)
+        wait = op.send(None)
+        now: float | None = None
+        failure: BaseException | None = None
+        try:
+            now = await wait_for(client, wait)
+        except (FastlockError, asyncio.CancelledError) as error:
+            failure = error
+        verdict = wait.verdict
+        if failure is not None or verdict is None or verdict.kind not in HANDED:
+            return await client._drive(op, failure, now, generation)
+        _fork.check(generation)
+        lease: Lease = _end(op, now)
+        return lease
+    except BaseException:
+        op.close()  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none
+        client._give_back(claim)
+        raise
+
+
+def _end(op: Op[Lease], answer: Any) -> Lease:
+    """What an operation returns that needs nothing more than this."""
+    try:
+        op.send(answer)
+    except StopIteration as end:
+        lease: Lease = end.value
+        return lease
+    raise AssertionError("it had more to do")
 
 
 class Lease(BaseLease):

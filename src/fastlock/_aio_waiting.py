@@ -159,7 +159,7 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
         raise closed_error()
     place.told = False
     if offer is not None and not offer.close():
-        effect.verdict = await _outcome(client, place, offer, until + GRACE)
+        effect.verdict = offer.verdict or await _outcome(client, place, offer, until + GRACE)
         return clock()
     if place.turn is not None:
         now = clock()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ._args import NO_EXPIRY
-from ._scripted import Script, Scripted
+from ._scripted import BEHIND, FIRST, Script, Scripted
 from ._slots import companion, queue
 from ._tokens import label_of
 from .errors import ServerError, TransportError
@@ -285,7 +285,12 @@ def asked(reply: Any, token: bytes) -> str:
         return TAKEN
     if reply == token or type(reply) is list:
         return OURS
-    return label_of(reply) if type(reply) is bytes else ""
+    if type(reply) is not bytes:
+        return ""
+    for said in (BEHIND, FIRST):  # behind any token, another library's too
+        if reply.endswith(said.encode()):
+            return label_of(reply[: -len(said)]) + said
+    return label_of(reply)
 
 
 def number_of(reply: Any) -> int:

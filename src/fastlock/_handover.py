@@ -21,6 +21,8 @@ GIVEN: Final = "given"
 ASK: Final = "ask"
 #: It is the waiter's under the giver's own token; nothing was sent.
 KEPT: Final = "kept"
+#: Verdicts by which the waiter surely has it.
+HANDED: Final = (GIVEN, KEPT)
 #: It is not, nor will it be: go on trying.
 NOT: Final = "not"
 #: The giver's word did not come in time; what it leaves it will give back.

@@ -218,8 +218,10 @@ class Queue:
 
         Who comes back at once to a lock that others are woken for would have it before them.
         """
-        found = key in self.lines or self.holder(key) is not None or self.rivals.about(key, now)
-        return found or self._calm_down()
+        if key in self.lines or self.holder(key) is not None or self.rivals.about(key, now):
+            self._row = now
+            return True
+        return self._calm_down()
 
     def comes_back(self, key: bytes, now: float) -> bool:
         """Whether this client has left the lock just now, and so each time for a turn's length.
@@ -240,7 +242,11 @@ class Queue:
         self.quiet = False
 
     def _calm_down(self) -> bool:
-        """Be quiet again, if that is so; False. Who comes meanwhile says otherwise after this."""
+        """Be quiet again, if that is so; False. Who comes meanwhile says otherwise after this.
+
+        Interrupted twice in a row it may be quiet though somebody waits: until the next one joins,
+        who waits has only the server's word and its own timers.
+        """
         if not (self.lines or self.held or self.rivals.known):
             try:
                 self.quiet = True

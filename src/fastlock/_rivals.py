@@ -153,15 +153,16 @@ class Race:
         """It is about to try for the lock."""
         self._tried_at = now
         self._waited = now - self._since if self._since >= 0 else 0.0
-        if self.woken:
+        if self.woken and (self.met or not self._tries):
             self._rivals.woke(self._key, now)
 
     def won(self) -> float:
         """It has the lock by its latest try; when that was."""
         rival = self._rivals.known.get(self._key)
-        if rival is not None and rival.guessed:
+        if rival is not None and rival.guessed and not self.met:
             self._rivals.known.pop(self._key, None)  # there was nobody
         elif rival is not None and self._waited > 0:
+            rival.guessed = False
             rival.waited = (rival.waited + self._waited) / 2
             # Somebody else would still have it, if he had had it since we left.
             greedy = not self.met and self._waited < rival.hold

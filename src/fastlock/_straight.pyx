@@ -110,8 +110,9 @@ cdef class Straight:
             return None
         self.release.weigh(&filling, 0, pair[0])
         self.release.weigh(&filling, 1, pair[1])
-        self.freed = pair[0]
-        self.freed_at = sent_at = fl_clock()
+        sent_at = fl_clock()
+        with cython.critical_section(self):  # any thread's; who reads it does the same
+            self.freed, self.freed_at = pair[0], sent_at
         outcome = self.ask(self.release, &filling, timeout, &chain, &sent)
         if outcome != ANSWERED:
             return sent_at, self.failure(outcome, chain, sent)

@@ -55,7 +55,7 @@ def wait_for(client: Client, effect: WaitFor) -> float:
         raise closed_error()
     place.told = False
     if offer is not None and not offer.close():
-        effect.verdict = _outcome(client, place, offer, until + GRACE)
+        effect.verdict = offer.verdict or _outcome(client, place, offer, until + GRACE)
         return clock()
     if place.turn is not None:
         now = clock()

@@ -131,6 +131,8 @@ class Watch:
             return False
         if keys is not None and set(keys).isdisjoint(self.keys):
             return False
+        if self._later is not None and self.ends == float("inf"):
+            return False  # of before we asked: the answer is still to come, and says how it is
         if self._in_turn():
             return True
         race = self.place.race

@@ -118,6 +118,29 @@ async def test_who_moves_up_is_told_when_the_first_gives_up(fl: Ways, held: bool
     assert not fl.admin.keys(f"{key}:*")
 
 
+async def test_who_keeps_a_place_does_not_take_that_for_a_turn(
+    fl: Ways, own_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that keeps a place writes anew what its own waiter listens to."""
+    monkeypatch.setattr(_ops_fair, "KEEP", 0.3)
+    fl.server = own_server
+    key, clients = fl.key(), [await fl.warm(fl.client(retry_timeout=60_000)) for _ in range(3)]
+    fl.admin.set(key, "somebody's", px=60_000)
+    waiters = [
+        await come_in(fl, key, client.acquire(key, TTL, AT_ONCE, fair=True)) for client in clients
+    ]
+    await fl.sleep(1.0)
+    monkeypatch.setattr(_ops_fair, "KEEP", 60.0)
+    await fl.sleep(0.5)  # from here on no waiter looks by itself
+    before = calls(fl.admin)["evalsha"]
+    fl.admin.pexpire(key, 60_000)
+    await fl.sleep(0.3)
+    assert calls(fl.admin)["evalsha"] - before == 1, "only the first is to look"
+    assert fl.admin.delete(key) == 1
+    for waiter in waiters:
+        assert await (await waiter).release() is True
+
+
 @async_only
 async def test_who_moves_up_is_told_when_the_first_is_cancelled(fl: Ways) -> None:
     key = fl.key()

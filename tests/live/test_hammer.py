@@ -7,6 +7,7 @@ the truth. ``--hammer`` says how many seconds; ``make test-ft`` gives it 60, wit
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
@@ -168,6 +169,38 @@ async def test_counts_of_many_threads_agree(fl: Ways, pytestconfig: pytest.Confi
     assert fl.admin.keys(f"{hammer.name}*") == []
     assert gil() == before
     assert before != "on" or find_spec("hiredis")
+
+
+@sync_only
+@one_server
+async def test_what_one_thread_holds_is_no_other_s(fl: Ways, pytestconfig: pytest.Config) -> None:
+    """Leases are kept and looked at: a key whose references are miscounted is freed in use."""
+    client, name = fl.raw(await fl.warm(fl.client())), fl.key()
+    end = time.monotonic() + pytestconfig.getoption("--hammer")
+    odd: list[tuple[str, tuple[bytes, bytes]]] = []
+
+    def is_odd(key: str, pair: tuple[bytes, bytes]) -> bool:
+        return pair[0] != key.encode() or sys.getrefcount(pair[0]) != 2
+
+    def work(number: int) -> None:
+        done = 0
+        while time.monotonic() < end:
+            pairs = []
+            for _ in range(200):
+                key = f"{name}:{number}:{done}"
+                done += 1
+                lease = client.acquire(key, TTL)
+                pairs.append((key, lease.pair))
+                lease.release()
+            odd.extend(one for one in pairs if is_odd(*one))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wrong = [one for one in odd if is_odd(*one)]
+    assert len(wrong) <= 2, wrong  # the latest, which the client remembers
 
 
 @sync_only

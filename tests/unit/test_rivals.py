@@ -168,6 +168,39 @@ def test_who_may_wait_unheard_is_let_go_first_once() -> None:
     assert rest(rivals, 1.02) == 0.0  # known already
 
 
+def test_who_was_let_go_first_and_came_is_known() -> None:
+    rivals = Rivals()
+    rivals.suspect(KEY, 1.0)
+    race = Race(rivals, KEY)
+    race.pause(1.0)
+    race.tries(1.001)
+    race.again(1.002)  # refused, and got it when the other one's time was over
+    race.tries(1.01)
+    race.won()
+    assert rivals.about(KEY, 1.02)
+    rivals.known[KEY].when = 1.03
+    race = Race(rivals, KEY)
+    race.pause(1.03)
+    race.tries(1.04)
+    race.won()
+    assert rivals.about(KEY, 1.05), "it is no guess any more"
+
+
+def test_who_tries_at_a_moment_s_rate_and_meets_nobody_forgets_the_others() -> None:
+    rivals = Rivals()
+    wait(rivals, 1.0, 1, 0.0002)
+    now = 1.0
+    for _ in range(2_000):
+        if not rivals.about(KEY, now):
+            break
+        rivals.held(KEY, 3 * TRIP)
+        race = Race(rivals, KEY)
+        race.tries(now + race.pause(now))
+        race.won()
+        now += 4 * TRIP
+    assert now < 1.0 + 1.1 * LATELY
+
+
 def test_who_has_it_twice_in_a_row_rests_as_who_was_too_late() -> None:
     """Nobody else can have had it, if it is free earlier than others would leave it."""
     rivals = Rivals()
