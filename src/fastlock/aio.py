@@ -37,7 +37,10 @@ from .errors import ConfigError, FastlockError, TransportError
 from .lease import let_go, not_told, own_leases, remember
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._aio_quorum import QuorumClient
+    from .config import Options
 
 __all__ = ["Client", "Lease", "Lock", "LockAll", "QuorumClient"]
 
@@ -70,8 +73,8 @@ class Client:
 
     _core = _impl.core
 
-    def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
-        self.config = Config.of(source, options)
+    def __init__(self, source: str | Config | None = None, /, **options: Unpack[Options]) -> None:
+        self.config: Config = Config.of(source, options)
         if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
             from ._aio_cluster import clustered
 
@@ -112,7 +115,7 @@ class Client:
         return type(self)
 
     @classmethod
-    def from_redis(cls, redis_client: Any, **options: Any) -> Client:
+    def from_redis(cls, redis_client: Any, **options: Unpack[Options]) -> Client:
         """A client with the settings of a redis-py client; ``options`` go on top."""
         return cls(Config.from_redis(redis_client), **options)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import _args, _fork, _impl, _ops_quorum
 from ._clock import clock
@@ -39,6 +39,11 @@ from .config import Config
 from .errors import FastlockError
 from .lease import until_of
 from .sync import Client
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .config import Options
 
 __all__ = ["QuorumClient", "QuorumLease", "QuorumLock"]
 
@@ -73,10 +78,10 @@ class QuorumClient:
         /,
         *,
         node_timeout: float = NODE_TIMEOUT,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        self.configs = configs_of(sources, options)
-        self.node_timeout = node_timeout_of(node_timeout)
+        self.configs: tuple[Config, ...] = configs_of(sources, options)
+        self.node_timeout: float = node_timeout_of(node_timeout)
         first = self.configs[0]
         self._core = _impl.fit(type(self)._core)
         self._retries = first.retries
@@ -285,8 +290,15 @@ class QuorumLease(Lease):
 
     __slots__ = ("votes",)
     _client: Any
+    doubt: int
 
-    def release(self, wait: bool = True) -> Any:
+    @overload
+    def release(self, wait: Literal[True] = True) -> bool: ...
+
+    @overload
+    def release(self, wait: bool) -> bool | None: ...
+
+    def release(self, wait: bool = True) -> bool | None:
         """Free the lock wherever it may be. True: freed by us on a majority. False: not ours.
 
         Servers that gave no answer are told again in the background, until the lease's end.
@@ -306,7 +318,8 @@ class QuorumLease(Lease):
                 self.freed = True
             return False if over else None
         client = self._client
-        return client._drive(_ops_quorum.release(self, client._retries))
+        freed: bool = client._drive(_ops_quorum.release(self, client._retries))
+        return freed
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live on a majority: ``ttl`` seconds from now (None: as before).
@@ -334,6 +347,10 @@ class QuorumLease(Lease):
 
 class QuorumLock(Lock):
     """A lock spec of a quorum's client; see Lock. It cannot be pickled."""
+
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> QuorumLease: ...
 
     def __reduce__(self) -> Any:
         raise no_pickling(self)

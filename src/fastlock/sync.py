@@ -6,7 +6,7 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._asides import Asides
@@ -32,6 +32,11 @@ from ._waiting import wait_for
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
 from .lease import let_go, not_told, own_leases, remember
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .config import Options
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 
@@ -63,8 +68,8 @@ class Client:
 
     _core = _impl.core
 
-    def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
-        self.config = Config.of(source, options)
+    def __init__(self, source: str | Config | None = None, /, **options: Unpack[Options]) -> None:
+        self.config: Config = Config.of(source, options)
         if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
             from ._sync_cluster import clustered
 
@@ -102,7 +107,7 @@ class Client:
         return type(self)
 
     @classmethod
-    def from_redis(cls, redis_client: Any, **options: Any) -> Client:
+    def from_redis(cls, redis_client: Any, **options: Unpack[Options]) -> Client:
         """A client with the settings of a redis-py client; ``options`` go on top."""
         return cls(Config.from_redis(redis_client), **options)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fastlock._config_fields import FIELDS
-from fastlock.config import Config
+from fastlock.config import Config, Options, Settings
 from fastlock.errors import ConfigError
 
 SECRET = "s3sam-Xq"
@@ -62,6 +62,14 @@ def test_the_class_and_the_table_have_the_same_settings() -> None:
     assert {n: repr(p.default) for n, p in parameters.items() if n != "uri"} == {
         name: repr(field.default) for name, field in FIELDS.items()
     }
+
+
+def test_type_checkers_are_told_of_the_same_settings() -> None:
+    told = {name: ref.__forward_arg__ for name, ref in Options.__annotations__.items()}
+    annotations = {f.name: f.type for f in dataclasses.fields(Config)}
+    assert told == annotations
+    assert set(Settings.__annotations__) == set(FIELDS)
+    assert not Options.__required_keys__
 
 
 def test_it_never_changes() -> None:
