@@ -119,11 +119,26 @@ def test_who_reports_a_bug_is_asked_for_the_doctor() -> None:
 
 def test_targets_that_pages_name_exist() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
-    pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".github/PULL_REQUEST_TEMPLATE.md"]
+    pages = [
+        "README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".github/PULL_REQUEST_TEMPLATE.md",
+        ".github/workflows/ci.yml", ".pre-commit-config.yaml",
+    ]  # fmt: skip
     text = "\n".join(map(read, pages))
-    named = set(re.findall(r"(?:`|^|\s{2})make ([a-z][a-z-]*)", text, re.MULTILINE))
-    assert {"lint", "test", "model", "hooks"} <= named
+    named = set(re.findall(r"(?:`|^|\s{2}|run: |&& )make ([a-z][a-z-]*)", text, re.MULTILINE))
+    assert {"lint", "test", "test-ft", "model", "hooks"} <= named
     assert named - set(phony.split()) == set()
+
+
+def test_extras_that_pages_and_workflows_name_exist() -> None:
+    table = read("pyproject.toml").partition("[project.optional-dependencies]")[2]
+    extras = set(re.findall(r"^([\w-]+) = \[", table.partition("\n[")[0], re.MULTILINE))
+    pages = ["README.md", ".github/workflows/ci.yml", ".github/workflows/wheels.yml", ".ci/run"]
+    pages += [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
+    text = "\n".join(map(read, pages))
+    lists = re.findall(r"(?:fastlock|'\.|\.whl\)\"?|\*\.whl\))\[([\w,-]+)\]", text)
+    named = {name for listed in lists for name in listed.split(",")}
+    assert {"cli", "server", "test"} <= named
+    assert named - extras == set()
 
 
 # ------------------------------------------------------------------ decisions, links, the version
