@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -14,6 +15,7 @@ from _cli import SECRET, cli, cli_without, ended, line, signal, started, until
 from _terminal import CTRL_C, terminal
 
 import fastlock
+from fastlock.cli import bench
 
 TTL = 30
 
@@ -179,6 +181,17 @@ def test_bench(shop: Any, form: str) -> None:
     for row in said["rows"]:
         assert row["count"] > 0
         assert 0 < row["ms"]["p50"] <= row["ms"]["p99"]
+
+
+def test_bench_has_a_figure_however_short_its_time_is(shop: Any) -> None:
+    """On a busy machine no worker may have begun when the time is over."""
+    config = fastlock.Config(shop.uri)
+    rows = [bench._threads("threads", config, 3, str, 0.0)]
+    rows += [bench._threads("one key", config, 3, lambda _: "bench-same", 0.0)]
+    rows += [asyncio.run(bench._tasks("tasks", config, 3, str, 0.0))]
+    for row in rows:
+        assert row.rate > 0
+        assert 0 < row.milliseconds(50) <= row.milliseconds(99)
 
 
 def test_bench_finds_locks_that_do_not_hold(shop: Any) -> None:
