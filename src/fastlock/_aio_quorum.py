@@ -17,6 +17,7 @@ from ._aio_quorum_nodes import AsyncNodes
 from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock
 from ._clock import clock
+from ._config_options import Options, Unpack
 from ._effects import Now, Op
 from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
@@ -41,11 +42,6 @@ from .config import Config
 from .errors import FastlockError
 from .lease import until_of
 from .quorum import node_clients
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .config import Options
 
 R = TypeVar("R")
 

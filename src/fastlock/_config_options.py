@@ -6,8 +6,18 @@ Nothing here is looked at when a program runs: what is allowed stands in ``_conf
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+elif TYPE_CHECKING:
+    from typing_extensions import Unpack
+else:  # what reads annotations when a program runs finds something
+    Unpack = dict
+
+__all__ = ["Options", "Settings", "Unpack"]
 
 
 class Settings(TypedDict, total=False):

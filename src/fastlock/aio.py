@@ -25,6 +25,7 @@ from ._background import could_not_give_back
 from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair, ServerInfo
+from ._config_options import Options, Unpack
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
@@ -37,10 +38,7 @@ from .errors import ConfigError, FastlockError, TransportError
 from .lease import let_go, not_told, own_leases, remember
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from ._aio_quorum import QuorumClient
-    from .config import Options
 
 __all__ = ["Client", "Lease", "Lock", "LockAll", "QuorumClient"]
 

@@ -10,16 +10,13 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from . import _config_sources as sources
 from ._config_fields import FIELDS, show, unknown
-from ._config_options import Options, Settings
+from ._config_options import Options, Settings, Unpack
 from .errors import ConfigError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Config", "Options", "Settings"]
 

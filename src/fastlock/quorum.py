@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import _args, _fork, _impl, _ops_quorum
 from ._clock import clock
+from ._config_options import Options, Unpack
 from ._effects import Now, Op
 from ._event import Event
 from ._ops_quorum import QuorumClaim
@@ -39,11 +40,6 @@ from .config import Config
 from .errors import FastlockError
 from .lease import until_of
 from .sync import Client
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .config import Options
 
 __all__ = ["QuorumClient", "QuorumLease", "QuorumLock"]
 

@@ -6,7 +6,7 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._asides import Asides
@@ -14,6 +14,7 @@ from ._background import Background
 from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair, ServerInfo
+from ._config_options import Options, Unpack
 from ._deferred import Deferred
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._event import Event
@@ -32,11 +33,6 @@ from ._waiting import wait_for
 from .config import Config
 from .errors import ConfigError, FastlockError, TransportError
 from .lease import let_go, not_told, own_leases, remember
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .config import Options
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
 

@@ -12,10 +12,12 @@ import math
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
+import fastlock
+import fastlock.aio
 from fastlock._config_fields import FIELDS
 from fastlock.config import Config, Options, Settings
 from fastlock.errors import ConfigError
@@ -70,6 +72,15 @@ def test_type_checkers_are_told_of_the_same_settings() -> None:
     assert told == annotations
     assert set(Settings.__annotations__) == set(FIELDS)
     assert not Options.__required_keys__
+
+
+def test_annotations_can_be_read_when_a_program_runs() -> None:
+    """Documentation tools and frameworks do."""
+    for client in (fastlock.Client, fastlock.aio.Client, fastlock.QuorumClient):
+        assert "options" in get_type_hints(client.__init__)
+        assert "on_lost" in get_type_hints(client.lock)
+    for maker in (Config.replace, Config.from_url, fastlock.Client.from_redis):
+        assert "options" in get_type_hints(maker)
 
 
 def test_it_never_changes() -> None:
