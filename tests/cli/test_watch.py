@@ -107,6 +107,24 @@ def test_json_line_by_line(shop: Any) -> None:
     assert ended(process).code == 0
 
 
+def test_what_came_with_all_data_at_once_is_found(shop: Any, own_server: Any) -> None:
+    """A replica that takes a master's data over tells of a flush, and of none of the keys."""
+    shop.admin.config_set("repl-diskless-sync-delay", 0)
+    own_server.admin.config_set("repl-diskless-load", "swapdb")  # it goes on answering meanwhile
+    with fastlock.Client(shop.uri, label="the-holder") as client:
+        lease = client.acquire("synced:a", TTL)
+        words = ("watch", "synced:", "--json", "--interval", "0.2")
+        process = started(*words, FASTLOCK_URL=own_server.uri)
+        first = json.loads(line(process))
+        assert (first["told"], first["locks"]) == (True, [])
+        own_server.admin.execute_command("REPLICAOF", "127.0.0.1", shop.port)
+        (seen,) = until(lambda: json.loads(line(process))["locks"])
+        assert (seen["key"], seen["holder"]) == ("synced:a", "the-holder")
+        assert lease.release()
+    process.send_signal(signal.SIGINT)
+    assert ended(process).code == 0
+
+
 def test_who_waits(shop: Any) -> None:
     shop.admin.set("fair:x", "another library's", px=TTL * 1000)
     process = started("run", "fair:x", "--fair", "--", "true", FASTLOCK_URL=shop.uri)

@@ -28,8 +28,6 @@ VERSION = "3.10"
 #: What mypy does not look for by itself, not even with --strict.
 CODES = ("truthy-bool", "unused-awaitable")
 
-pytestmark = pytest.mark.slow
-
 Said = dict[tuple[str, int], set[str]]
 
 
@@ -71,6 +69,7 @@ def run(*command: object) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_mypy_says_what_the_samples_say(tmp_path: Path) -> None:
     enabled = [f"--enable-error-code={code}" for code in CODES]
     told = run(
@@ -87,6 +86,7 @@ def test_mypy_says_what_the_samples_say(tmp_path: Path) -> None:
     assert_same(said, "mypy")
 
 
+@pytest.mark.slow
 def test_pyright_says_what_the_samples_say(tmp_path: Path) -> None:
     checker = shutil.which("basedpyright", path=str(Path(sys.executable).parent))
     if checker is None:
@@ -119,3 +119,16 @@ def assert_same(said: Said, checker: str) -> None:
         if wanted.get((name, line), set()) != said.get((name, line), set())
     ]
     assert not differences, "\n".join(["", *differences])
+
+
+def test_the_page_for_users_says_what_is_tested() -> None:
+    page = (HERE.parents[1] / "docs" / "typing.md").read_text()
+    rows = re.findall(r"^\| .* \| `([\w-]+)`.* \| `(\w+)`.* \|$", page, re.MULTILINE)
+    assert len(rows) == 7
+    for place, checker in enumerate(("mypy", "pyright")):
+        seen = set().union(*expected(checker).values())
+        assert {row[place] for row in rows} <= seen
+    assert f"enable_error_code = {json.dumps(list(CODES))}" in page
+    switched_on = "reportUnnecessaryComparison=true"
+    assert switched_on in (HERE / "wrong_aio.py").read_text()
+    assert switched_on.replace("=", " = ") in page
