@@ -26,7 +26,7 @@ FUZZ_SECONDS ?= 30
 LEAK_OPERATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix test-ft chaos py-ft model asan fuzz leaks lint format bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix test-ft chaos py-ft model asan fuzz leaks lint format hooks bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -99,6 +99,9 @@ lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 format: $(READY) ## let ruff lay out the code and mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+hooks: $(READY) ## let git run the linters on what a commit changes, before it is made
+	@$(BIN)/pre-commit install
 
 bench: $(RIVALS) ## measure against rivals and limits, 15 minutes (see bench/README.md)
 	@$(BIN)/python -m bench $(BENCH_ARGS)

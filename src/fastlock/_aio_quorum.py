@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import _args, _fork, _impl, _ops_quorum
 from ._aio_lease import Lease
@@ -17,6 +17,7 @@ from ._aio_quorum_nodes import AsyncNodes
 from ._aio_renewal import AsyncRenewal
 from ._aio_spec import Lock
 from ._clock import clock
+from ._config_options import Options, Unpack
 from ._effects import Now, Op
 from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
@@ -61,10 +62,10 @@ class QuorumClient:
         /,
         *,
         node_timeout: float = NODE_TIMEOUT,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        self.configs = configs_of(sources, options)
-        self.node_timeout = node_timeout_of(node_timeout)
+        self.configs: tuple[Config, ...] = configs_of(sources, options)
+        self.node_timeout: float = node_timeout_of(node_timeout)
         first = self.configs[0]
         self._core = _impl.fit(type(self)._core)
         self._retries = first.retries
@@ -289,8 +290,15 @@ class QuorumLease(Lease):
 
     __slots__ = ("votes",)
     _client: Any
+    doubt: int
 
-    async def release(self, wait: bool = True) -> Any:
+    @overload
+    async def release(self, wait: Literal[True] = True) -> bool: ...
+
+    @overload
+    async def release(self, wait: bool) -> bool | None: ...
+
+    async def release(self, wait: bool = True) -> bool | None:
         """Free the lock on every server; see ``fastlock.quorum.QuorumLease.release``."""
         self._check_process()
         self._let_go()
@@ -305,7 +313,8 @@ class QuorumLease(Lease):
         client = self._client
         op = _ops_quorum.release(self, client._retries)
         try:
-            return await client._drive(op)
+            freed: bool = await client._drive(op)
+            return freed
         finally:
             op.close()  # where a coroutine that is closed ends none
 
@@ -329,6 +338,10 @@ class QuorumLease(Lease):
 
 class QuorumLock(Lock):
     """A lock spec of a quorum's client; see Lock. It cannot be pickled."""
+
+    if TYPE_CHECKING:
+
+        async def __aenter__(self) -> QuorumLease: ...
 
     def __reduce__(self) -> Any:
         raise no_pickling(self)

@@ -212,7 +212,7 @@ def _secured(config: Config) -> ssl.SSLContext | None:
 def _plain(config: Config, **options: Any) -> Config:
     """The same settings for one server."""
     none = ("sentinels", "service", "sentinel_username", "sentinel_password")
-    return config.replace(**dict.fromkeys(none), **options)
+    return config.replace(**{**dict.fromkeys(none), **options})
 
 
 def _sentinel(config: Config, address: str) -> Config:

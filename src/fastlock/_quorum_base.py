@@ -5,7 +5,7 @@ Law: no I/O. Which servers may stand together is decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import _args
@@ -21,7 +21,7 @@ NODE_TIMEOUT = 0.2
 LONGEST_NODE_TIMEOUT = 60.0
 
 
-def configs_of(sources: object, options: dict[str, Any]) -> tuple[Config, ...]:
+def configs_of(sources: object, options: Mapping[str, Any]) -> tuple[Config, ...]:
     """The nodes' settings, checked: an odd number of servers, at least three, each one once."""
     if isinstance(sources, (str, bytes, Config)):
         raise ConfigError("sources", f"{sources!r} is one server; pass a list of at least three")

@@ -213,6 +213,7 @@ class Lease(BaseLease):
 
     __slots__ = ()
     _client: Client
+    doubt: int
 
     @property
     def lost(self) -> Lost:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from . import _args, _ops_many
 from ._ops_fenced import fenced
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class NeedsAioClient:
+    """Made by nobody: what type checkers take a coroutine function for that a sync lock decorates.
+
+    It cannot be called, so each call of the function is shown as an error. When the program runs,
+    decorating it raises TypeError.
+    """
 
 
 class Lock(BaseLock):
@@ -71,7 +79,15 @@ class Lock(BaseLock):
         finally:
             self._entries.drop(entry)
 
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+    @overload  # the narrower one first: a coroutine function fits the other one too
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, Any]]
+    ) -> NeedsAioClient: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]: ...
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R] | NeedsAioClient:
         """Hold the lock during every call of ``function``; no generator, no coroutine function."""
         check_colour(function, wanted_async=False)
 

@@ -25,6 +25,7 @@ from ._background import could_not_give_back
 from ._claim import Claim
 from ._clock import clock
 from ._commands import Pair, ServerInfo
+from ._config_options import Options, Unpack
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
@@ -70,8 +71,8 @@ class Client:
 
     _core = _impl.core
 
-    def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
-        self.config = Config.of(source, options)
+    def __init__(self, source: str | Config | None = None, /, **options: Unpack[Options]) -> None:
+        self.config: Config = Config.of(source, options)
         if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
             from ._aio_cluster import clustered
 
@@ -112,7 +113,7 @@ class Client:
         return type(self)
 
     @classmethod
-    def from_redis(cls, redis_client: Any, **options: Any) -> Client:
+    def from_redis(cls, redis_client: Any, **options: Unpack[Options]) -> Client:
         """A client with the settings of a redis-py client; ``options`` go on top."""
         return cls(Config.from_redis(redis_client), **options)
 

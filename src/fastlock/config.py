@@ -10,14 +10,15 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from . import _config_sources as sources
 from ._config_fields import FIELDS, show, unknown
+from ._config_options import Options, Settings, Unpack
 from .errors import ConfigError
 
-__all__ = ["Config"]
+__all__ = ["Config", "Options", "Settings"]
 
 T = TypeVar("T")
 
@@ -100,7 +101,7 @@ class Config:
     push: bool = _default(True)
     retry_timeout: float = _default(100)
     retries: int = _default(3)
-    handover: str = _default("swap")
+    handover: Literal["swap", "local"] = _default("swap")
     handover_limit: int = _default(1000)
     handover_time: float = _default(0.05)
 
@@ -128,7 +129,7 @@ class Config:
     # -- other ways to make one
 
     @classmethod
-    def from_url(cls, url: str, /, **options: Any) -> Config:
+    def from_url(cls, url: str, /, **options: Unpack[Settings]) -> Config:
         """From a uri and further settings; raises ConfigError."""
         if url is None:
             raise ConfigError("uri", "must be text (str), not None")
@@ -184,7 +185,7 @@ class Config:
             "source", f"must be a uri (str) or a Config, not {type(source).__name__}{hint}"
         )
 
-    def replace(self, **options: Any) -> Config:
+    def replace(self, **options: Unpack[Options]) -> Config:
         """A copy with ``options`` changed, validated anew; raises ConfigError."""
         _refuse_unknown(options)
         return Config(**{**self._kwargs(secrets=True), **options})

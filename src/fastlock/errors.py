@@ -122,7 +122,7 @@ class ServerError(FastlockError):
         # Some servers repeat what was sent, the token among it.
         message = message.partition(", with args beginning with")[0]
         super().__init__(message)
-        self.code = message.partition(" ")[0]
+        self.code: str = message.partition(" ")[0]
 
 
 class TransportError(FastlockError, ConnectionError):
@@ -135,9 +135,9 @@ class TransportError(FastlockError, ConnectionError):
     #: Answers that had arrived before the failure, in order (internal).
     replies: Sequence[object] = ()
     #: Only the time given ran out; the connection itself goes on (internal).
-    timed_out = False
+    timed_out: bool = False
     #: When the command was sent, in seconds on fastlock's clock (internal).
-    sent_at = 0.0
+    sent_at: float = 0.0
 
     def __init__(self, message: str, sent: bool = False) -> None:
         super().__init__(message)

@@ -287,14 +287,14 @@ class BaseLock:
         _args.wire_key(key, b"")
         if release not in ("wait", "deferred"):
             raise ConfigError("release", f'{release!r} is neither "wait" nor "deferred"')
-        self.if_lost = policy(if_lost)
-        self.renews = {} if terms is None else terms.options()
+        self.if_lost: str = policy(if_lost)
+        self.renews: dict[str, Any] = {} if terms is None else terms.options()
         named = {"min_replicas": wanted, "replica_timeout": replicas[1]}
         self.replicas: dict[str, Any] = named if wanted else {}
         self._options = {**self.renews, **self.replicas}
-        self.deferred = release == "deferred"
-        self.fence = fence is not False and _args.flag("fence", fence)
-        self.fair = fair is not False and _args.flag("fair", fair)
+        self.deferred: bool = release == "deferred"
+        self.fence: bool = fence is not False and _args.flag("fence", fence)
+        self.fair: bool = fair is not False and _args.flag("fair", fair)
         self.key = key
         self.ttl = ttl
         self.timeout = timeout

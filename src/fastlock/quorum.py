@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import _args, _fork, _impl, _ops_quorum
 from ._clock import clock
+from ._config_options import Options, Unpack
 from ._effects import Now, Op
 from ._event import Event
 from ._ops_quorum import QuorumClaim
@@ -73,10 +74,10 @@ class QuorumClient:
         /,
         *,
         node_timeout: float = NODE_TIMEOUT,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        self.configs = configs_of(sources, options)
-        self.node_timeout = node_timeout_of(node_timeout)
+        self.configs: tuple[Config, ...] = configs_of(sources, options)
+        self.node_timeout: float = node_timeout_of(node_timeout)
         first = self.configs[0]
         self._core = _impl.fit(type(self)._core)
         self._retries = first.retries
@@ -285,8 +286,15 @@ class QuorumLease(Lease):
 
     __slots__ = ("votes",)
     _client: Any
+    doubt: int
 
-    def release(self, wait: bool = True) -> Any:
+    @overload
+    def release(self, wait: Literal[True] = True) -> bool: ...
+
+    @overload
+    def release(self, wait: bool) -> bool | None: ...
+
+    def release(self, wait: bool = True) -> bool | None:
         """Free the lock wherever it may be. True: freed by us on a majority. False: not ours.
 
         Servers that gave no answer are told again in the background, until the lease's end.
@@ -306,7 +314,8 @@ class QuorumLease(Lease):
                 self.freed = True
             return False if over else None
         client = self._client
-        return client._drive(_ops_quorum.release(self, client._retries))
+        freed: bool = client._drive(_ops_quorum.release(self, client._retries))
+        return freed
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live on a majority: ``ttl`` seconds from now (None: as before).
@@ -334,6 +343,10 @@ class QuorumLease(Lease):
 
 class QuorumLock(Lock):
     """A lock spec of a quorum's client; see Lock. It cannot be pickled."""
+
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> QuorumLease: ...
 
     def __reduce__(self) -> Any:
         raise no_pickling(self)

@@ -24,6 +24,10 @@ from _cli import (
     until,
 )
 
+from fastlock.cli import _parser
+from fastlock.cli._work import redis_client
+from fastlock.config import Config
+
 pytestmark = pytest.mark.slow
 
 SHORT = ("demo", "--seconds", "1")
@@ -213,6 +217,14 @@ def test_not_a_redis_server(babbler: str) -> None:
     ran = cli("demo", "--url", babbler)
     assert ran.code == 69
     assert "not as a Redis or Valkey server" in complaint(ran)
+
+
+def test_redis_py_may_have_a_connection_for_each_thread() -> None:
+    """By itself it takes 100; the demo admits 256 threads."""
+    (threads,) = [o for o in _parser.fastlock.commands["demo"].params if o.name == "threads"]
+    most = int(str(threads.type.convert("256", threads, None)))
+    for config in (Config(), Config(sentinels="127.0.0.1", service="svc")):
+        assert redis_client(config).connection_pool.max_connections >= most
 
 
 def test_wrong_password(shop: Any) -> None:

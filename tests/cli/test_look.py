@@ -212,6 +212,7 @@ def test_the_server_is_in_trouble(command: tuple[str, ...], nobody: str, babbler
         (("status",), "name keys, or give --match"),
         (("status", "x", "--match", "y"), "name keys, or give --match"),
         (("status", "x", "--foreign"), "--foreign goes with --match"),
+        (("status", "--match", ""), "--match is empty, and no key is; '*' matches all"),
         (("status", ""), "key: it is empty"),
         (("release", "x"), "--force"),
         (("release", "--force"), "Missing argument 'KEY'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -14,6 +15,7 @@ from _cli import SECRET, cli, cli_without, ended, line, signal, started, until
 from _terminal import CTRL_C, terminal
 
 import fastlock
+from fastlock.cli import bench
 
 TTL = 30
 
@@ -105,6 +107,24 @@ def test_json_line_by_line(shop: Any) -> None:
     assert ended(process).code == 0
 
 
+def test_what_came_with_all_data_at_once_is_found(shop: Any, own_server: Any) -> None:
+    """A replica that takes a master's data over tells of a flush, and of none of the keys."""
+    shop.admin.config_set("repl-diskless-sync-delay", 0)
+    own_server.admin.config_set("repl-diskless-load", "swapdb")  # it goes on answering meanwhile
+    with fastlock.Client(shop.uri, label="the-holder") as client:
+        lease = client.acquire("synced:a", TTL)
+        words = ("watch", "synced:", "--json", "--interval", "0.2")
+        process = started(*words, FASTLOCK_URL=own_server.uri)
+        first = json.loads(line(process))
+        assert (first["told"], first["locks"]) == (True, [])
+        own_server.admin.execute_command("REPLICAOF", "127.0.0.1", shop.port)
+        (seen,) = until(lambda: json.loads(line(process))["locks"])
+        assert (seen["key"], seen["holder"]) == ("synced:a", "the-holder")
+        assert lease.release()
+    process.send_signal(signal.SIGINT)
+    assert ended(process).code == 0
+
+
 def test_who_waits(shop: Any) -> None:
     shop.admin.set("fair:x", "another library's", px=TTL * 1000)
     process = started("run", "fair:x", "--fair", "--", "true", FASTLOCK_URL=shop.uri)
@@ -179,6 +199,17 @@ def test_bench(shop: Any, form: str) -> None:
     for row in said["rows"]:
         assert row["count"] > 0
         assert 0 < row["ms"]["p50"] <= row["ms"]["p99"]
+
+
+def test_bench_has_a_figure_however_short_its_time_is(shop: Any) -> None:
+    """On a busy machine no worker may have begun when the time is over."""
+    config = fastlock.Config(shop.uri)
+    rows = [bench._threads("threads", config, 3, str, 0.0)]
+    rows += [bench._threads("one key", config, 3, lambda _: "bench-same", 0.0)]
+    rows += [asyncio.run(bench._tasks("tasks", config, 3, str, 0.0))]
+    for row in rows:
+        assert row.rate > 0
+        assert 0 < row.milliseconds(50) <= row.milliseconds(99)
 
 
 def test_bench_finds_locks_that_do_not_hold(shop: Any) -> None:

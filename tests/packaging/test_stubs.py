@@ -6,12 +6,15 @@ stand here (ON_PURPOSE) and nowhere else.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import sys
 import venv
 from pathlib import Path
 
+import pytest
 from _builds import Built, execute
 
 #: Stub of the compiled core -> the stub that its twin in Python must fit.
@@ -101,13 +104,19 @@ def test_stubs_fit_both_cores(compiled: Built, tmp_path: Path) -> None:
     assert (run.code, run.output) == (0, "")
 
 
-def test_type_checkers_see_the_types_of_an_installed_package(
-    compiled: Built, tmp_path: Path
-) -> None:
-    """py.typed travels, and what users call has types. Only site-packages ask for py.typed."""
+@pytest.fixture
+def installed(compiled: Built, tmp_path: Path) -> Path:
+    """An environment with the wheel in it: only site-packages ask for py.typed."""
     venv.create(tmp_path / "venv", with_pip=False)
     (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     shutil.copytree(compiled.site, packages, dirs_exist_ok=True)
+    return tmp_path / "venv" / "bin"
+
+
+def test_type_checkers_see_the_types_of_an_installed_package(
+    installed: Path, tmp_path: Path
+) -> None:
+    """py.typed travels, and what users call has types."""
     user = tmp_path / "user.py"
     user.write_text(
         "import fastlock\n"
@@ -119,7 +128,7 @@ def test_type_checkers_see_the_types_of_an_installed_package(
     )
     run = execute(
         sys.executable, "-m", "mypy", "--strict", "--config-file=", "user.py",
-        "--python-executable", tmp_path / "venv" / "bin" / "python", cwd=tmp_path,
+        "--python-executable", installed / "python", cwd=tmp_path,
     )  # fmt: skip
     notes = [line for line in run.output.splitlines() if "Revealed type" in line]
     assert len(notes) == 2, run.output
@@ -127,3 +136,24 @@ def test_type_checkers_see_the_types_of_an_installed_package(
     assert "Coroutine" in notes[1]
     assert 'Unexpected keyword argument "tll"' in run.output
     assert "Found 1 error in 1 file" in run.output
+
+
+def test_all_that_users_see_is_typed_for_pyright(installed: Path, tmp_path: Path) -> None:
+    """Nothing left to be inferred, which each checker does in its own way."""
+    checker = shutil.which("basedpyright", path=str(Path(sys.executable).parent))
+    if checker is None:
+        pytest.skip("basedpyright is not installed")
+    ran = execute(
+        checker, "--verifytypes", "fastlock", "--ignoreexternal", "--outputjson",
+        cwd=tmp_path, PATH=f"{installed}{os.pathsep}{os.environ['PATH']}",
+    )  # fmt: skip
+    report = json.loads(ran.output)["typeCompleteness"]
+    assert "fastlock.sync" in {module["name"] for module in report["modules"]}, ran.output
+    unclear = {
+        symbol["name"]
+        for symbol in report["symbols"]
+        if not symbol["isTypeKnown"] or symbol["isTypeAmbiguous"]
+    }
+    # Subclasses of a framework's classes, which have no types.
+    framework = "fastlock.contrib.pip_services4."
+    assert {name for name in unclear if not name.startswith(framework)} == set()

@@ -12,12 +12,14 @@ import math
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
+import fastlock
+import fastlock.aio
 from fastlock._config_fields import FIELDS
-from fastlock.config import Config
+from fastlock.config import Config, Options, Settings
 from fastlock.errors import ConfigError
 
 SECRET = "s3sam-Xq"
@@ -62,6 +64,23 @@ def test_the_class_and_the_table_have_the_same_settings() -> None:
     assert {n: repr(p.default) for n, p in parameters.items() if n != "uri"} == {
         name: repr(field.default) for name, field in FIELDS.items()
     }
+
+
+def test_type_checkers_are_told_of_the_same_settings() -> None:
+    told = {name: ref.__forward_arg__ for name, ref in Options.__annotations__.items()}
+    annotations = {f.name: f.type for f in dataclasses.fields(Config)}
+    assert told == annotations
+    assert set(Settings.__annotations__) == set(FIELDS)
+    assert not Options.__required_keys__
+
+
+def test_annotations_can_be_read_when_a_program_runs() -> None:
+    """Documentation tools and frameworks do."""
+    for client in (fastlock.Client, fastlock.aio.Client, fastlock.QuorumClient):
+        assert "options" in get_type_hints(client.__init__)
+        assert "on_lost" in get_type_hints(client.lock)
+    for maker in (Config.replace, Config.from_url, fastlock.Client.from_redis):
+        assert "options" in get_type_hints(maker)
 
 
 def test_it_never_changes() -> None:

@@ -28,7 +28,10 @@ _URI = re.compile(r"\S*(://|@)\S*")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command (None: the process's arguments) and return its exit code."""
+    from . import _streams
+
     try:
+        _streams.prepare()
         words = list(sys.argv[1:] if argv is None else argv)
         parser = "_plain" if find_spec("click") is None else "_parser"
         code: int = import_module(f"fastlock.cli.{parser}").run(words)
@@ -37,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return complain("interrupted", _exits.INTERRUPTED)
     except BrokenPipeError:
-        # Who read us has gone; the interpreter must not complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _exits.FOUND_WRONG
+        return _streams.unread()
     except (FastlockError, ImportError) as error:
         return complain(_told(error), _code(error))
+    except OSError as error:  # of our own: a server's is a TransportError
+        return _streams.unwritten(error)
     except Exception as error:
         return complain(_unforeseen(error), _exits.UNFORESEEN)
 

@@ -23,6 +23,11 @@ DO = {
     "CLUSTERDOWN": "see to the cluster, and write redis+cluster:// instead of redis://",
     "NOPROTO": "add ?protocol=2 to the uri",
 }
+#: By words of it, where the code says nothing.
+_SAID = {
+    "cluster support disabled": "write redis:// instead of redis+cluster://: it is one server",
+    "DB index is out of range": "name another database, as in redis://host:6379/0",
+}
 _HERE = {
     "NOPERM": "fastlock doctor says what its user must be allowed",
     "WRONGTYPE": "name another key",
@@ -32,8 +37,8 @@ _HERE = {
 def what_to_try(error: FastlockError) -> str:
     """For the end of a line that has said what is wrong; "" where that says it."""
     if isinstance(error, ServerError):
-        known = DO | _HERE
-        return f"try: {known.get(error.code, 'ask who runs the server')}"
+        said = next((do for words, do in _SAID.items() if words in str(error)), None)
+        return f"try: {said or (DO | _HERE).get(error.code, 'ask who runs the server')}"
     if isinstance(error, OutcomeUnknown):
         return "try: fastlock status says who holds it now"
     if isinstance(error, TransportError):

@@ -37,7 +37,7 @@ def check(command: str) -> None:
         return
     if os.path.dirname(command) and os.path.exists(command):
         raise NotRun(f"{command}: cannot be executed", _exits.NOT_EXECUTABLE)
-    raise NotRun(f"{command}: command not found", _exits.NOT_FOUND)
+    raise NotRun(f"{command or repr(command)}: command not found", _exits.NOT_FOUND)
 
 
 def _has_terminal() -> bool:

@@ -17,6 +17,7 @@ from fastlock._tokens import label_of
 from fastlock.errors import ServerError, TransportError
 
 from . import one_line
+from ._settings import key_of
 from ._wire import Wire, pack
 
 #: Keys that one step of a scan looks at, more or less; keys asked about in one write.
@@ -55,7 +56,7 @@ class Look(NamedTuple):
 
 def wire_keys(keys: Sequence[str], prefix: str) -> list[bytes]:
     """As the server sees them; raises ConfigError."""
-    return [wire_key(key, prefix.encode()) for key in keys]
+    return [wire_key(key_of(key), prefix.encode()) for key in keys]
 
 
 def glob(prefix: str, pattern: str) -> bytes:

@@ -29,6 +29,7 @@ else:  # older ones have no parameter
 #: The variable by which the script of ``fastlock completion`` asks for words.
 _COMPLETE = "_FASTLOCK_COMPLETE"
 _NAME = "fastlock"
+_USAGE = "fastlock run KEY -- COMMAND"
 
 
 class Within(Number):
@@ -63,12 +64,19 @@ def run(words: list[str]) -> int:
     except click.Abort:
         return complain("interrupted", _exits.INTERRUPTED)
     except click.ClickException as error:
-        said_to = (
-            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else _NAME
-        )
+        said_to = _said_to(error, words)
         what = " ".join(without_uris(error.format_message()).split()).rstrip(".")
+        if isinstance(error, click.NoSuchOption) and said_to == f"{_NAME} run":
+            what += f" of {said_to}; a command's own stand behind --: {_USAGE}"
         print(f"{said_to}: {what}; see {said_to} --help", file=sys.stderr)
         return _exits.USAGE
+
+
+def _said_to(error: click.ClickException, words: list[str]) -> str:
+    """Whose help explains it: click does not always say."""
+    if isinstance(error, click.UsageError) and error.ctx:
+        return error.ctx.command_path
+    return " ".join([_NAME, *[word for word in words if word in fastlock.commands][:1]])
 
 
 def _carry_out(command: str, options: dict[str, Any]) -> int:
@@ -162,7 +170,7 @@ def _run(context: click.Context, /, **options: Any) -> int:
     they come.
     """
     if not options["words"]:
-        raise click.UsageError("there is no command: fastlock run KEY -- COMMAND", context)
+        raise click.UsageError(f"there is no command: {_USAGE}", context)
     if options["max_hold"] is not None and not options["auto_renew"]:
         raise click.UsageError("--max-hold bounds --auto-renew, which is off", context)
     return _carry_out("run", options)
@@ -188,6 +196,8 @@ def _status(context: click.Context, /, **options: Any) -> int:
     """Say who holds these locks, for how long, and who waits in their fair queues."""
     if bool(options["keys"]) is (options["match"] is not None):
         raise click.UsageError("name keys, or give --match PATTERN", context)
+    if options["match"] == "":
+        raise click.UsageError("--match is empty, and no key is; '*' matches all", context)
     if options["foreign"] and options["match"] is None:
         raise click.UsageError("--foreign goes with --match", context)
     return _carry_out("status", options)

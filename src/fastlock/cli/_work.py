@@ -33,6 +33,9 @@ KEEP = 7200
 #: whether it is to stop; how long workers may take to stop.
 TTL, PATIENCE, STOPPING = 30.0, 0.5, 15.0
 
+#: Of redis-py, which takes one for each thread, and refuses more than 100 unless told otherwise.
+MOST_CONNECTIONS = 1000
+
 Take = Callable[[], Any]
 Free = Callable[[Any], Any]
 #: Called with the lock's key; gives what takes it (None: not yet) and what frees it.
@@ -356,7 +359,7 @@ def redis_client(config: Config) -> Any:
     """redis-py's client with the same settings."""
     import redis
 
-    options = redis_options(config)
+    options = {**redis_options(config), "max_connections": MOST_CONNECTIONS}
     if config.sentinels is None:
         return redis.Redis(**options)
     where = [split_address("sentinels", address) for address in config.sentinels]

@@ -2,7 +2,8 @@
 
 Law: measures fastlock alone, as this machine and that server do at this moment: figures of one
 run, with what they were measured on. Every time is the caller's, from asking for a lock to having
-freed it. Keys of its own, which end with their ttl if they are not freed.
+freed it. However short the time is, one worker does something in it. Keys of its own, which end
+with their ttl if they are not freed.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def _threads(
         key, mine = key_of(number), times[number]
         together.wait()
         try:
-            while not over.is_set():
+            while not over.is_set() or not (number or mine):
                 started = perf_counter()
                 lease = client.acquire(key, _TTL, _TTL)
                 if not lease.release():
@@ -161,7 +162,7 @@ async def _tasks(
 
         async def work(number: int) -> None:
             key = key_of(number)
-            while monotonic() < end:
+            while monotonic() < end or not (number or times):
                 started = perf_counter()
                 lease = await client.acquire(key, _TTL, _TTL)
                 if not await lease.release():

@@ -15,7 +15,7 @@ from fastlock.errors import LockLost
 
 from . import _exits, complain
 from ._look import look, wire_keys
-from ._settings import config_of
+from ._settings import config_of, key_of
 from ._wire import Wire
 
 
@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
             return _tell(options, False, found.holder, "not ended")
     try:
         with fastlock.Client(config) as client:
-            lease = client.adopt(options.key, token.decode("utf-8", "surrogateescape"))
+            lease = client.adopt(key_of(options.key), token.decode("utf-8", "surrogateescape"))
             freed = lease.release()
     except LockLost:
         freed = False

@@ -21,7 +21,7 @@ from fastlock.errors import AcquireTimeout, FastlockError
 from . import _exits, complain
 from ._advice import what_to_try
 from ._child import Child, NotRun, check
-from ._settings import config_of
+from ._settings import config_of, key_of
 from ._signals import Ear, Heard
 
 #: Seconds that the command's end waits for the lock's, if the server is in trouble.
@@ -88,8 +88,8 @@ class _Session:
             renewed = {"max_hold": options.max_hold, "on_lost": lambda _lease: None}
         taking = asyncio.ensure_future(
             client.acquire(
-                options.key, options.ttl, options.timeout, fence=options.fence, fair=options.fair,
-                auto_renew=options.auto_renew, **renewed,
+                key_of(options.key), options.ttl, options.timeout, fence=options.fence,
+                fair=options.fair, auto_renew=options.auto_renew, **renewed,
             )
         )  # fmt: skip
         ending = asyncio.ensure_future(self._signal())

@@ -55,9 +55,9 @@ class Scene:
         self._looked = time.monotonic()
         self._stale = True  # they are to be scanned for
         #: Whether there are more than may be shown.
-        self.more = False
+        self.more: bool = False
         #: Whether the server tells of changes.
-        self.told = config.protocol == 3 and self._track()
+        self.told: bool = config.protocol == 3 and self._track()
 
     def _track(self) -> bool:
         """Have the server tell of all keys that begin so."""

@@ -54,9 +54,9 @@ class AsyncLock(Held):
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
-        self.thread_local = bool(thread_local)
+        self.thread_local: bool = bool(thread_local)
         self.raise_on_release_error = raise_on_release_error
-        self.local = PerThread() if self.thread_local else Everywhere()
+        self.local: Any = PerThread() if self.thread_local else Everywhere()
         self._of_task: WeakKeyDictionary[Any, Everywhere] = WeakKeyDictionary()
         check(redis)
 

@@ -68,9 +68,9 @@ class Lock(Held):
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
-        self.thread_local = bool(thread_local)
+        self.thread_local: bool = bool(thread_local)
         self.raise_on_release_error = raise_on_release_error
-        self.local = PerThread() if self.thread_local else Everywhere()
+        self.local: Any = PerThread() if self.thread_local else Everywhere()
         self._own = self.local if self.thread_local else PerThread()
         self._last_client = client_of(redis, self._client_class)
 
