@@ -193,7 +193,7 @@ async def _take(
 
 
 class Lease(BaseLease):
-    """A held lock of an asyncio client; see BaseLease. Any task of the loop may use it."""
+    """A held lock of ``fastlock.aio.Client``. Any task of the loop may use it; see BaseLease."""
 
     __slots__ = ()
     _client: Client

@@ -209,7 +209,7 @@ def _way(client: Client, link: Link) -> StraightLike:
 
 
 class Lease(BaseLease):
-    """A held lock of a sync client; see BaseLease. Any thread may use it."""
+    """A held lock of ``fastlock.Client``. Any thread may use it; see BaseLease."""
 
     __slots__ = ()
     _client: Client

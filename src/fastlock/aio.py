@@ -151,7 +151,7 @@ class Client:
                 its object is gone. A thread with a connection of its own does it for all
                 leases, so that a blocked loop does not stop it; with the compiled core over
                 TCP or a unix socket that needs no GIL either.
-            max_hold: seconds after which it is renewed no more; None for ever.
+            max_hold: seconds after which it is renewed no more; default 3600; None for ever.
             on_lost: called in the loop with the lease when it turns out that it is lost;
                 may be a coroutine function. Needs ``auto_renew``, as nobody else looks.
             cancel_on_lost: then also cancel the task that acquired it. Where that ends the

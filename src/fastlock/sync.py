@@ -139,7 +139,7 @@ class Client:
             auto_renew: renew the lease every third of its ttl, until it is released, lost, or
                 its object is gone. With the compiled core over TCP or a unix socket that needs
                 no GIL.
-            max_hold: seconds after which it is renewed no more; None for ever.
+            max_hold: seconds after which it is renewed no more; default 3600; None for ever.
             on_lost: called with the lease, on a thread for that, when it turns out that it
                 is lost. Needs ``auto_renew``, as nobody else looks.
             if_lost: what leaving the block does when the lock was lost: "raise" LockLost,
