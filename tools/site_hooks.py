@@ -29,6 +29,7 @@ PICTURES = "bench/results/"
 NAMES: dict[str, str] = {}
 _HOME = {page: file for file, page in PAGES.items() if page != "index.md"}
 _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`[^`\n]+`")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -36,7 +37,9 @@ def on_config(config: Any) -> None:
     """Learn what pages are called."""
     for section in config.nav:
         for entries in section.values():
-            NAMES.update((page, label) for entry in entries for label, page in entry.items())
+            for entry in entries:
+                if isinstance(entry, dict):
+                    NAMES.update((page, label) for label, page in entry.items())
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -56,7 +59,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     home = _HOME.get(source, f"docs/{source}")
     parts = _FENCED.split(markdown)
     parts[::2] = [_LINK.sub(lambda link: _led(link, home, source), part) for part in parts[::2]]
+    parts[::2] = [_CODE.sub(_unescaped, part) for part in parts[::2]]
     return "".join(parts)
+
+
+def _unescaped(code: re.Match[str]) -> str:
+    """In a table CommonMark wants a pipe escaped, also within code; mkdocs does not."""
+    return code[0].replace(r"\|", "|")
 
 
 def _led(link: re.Match[str], home: str, source: str) -> str:

@@ -178,8 +178,12 @@ class Client:
         """Release each: True or False for each, as ``Lease.release``.
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
-        ConfigError: not this client's lease. LockError: another process's. After all were
-        tried: OutcomeUnknown, TransportError or ServerError; then it may be called again.
+        OutcomeUnknown, TransportError or ServerError are raised after all were tried; then it
+        may be called again.
+
+        Raises:
+            ConfigError: not this client's lease.
+            LockError: another process's.
         """
         listed = own_leases(self, leases)
         if self._keeper.used:
@@ -198,10 +202,13 @@ class Client:
 
         None: each the same as before. True for each that is still ours, False for what is
         not, None among them. Without ``ttl`` each different ttl takes a write of its own.
-        ConfigError: not this client's lease. LockError: another process's, or in a signal's
-        handler that has come into the middle of an extension. After all were
-        tried: OutcomeUnknown (the leases in question count with the earlier deadline),
-        TransportError or ServerError.
+        OutcomeUnknown (the leases in question count with the earlier deadline), TransportError
+        or ServerError are raised after all were tried.
+
+        Raises:
+            ConfigError: not this client's lease.
+            LockError: another process's, or in a signal's handler that has come into the
+                middle of an extension.
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)

@@ -56,8 +56,8 @@ class Shell:
         keys: list[bytes] = self.server.admin.keys("*")
         return [key for key in keys if b":fastlock." not in key]
 
-    def run(self, command: str) -> None:
-        """To its end, which must be a good one."""
+    def run(self, command: str) -> str:
+        """To its end, which must be a good one; what it printed."""
         command = _as_run(command)
         ran = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self._placed(command)],
@@ -66,6 +66,7 @@ class Shell:
         )  # fmt: skip
         assert ran.returncode == 0, f"{command}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
         assert "Traceback" not in ran.stderr, ran.stderr
+        return ran.stdout
 
     def session(self, block: Block) -> None:
         """Say each ``$ command`` to one shell when what was said before has been answered."""
@@ -132,16 +133,20 @@ def _heard(heard: list[str], wanted: list[str]) -> None:
 
 
 def _alike(lines: list[str]) -> list[str]:
-    """But for numbers, labels, versions, and how wide a table is."""
-    text = "\n".join(line.strip() for line in lines if line.strip())
-    text = re.sub(r"[\w.-]+:\d+(?=\s|;|$)", "LABEL", text, flags=re.MULTILINE)
+    """But for numbers, labels, versions, and how wide a table is; exit codes are as they are."""
+    shown = (line.strip() for line in lines if line.strip())
+    return [line if line.isdigit() else _shape(line) for line in shown]
+
+
+def _shape(text: str) -> str:
+    text = re.sub(r"[\w.-]+:\d+(?=\s|;|$)", "LABEL", text)
     text = text.replace("orders:LABEL", "LABEL")
     text = re.sub(r"core (cython|python)", "core CORE", text)
     text = re.sub(r"(valkey|redis) ([\d.]+)", "SERVER", text)
     text = re.sub(r"\b(DELIFEQ|DELEX|EVALSHA)\b", "RELEASE", text)
     text = re.sub(r"redis://localhost:\d+", "URI", text)
     text = re.sub(r"[\d,]*\d(\.\d+)*", "#", text)
-    return re.sub(r"[ ─]+", " ", text).splitlines()
+    return re.sub(r"[ ─]+", " ", text)
 
 
 # ------------------------------------------------------------------ what the pages' servers are
@@ -181,9 +186,11 @@ def _orders(shell: Shell) -> Iterator[None]:
         waiter.start()
         while not shell.server.admin.exists(b"orders:43:fastlock.queue:{orders:43}"):
             time.sleep(0.01)
-        yield
-        client.release_many(leases)
-        waiter.join(PATIENCE)
+        try:
+            yield
+        finally:
+            client.release_many(leases)
+            waiter.join(PATIENCE)
 
 
 def _waits(client: Any) -> None:

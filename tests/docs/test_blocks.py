@@ -31,7 +31,6 @@ NOT_RUN = {
     ("docs/installing.md", "FASTLOCK_CORE="): "app.py is the reader's; tests/packaging tries it",
     ("docs/cli.md", "fastlock run KEY [options]"): "a form, not a command",
     ("docs/api/errors.md", "FastlockError"): "a picture of the tree; the reference is below it",
-    ("docs/fencing.md", "ACL SETUSER"): "tests/security/test_acl.py applies such lines",
     ("docs/installing.md", "gil"): "output without the GIL; tests/cli/test_doctor_gil.py sees it",
     ("docs/security.md", "Valkey 9.1   ACL"): "tests/security/test_acl.py applies these lines",
     ("docs/topologies.md", "A  -> old master"): "a sequence of events; tests/topology plays it",
@@ -40,6 +39,7 @@ NOT_RUN = {
 CHECKED = {
     ("docs/configuration.md", "port: 70000"),
     ("docs/configuration.md", "redis://[user"),
+    ("docs/fencing.md", "ACL SETUSER"),
 }
 ALL = [block for page in PAGES for block in blocks(page)]
 
@@ -138,9 +138,12 @@ def test_its_session_goes_as_it_says(block: Block, shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("block", of("json", "yaml", "toml"), ids=where)
-def test_it_can_be_parsed(block: Block) -> None:
+def test_it_can_be_parsed(block: Block, shell: Shell) -> None:
     if block.language == "json":
-        json.loads(block.text)
+        parsed = json.loads(block.text)
+        if name(block.page) == "docs/cli.md":
+            (shown,) = json.loads(shell.run("fastlock status --json orders:43"))
+            assert list(shown) == list(parsed)
         return
     if block.language == "toml":
         tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -173,6 +176,19 @@ def test_its_errors_are_those_of_config() -> None:
     for line in lines:
         with pytest.raises(fastlock.ConfigError, match=f"^{re.escape(line)}$"):
             WRONG[line.partition(":")[0]]()
+
+
+def test_its_user_may_take_fenced_locks(shell: Shell) -> None:
+    (block,) = (one for one in of("text") if one.text.startswith("ACL SETUSER"))
+    _, _, user, *rules = block.text.split()
+    (password,) = (rule[1:] for rule in rules if rule.startswith(">"))
+    shell.server.admin.execute_command("ACL", "SETUSER", user, *rules)
+    with fastlock.Client(shell.server.uri, username=user, password=password) as client:
+        with client.lock("orders:42", fence=True) as lease:
+            assert lease.fence
+        with pytest.raises(fastlock.ServerError, match="NOPERM"):
+            client.try_acquire("other:42", fence=True)
+    shell.server.admin.acl_deluser(user)
 
 
 def filled_in(form: str) -> str:

@@ -48,13 +48,22 @@ class Read(HTMLParser):
         super().__init__()
         self.fetched: list[str] = []
         self.ids: set[str] = set()
+        self.cells = ""  # the text of all tables
+        self._depth = 0  # of tables
         self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        self._depth += tag == "table"
         self.ids.add(given.get("id") or "")
         if tag != "a" and given.get("rel") not in ("canonical", "prev", "next"):
             self.fetched += [url for key in ("src", "href") if (url := given.get(key))]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._depth -= tag == "table"
+
+    def handle_data(self, data: str) -> None:
+        self.cells += data if self._depth else ""
 
 
 def built(folder: Path) -> None:
@@ -90,5 +99,6 @@ def test_it_is_built_strictly_and_whole(tmp_path: Path) -> None:
         for page, one in read.items()
     }
     assert not any(elsewhere.values()), elsewhere
+    assert not [page for page, one in read.items() if r"\|" in one.cells]
     missing = reference() - {name for one in read.values() for name in one.ids}
     assert not missing, missing
