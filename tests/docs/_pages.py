@@ -43,8 +43,13 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Of a shell: one a line, those that go on on the next joined, without comments."""
+        """Of a shell: one a line, those that go on on the next joined, without comments.
+
+        Of a session only what is said after "$ ".
+        """
         joined = re.sub(r"\\\n\s*", "", self.text)
+        if self.language == "console":
+            return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
         lines = [re.sub(r"(^|\s+)#\s.*$", "", line).strip() for line in joined.splitlines()]
         return [line for line in lines if line]
 

@@ -1,10 +1,11 @@
 """A program: the Python blocks of one page, in order, in one namespace.
 
-    python _run_page.py PAGE OLD=NEW...
+    python _run_page.py PAGE [OLD->NEW]... [@LINE]...
 
-Law: whatever warns or raises ends it, and names the page's line. ``OLD=NEW`` puts a real
-server's address in place of one that the page names, in the text of the blocks. ``await`` may
-stand outside of functions, as in ``python -m asyncio``; all such blocks share one loop.
+Law: whatever warns or raises ends it, and names the page's line. ``OLD->NEW`` puts a real
+server's address in place of one that the page names, in the text of the blocks; the block that
+begins at ``@LINE`` is left out. ``await`` may stand outside of functions, as in
+``python -m asyncio``; all such blocks share one loop.
 Where a line prints something and a comment follows, that is what must be printed, up to a
 colon if there is one; ``...`` in it stands for anything.
 """
@@ -27,16 +28,20 @@ from _pages import blocks
 PROMISED = re.compile(r"^\s*print\(.*\)\s+# (.+)$")
 
 
-def main(page: Path, replaced: dict[str, str]) -> None:
+def main(page: Path, *words: str) -> None:
     """Run them."""
+    replaced = dict(word.split("->") for word in words if not word.startswith("@"))
+    left_out = {int(word[1:]) for word in words if word.startswith("@")}
     loop = asyncio.new_event_loop()
     try:
-        run(page, replaced, loop)
+        run(page, replaced, left_out, loop)
     finally:
         loop.close()
 
 
-def run(page: Path, replaced: dict[str, str], loop: asyncio.AbstractEventLoop) -> None:
+def run(
+    page: Path, replaced: dict[str, str], left_out: set[int], loop: asyncio.AbstractEventLoop
+) -> None:
     """Run them, what is awaited in that loop."""
     lines: list[str] = []
     checked: set[int] = set()
@@ -56,7 +61,7 @@ def run(page: Path, replaced: dict[str, str], loop: asyncio.AbstractEventLoop) -
 
     namespace: dict[str, Any] = {"__name__": "__main__", "print": told}
     for block in blocks(page):
-        if block.language != "python":
+        if block.language != "python" or block.line in left_out:
             continue
         text = block.text
         for old, new in replaced.items():
@@ -79,4 +84,4 @@ def run(page: Path, replaced: dict[str, str], loop: asyncio.AbstractEventLoop) -
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), dict(word.split("=", 1) for word in sys.argv[2:]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

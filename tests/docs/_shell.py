@@ -26,12 +26,25 @@ from _pages import Block
 import fastlock
 from fastlock import _impl
 
-#: What is run in a command's place, and why.
+#: What is run in a command's place.
 INSTEAD = {
-    "fastlock release --force orders:42": ("--yes", "nobody is there to be asked"),
-    "fastlock watch orders:": ("--once", "else it ends with Ctrl-C"),
-    "fastlock bench --seconds 1": ("--seconds 0.2", "five rows take as many seconds"),
-    "fastlock bench --seconds 5": ("--seconds 0.2", "the same"),
+    # Nobody is there to be asked.
+    "fastlock release --force orders:42": "fastlock release --force --yes orders:42",
+    # It would go on until Ctrl-C.
+    "fastlock watch orders:": "fastlock watch orders: --once",
+    # Each of the five rows takes as many seconds.
+    "fastlock bench --seconds 1": "fastlock bench --seconds 0.2",
+    "fastlock bench --seconds 5": "fastlock bench --seconds 0.2",
+    # A busy machine needs longer to start the next command; the session's end ends this one.
+    "fastlock run report -- sh -c 'echo working on $FASTLOCK_KEY; sleep 1' &": (
+        "fastlock run report -- sh -c 'echo working on $FASTLOCK_KEY; sleep 30' &"
+    ),
+    # The shell's part of it is the reader's.
+    'eval "$(fastlock completion bash)"': "fastlock completion bash",
+    'eval "$(fastlock completion zsh)"': "fastlock completion zsh",
+    "fastlock completion fish > ~/.config/fish/completions/fastlock.fish": (
+        "fastlock completion fish"
+    ),
 }
 #: Seconds for a command, and for a line that must come.
 PATIENCE = 30.0
@@ -42,6 +55,7 @@ class Shell:
 
     def __init__(self, server: _servers.Server, folder: Path) -> None:
         self.server = server
+        self.servers = [server]  # all that the page has been led to
         self.folder = folder
         self.variables = {
             **{name: value for name, value in os.environ.items() if "FASTLOCK" not in name},
@@ -52,13 +66,13 @@ class Shell:
         }
 
     def left(self) -> list[bytes]:
-        """Locks at the server: everything but what ends by itself beside them."""
-        keys: list[bytes] = self.server.admin.keys("*")
-        return [key for key in keys if b":fastlock." not in key]
+        """Locks at the servers: everything but what ends by itself beside them."""
+        keys = [key for server in self.servers for key in server.admin.keys("*")]
+        return [key for key in keys if key != b"fl:mark" and b":fastlock." not in key]
 
     def run(self, command: str) -> str:
         """To its end, which must be a good one; what it printed."""
-        command = _as_run(command)
+        command = INSTEAD.get(command, command)
         ran = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self._placed(command)],
             capture_output=True, text=True, timeout=PATIENCE, env=self._environment(command),
@@ -87,11 +101,11 @@ class Shell:
             for line in block.text.splitlines():
                 if line.startswith("$ "):
                     _heard(heard, wanted)
-                    process.stdin.write(self._placed(_as_run(line[2:])) + "\n")
+                    process.stdin.write(self._placed(INSTEAD.get(line[2:], line[2:])) + "\n")
                 elif line.strip():
                     wanted.append(line)
             _heard(heard, wanted)
-            process.stdin.write("wait\n")
+            process.stdin.write('[ -z "$!" ] || kill $!\nwait\n')
             process.stdin.close()
             process.wait(PATIENCE)
             reader.join(PATIENCE)
@@ -114,14 +128,6 @@ class Shell:
     def scene(self, _: Shell) -> Iterator[None]:
         """The one of every page that names none: an empty server."""
         yield
-
-
-def _as_run(command: str) -> str:
-    for begins, (added, _) in INSTEAD.items():
-        if command.startswith(begins):
-            return command if added in command else f"{command} {added}"  # the last one counts
-    inner = re.search(r"fastlock completion \w+", command)  # within eval, or into a file
-    return inner[0] if inner else command
 
 
 def _heard(heard: list[str], wanted: list[str]) -> None:
@@ -154,11 +160,16 @@ def _shape(text: str) -> str:
 
 def places(text: str, shell: Shell) -> dict[str, str]:
     """Address that the text names -> that of a real server."""
-    port = str(_replicas.master("valkey").port if "min_replicas" in text else shell.server.port)
-    replaced = {"localhost:6379": f"localhost:{port}", '"connection.port", 6379': ""}
+    if "min_replicas" in text:
+        shell.servers[0] = _replicas.master("valkey")
+        shell.servers[0].admin.flushall()  # what earlier tests have left there
+    port = str(shell.servers[0].port)
+    replaced = {"localhost:6379": f"localhost:{port}"}
     replaced['"connection.port", 6379'] = f'"connection.port", {port}'
     replaced["redis.Redis()"] = f"redis.Redis(port={port})"
+    replaced["port=6379"] = f"port={port}"
     if "a.example" in text:
+        shell.servers += _independent()
         for letter, server in zip("abc", _independent(), strict=True):
             replaced[f"{letter}.example:6379"] = f"localhost:{server.port}"
     return replaced

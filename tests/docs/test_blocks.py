@@ -15,10 +15,11 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
+import _run_page
 import pytest
 import yaml
 from _pages import PAGES, Block, blocks, inline, name
-from _shell import SCENES, Shell, places
+from _shell import INSTEAD, SCENES, Shell, places
 
 import fastlock
 
@@ -89,6 +90,8 @@ def test_every_reason_is_needed() -> None:
         assert any(fnmatch(one, page) and text.startswith(start) for one, text in begins), (
             f"nothing in {page} begins with {start!r} any more"
         )
+    commands = {command for block in of("sh", "console") for command in block.commands}
+    assert set(INSTEAD) <= commands, set(INSTEAD) - commands
 
 
 # ------------------------------------------------------------------ Python
@@ -101,19 +104,41 @@ def python_of(page: Path) -> list[Block]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=name)
 def test_its_python_runs(page: Path, shell: Shell) -> None:
-    skipped = [block for block in python_of(page) if why_not(block, block.text)]
-    for block in skipped:
+    left_out = [block for block in python_of(page) if why_not(block, block.text)]
+    for block in left_out:
         compile(block.text, block.where, "exec", dont_inherit=True)
-    text = "".join(block.text for block in python_of(page))
-    command = [sys.executable, "-W", "error", str(Path(__file__).with_name("_run_page.py"))]
-    replaced = places(text, shell)
+    text = "".join(block.text for block in python_of(page) if block not in left_out)
+    words = [f"{old}->{new}" for old, new in places(text, shell).items()]
+    words += [f"@{block.line}" for block in left_out]
+    command = [sys.executable, "-W", "error", _run_page.__file__, str(page), *words]
     ran = subprocess.run(
-        [*command, str(page), *(f"{old}={new}" for old, new in replaced.items())],
-        capture_output=True, text=True, timeout=60, env=shell.variables, cwd=shell.folder,
-    )  # fmt: skip
+        command, capture_output=True, text=True, timeout=60, env=shell.variables, cwd=shell.folder
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr, ran.stderr  # of a thread's
     assert shell.left() == [], f"{name(page)} leaves locks behind"
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("print(n)  # there", "page.md:8 says 'there'"),
+        ("if not n:\n    print(n)  # here", r"never printed: lines \{9\}"),
+        ("n.gone", "no attribute 'gone'"),
+        ("import warnings\nwarnings.warn('old')", "old"),
+        ("print(n, await asyncio.sleep(0, 2))  # here ...: and so on", None),
+    ],
+)
+def test_the_runner_believes_nothing(block: str, said: str | None, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    first = "```python\nimport asyncio\n\nn = 'nowhere'\n```\n"
+    page.write_text(f"{first}\n```python\n{block}\n```\n")
+    if said is None:
+        _run_page.main(page, "nowhere->here")
+    else:
+        with pytest.raises((AssertionError, AttributeError, UserWarning), match=said):
+            _run_page.main(page, "nowhere->here")
+        _run_page.main(page, "@8")
 
 
 # ------------------------------------------------------------------ a shell
