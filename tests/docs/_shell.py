@@ -37,7 +37,7 @@ INSTEAD = {
     "fastlock bench --seconds 5": "fastlock bench --seconds 0.2",
     # A busy machine needs longer to start the next command; the session's end ends this one.
     "fastlock run report -- sh -c 'echo working on $FASTLOCK_KEY; sleep 1' &": (
-        "fastlock run report -- sh -c 'echo working on $FASTLOCK_KEY; sleep 30' &"
+        "fastlock run report -- sh -c 'echo working on $FASTLOCK_KEY; sleep 300' &"
     ),
     # The shell's part of it is the reader's.
     'eval "$(fastlock completion bash)"': "fastlock completion bash",
@@ -47,7 +47,7 @@ INSTEAD = {
     ),
 }
 #: Seconds for a command, and for a line that must come.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Shell:
@@ -192,7 +192,7 @@ def _independent() -> list[_servers.Server]:
 def _orders(shell: Shell) -> Iterator[None]:
     """orders:42 and orders:43 are held; somebody waits for the latter in its fair queue."""
     with fastlock.Client(shell.server.uri) as client, fastlock.Client(shell.server.uri) as other:
-        leases = [client.acquire(f"orders:{n}", ttl=30) for n in (42, 43)]
+        leases = [client.acquire(f"orders:{n}", ttl=300) for n in (42, 43)]
         waiter = threading.Thread(target=_waits, args=(other,))
         waiter.start()
         while not shell.server.admin.exists(b"orders:43:fastlock.queue:{orders:43}"):
