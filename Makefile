@@ -26,7 +26,7 @@ FUZZ_SECONDS ?= 30
 LEAK_OPERATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix test-ft chaos py-ft model asan fuzz leaks lint format hooks bench bench-quick wheel wheels clean
+.PHONY: help setup demo test test-matrix test-ft chaos py-ft model asan fuzz leaks docs docs-serve lint format hooks bench bench-quick wheel wheels clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -89,6 +89,13 @@ leaks: $(READY) ## a million operations each way leave nothing behind, 20 minute
 	@$(BIN)/python -m pytest -n auto --timeout=0 -o faulthandler_timeout=0 \
 		--leak-operations=$(LEAK_OPERATIONS) tests/leaks $(PYTEST_ARGS)
 
+docs: $(READY) ## the documentation as a site, strictly, into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "site/index.html"
+
+docs-serve: $(READY) ## the same, served on http://127.0.0.1:8000 and rebuilt at every change
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 lint: $(READY) ## ruff, mypy --strict, cython-lint, codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -121,6 +128,6 @@ wheels: ## as in a release: a wheel for every CPython here, and the pure one; te
 	@tools/make-wheels $(WHEELS_ARGS)
 
 clean: ## remove what make made, the environments too; but for .python-ft
-	@rm -rf build dist src/*.egg-info $(VENV) $(VENV_FT) $(VENV)-asan $(VENV)-fuzz .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist site src/*.egg-info $(VENV) $(VENV_FT) $(VENV)-asan $(VENV)-fuzz .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@rm -f src/fastlock/*.so src/fastlock/_build.json
 	@find src tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -91,17 +91,25 @@ async def acquire(
     """Wait for the lock, at most ``timeout`` seconds (None: for ever).
 
     The last try is sent when the timeout ends; its answer may take a second more.
-    Raises AcquireTimeout, or OutcomeUnknown when an answer was lost for good.
-
-    With ``fence=True`` the lease gets a fencing number in the same step: ``lease.fence``,
-    higher than that of every earlier lease of the key. See ``fastlock.fencing``.
-    With ``fair=True`` all who ask so get it in the order in which they came, through a queue
-    at the server; with ``timeout=0`` it is got only if nobody waits.
-    With ``min_replicas=n`` (1 to 1000; None and 0: none) it is got only if so many replicas
-    confirm within ``replica_timeout`` seconds (default 0.1; shorter than the ttl; at most until
-    half a second after the timeout) that they have it; else it is released again, and
-    NotReplicated raised. Not with ``fair=True``.
     The arguments about renewal as in ``Client.lock``.
+
+    Args:
+        key: 1 byte to 64 KiB.
+        ttl: seconds until the lock ends by itself, 0.01 to 10 years.
+        timeout: seconds to wait for it; None for ever.
+        fence: whether the lease gets a fencing number in the same step: ``lease.fence``, higher
+            than that of every earlier lease of the key. See ``fastlock.fencing``.
+        fair: whether all who ask so get it in the order in which they came, through a queue at
+            the server; with ``timeout=0`` it is got only if nobody waits.
+        min_replicas: how many replicas must confirm that they have it, 1 to 1000; None and 0:
+            none. Not with ``fair=True``.
+        replica_timeout: seconds in which they must, default 0.1; shorter than the ttl; at most
+            until half a second after the timeout.
+
+    Raises:
+        AcquireTimeout: somebody else had it until then.
+        OutcomeUnknown: an answer was lost for good.
+        NotReplicated: too few replicas confirmed it, and it was released again.
     """
     operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
     queue = client._queue
@@ -229,7 +237,7 @@ def _end(op: Op[Lease], answer: Any) -> Lease:
 
 
 class Lease(BaseLease):
-    """A held lock of an asyncio client; see BaseLease. Any task of the loop may use it."""
+    """A held lock of ``fastlock.aio.Client``. Any task of the loop may use it; see BaseLease."""
 
     __slots__ = ()
     _client: Client

@@ -152,7 +152,7 @@ class Client:
                 its object is gone. A thread with a connection of its own does it for all
                 leases, so that a blocked loop does not stop it; with the compiled core over
                 TCP or a unix socket that needs no GIL either.
-            max_hold: seconds after which it is renewed no more; None for ever.
+            max_hold: seconds after which it is renewed no more; default 3600; None for ever.
             on_lost: called in the loop with the lease when it turns out that it is lost;
                 may be a coroutine function. Needs ``auto_renew``, as nobody else looks.
             cancel_on_lost: then also cancel the task that acquired it. Where that ends the
@@ -194,8 +194,12 @@ class Client:
         """Release each: True or False for each, as ``Lease.release``.
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
-        ConfigError: not this client's lease. LockError: another process's. After all were
-        tried: OutcomeUnknown, TransportError or ServerError; then it may be called again.
+        OutcomeUnknown, TransportError or ServerError are raised after all were tried; then it
+        may be called again.
+
+        Raises:
+            ConfigError: not this client's lease.
+            LockError: another process's.
         """
         listed = own_leases(self, leases)
         if self._keeper.used:
@@ -216,9 +220,12 @@ class Client:
 
         None: each the same as before. True for each that is still ours, False for what is
         not, None among them. Without ``ttl`` each different ttl takes a write of its own.
-        ConfigError: not this client's lease. LockError: another process's. After all were
-        tried: OutcomeUnknown (the leases in question count with the earlier deadline),
-        TransportError or ServerError.
+        OutcomeUnknown (the leases in question count with the earlier deadline), TransportError
+        or ServerError are raised after all were tried.
+
+        Raises:
+            ConfigError: not this client's lease.
+            LockError: another process's.
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)

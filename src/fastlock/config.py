@@ -139,7 +139,7 @@ class Config:
     def from_env(
         cls, environ: Mapping[str, str] | None = None, prefix: str = "FASTLOCK_"
     ) -> Config:
-        """From FASTLOCK_URL and FASTLOCK_<SETTING> of ``environ`` (None: os.environ).
+        """From ``FASTLOCK_URL`` and ``FASTLOCK_<SETTING>`` of ``environ`` (None: os.environ).
 
         Empty variables count as absent. FASTLOCK_CORE, _BUILD, _DEBUG, _HIREDIS,
         _HIREDIS_SDIST, _PYTHON, _TEST_SERVERS and _TEST_URL mean other things and are

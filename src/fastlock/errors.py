@@ -112,8 +112,9 @@ class ServerError(FastlockError):
     """The server answered with an error.
 
     ``code`` is the first word of it ("WRONGTYPE", "NOAUTH", "READONLY", ...).
-    The cores return these as values; the layers above raise them.
     """
+
+    # The cores return these as values; the layers above raise them.
 
     #: Another server will be asked soon, which may do it (internal).
     passing = False

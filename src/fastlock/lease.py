@@ -34,7 +34,7 @@ class BaseLease:
         deadline: until when the lock surely holds, in seconds on fastlock's clock
             (CLOCK_BOOTTIME, which runs on during suspend); see ``remaining()``.
         fence: the fencing number, if it was acquired with ``fence=True``; see ``fastlock.fencing``.
-        lost: whether it was lost, true or false, and to wait for; see Lost.
+        lost (Lost): whether it was lost, true or false, and to wait for.
     """
 
     __slots__ = (
@@ -260,7 +260,9 @@ class BaseLock:
     """A spec: which lock, for how long, how patiently. Cheap and reusable.
 
     Attributes:
-        key: as the caller wrote it; ttl: seconds; timeout: seconds, None for ever.
+        key: as the caller wrote it.
+        ttl: seconds.
+        timeout: seconds; None for ever.
         deferred: whether a release of its leases is sent and not waited for.
         fence: whether its leases get fencing numbers.
         fair: whether it is waited for in a queue at the server.

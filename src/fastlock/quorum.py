@@ -54,8 +54,8 @@ class QuorumClient:
 
     Args:
         sources: an odd number of uris or Configs, at least three, each another master.
-        node_timeout: seconds that one server's answer is waited for, 0.001 to 60; never more
-            than a quarter of the ttl.
+        node_timeout: seconds that one server's answer is waited for, 0.001 to 60, default 0.2;
+            never more than a quarter of the ttl.
         options: fields of Config, for all of them.
 
     Raises:

@@ -140,7 +140,7 @@ class Client:
             auto_renew: renew the lease every third of its ttl, until it is released, lost, or
                 its object is gone. With the compiled core over TCP or a unix socket that needs
                 no GIL.
-            max_hold: seconds after which it is renewed no more; None for ever.
+            max_hold: seconds after which it is renewed no more; default 3600; None for ever.
             on_lost: called with the lease, on a thread for that, when it turns out that it
                 is lost. Needs ``auto_renew``, as nobody else looks.
             if_lost: what leaving the block does when the lock was lost: "raise" LockLost,
@@ -179,8 +179,12 @@ class Client:
         """Release each: True or False for each, as ``Lease.release``.
 
         Takes the list that ``try_acquire_many`` gave: what was not acquired is False.
-        ConfigError: not this client's lease. LockError: another process's. After all were
-        tried: OutcomeUnknown, TransportError or ServerError; then it may be called again.
+        OutcomeUnknown, TransportError or ServerError are raised after all were tried; then it
+        may be called again.
+
+        Raises:
+            ConfigError: not this client's lease.
+            LockError: another process's.
         """
         listed = own_leases(self, leases)
         if self._keeper.used:
@@ -199,10 +203,13 @@ class Client:
 
         None: each the same as before. True for each that is still ours, False for what is
         not, None among them. Without ``ttl`` each different ttl takes a write of its own.
-        ConfigError: not this client's lease. LockError: another process's, or in a signal's
-        handler that has come into the middle of an extension. After all were
-        tried: OutcomeUnknown (the leases in question count with the earlier deadline),
-        TransportError or ServerError.
+        OutcomeUnknown (the leases in question count with the earlier deadline), TransportError
+        or ServerError are raised after all were tried.
+
+        Raises:
+            ConfigError: not this client's lease.
+            LockError: another process's, or in a signal's handler that has come into the
+                middle of an extension.
         """
         listed = own_leases(self, leases)
         milliseconds = None if ttl is None else _args.milliseconds(ttl)
