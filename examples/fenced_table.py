@@ -59,11 +59,13 @@ def scene(locks: fastlock.Client) -> None:
         assert other.stdout is not None
         print(other.stdout.readline().decode(), end="")
         other.send_signal(signal.SIGSTOP)  # as a swapped-out process, or a paused machine
-        with locks.lock(KEY, ttl=TTL, fence=True) as lease:  # had as soon as that ttl has ended
-            write("42", "paid", lease.fence)
-            write("42", "shipped", lease.fence)
-            print(f"we       {lease.fence} wrote: paid, shipped")
-        other.send_signal(signal.SIGCONT)
+        try:
+            with locks.lock(KEY, ttl=TTL, fence=True) as lease:  # once that ttl is over
+                write("42", "paid", lease.fence)
+                write("42", "shipped", lease.fence)
+                print(f"we       {lease.fence} wrote: paid, shipped")
+        finally:
+            other.send_signal(signal.SIGCONT)
         print(other.communicate(b"write\n")[0].decode(), end="")
     with sqlite3.connect(DATABASE) as db:
         print(f"table    {db.execute('SELECT id, status, fence FROM orders').fetchall()}")
@@ -76,6 +78,7 @@ if __name__ == "__main__":
     table.close()
     try:
         with fastlock.Client(fastlock.Config.from_env()) as client:
+            client.ping()
             holder(client) if sys.argv[1:] == ["holder"] else scene(client)
     except fastlock.TransportError as problem:
         sys.exit(f"{problem}\nStart a server, or name one: FASTLOCK_URL=redis://host:6379")

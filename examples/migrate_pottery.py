@@ -50,7 +50,8 @@ def main(urls: list[str]) -> None:
     def look() -> None:
         other = Redlock(key="orders:42", masters=masters, auto_release_time=30)
         held = sum(master.exists("redlock:orders:42") for master in masters)
-        print(f"  held on {held} of {len(urls)}; pottery: {other.acquire(blocking=False)}")
+        print(f"  held on more than half of {len(urls)}: {held > len(urls) // 2}")
+        print(f"  pottery: {other.acquire(blocking=False)}")
         print(f"  fastlock: {client.try_acquire('redlock:orders:42')}")
 
     with client:

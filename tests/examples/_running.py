@@ -65,7 +65,7 @@ def until(true: Callable[[], Any], timeout: float = 20) -> Any:
     end = time.monotonic() + timeout
     while not (value := true()):
         assert time.monotonic() < end, f"not true within {timeout} s"
-        time.sleep(0.01)
+        time.sleep(0.02)
     return value
 
 

@@ -50,11 +50,15 @@ def test_pottery_before_and_after(own_server: Server, servers: int) -> None:
         for _ in range(servers - 1):
             nodes.append(Server("valkey"))
             stack.callback(nodes[-1].discard)
-        seen = f"  held on {servers} of {servers}; pottery: False\n  fastlock: None\n  done: True\n"
+        seen = (
+            f"  held on more than half of {servers}: True\n  pottery: False\n"
+            "  fastlock: None\n  done: True\n"
+        )
         uris = [node.uri for node in nodes] if servers > 1 else []
         with example("migrate_pottery", own_server.uri, *uris) as process:
             assert process.ended()[:2] == (0, f"pottery's Redlock\n{seen}fastlock\n{seen}")
-        assert [node.admin.keys() for node in nodes] == [[]] * servers
+        # pottery waits for a majority: a write to the third may come behind its release.
+        assert sum(node.admin.dbsize() for node in nodes) <= servers // 2
 
 
 # ------------------------------------------------------------------ the table
