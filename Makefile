@@ -130,4 +130,4 @@ wheels: ## as in a release: a wheel for every CPython here, and the pure one; te
 clean: ## remove what make made, the environments too; but for .python-ft
 	@rm -rf build dist site src/*.egg-info $(VENV) $(VENV_FT) $(VENV)-asan $(VENV)-fuzz .servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@rm -f src/fastlock/*.so src/fastlock/_build.json
-	@find src tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src examples tests tools bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

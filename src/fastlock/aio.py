@@ -334,33 +334,29 @@ class Client:
         """Close the connection. Locks still held stay until their ttl ends.
 
         Calls under way fail; what an acquire among them had already asked for is given
-        back before, for which this takes at most a second. Deferred releases are waited
-        for, at most another; nothing is renewed any more. Where bytes cannot be sent, ending
-        the connection takes up to ``socket_timeout`` more, and the end of renewals a second.
+        back before, for which this takes at most a second. Deferred releases, and what is given
+        back already, are waited for, at most another; nothing is renewed any more. Where bytes
+        cannot be sent, ending the connection takes up to ``socket_timeout`` more, and the end of
+        renewals a second.
         """
         self._closed = True
         self._keeper.stop()
-        loop = asyncio.get_running_loop()
-        deferred = [answer for answer in self._deferred if answer.get_loop() is loop]
-        if deferred:
-            await asyncio.wait(deferred, timeout=1.0)
         for pause in self._pausing:
             if not pause.done():
                 pause.set_exception(closed_error())
+        await _over(self._deferred | self._settling)  # before their answers are dismissed
         self._listener.stop()
         self._queue.wake_all()
         self._asides.close()
         self._server.dismiss()
         for _ in range(3):  # turns of the loop until those callers have left
             await asyncio.sleep(0)
-        settling = [task for task in self._settling if task.get_loop() is loop]
-        if settling:
-            await asyncio.wait(settling, timeout=1.0)
+        await _over(self._settling)
         await self._listener.close()
         await self._server.close()
         self._renewing.close()
-        end = loop.time() + 1.0
-        while not self._keeper.ended() and loop.time() < end:  # noqa: ASYNC110
+        end = clock() + 1.0
+        while not self._keeper.ended() and clock() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
     async def __aenter__(self) -> Client:
@@ -633,6 +629,14 @@ class Client:
             await self._drive(_ops_many.settle(pairs, until, verb))
         except FastlockError as error:
             could_not_give_back(len(pairs), error)
+
+
+async def _over(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Wait for those of this loop, a second at most."""
+    loop = asyncio.get_running_loop()
+    ours = [future for future in futures if future.get_loop() is loop]
+    if ours:
+        await asyncio.wait(ours, timeout=1.0)
 
 
 def _nothing() -> None:

@@ -5,12 +5,13 @@ Law: no answer comes and every limit of time is a minute, so that nothing else e
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from _harness import Ways, one_server
+from _harness import Ways, async_only, one_server
 
 import fastlock
 
@@ -65,3 +66,24 @@ async def test_all_who_wait_are_told_at_once(fl: Ways, how: str, wait: str) -> N
         assert set(fl.admin.mget(keys)) == {b"taken"}
         fl.admin.delete(*keys)
     await fl.until(lambda: not fl.admin.exists(*keys), 10)
+
+
+@one_server
+@async_only
+async def test_what_a_cancelled_caller_gives_back_is_confirmed_before(
+    fl: Ways, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answers to its try and to its giving back are on the way when the client is closed."""
+    proxy, key = fl.proxy(), fl.key()
+    client = fl.client(proxy.uri, **PATIENT)
+    await client.ping()
+    slow = proxy.fault("delay_reply", verb="SET", seconds=0.3)
+    caller = asyncio.ensure_future(client.acquire(key, 30))
+    await fl.until(lambda: fl.admin.exists(key))
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await client.close()
+    assert slow.happened.is_set()
+    assert not fl.admin.exists(key)
+    assert caplog.messages == []

@@ -110,7 +110,7 @@ def test_the_sdist_can_build_and_test(sdist: Path, tree: Path) -> None:
         names = {m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()}
     sources = {
         file.relative_to(tree).as_posix()
-        for folder in ("src/fastlock", "tests", "tools", "model")
+        for folder in ("src/fastlock", "examples", "tests", "tools", "model")
         for file in (tree / folder).rglob("*")
         if file.is_file()
     }

@@ -1,0 +1,63 @@
+"""gunicorn: worker processes, forked from one application, that count in one file.
+
+Shows:    a client made before gunicorn forks its workers (--preload), and a lock around what
+          all of them read and write.
+Run:      pip install 'fastlock[examples]'
+          python examples/gunicorn_app.py
+          curl -X POST http://localhost:8000/
+Server:   FASTLOCK_URL=redis://localhost:6379; PORT=8000, LOCK_TTL=5, PATIENCE=10 and
+          COUNTER=visits.txt can be set, too.
+Promises: No visit is lost, however many workers count at once. A worker that is killed while it
+          counts keeps the others waiting for LOCK_TTL seconds at most; who has waited PATIENCE
+          seconds in vain gets 503 and Retry-After.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import fastlock
+
+TTL = float(os.environ.get("LOCK_TTL", "5"))
+PATIENCE = float(os.environ.get("PATIENCE", "10"))
+COUNTER = Path(os.environ.get("COUNTER", "visits.txt"))
+
+# Made in the master. A worker owns nothing of it but the settings: it connects for itself.
+client = fastlock.Client(fastlock.Config.from_env())
+
+
+def count(seconds: float) -> int:
+    """One visit more. Two workers in here at once would both write the same number."""
+    with client.lock("visits", ttl=TTL, timeout=PATIENCE, auto_renew=True):
+        visits = int(COUNTER.read_text()) if COUNTER.exists() else 0
+        time.sleep(seconds)
+        COUNTER.write_text(str(visits + 1))
+    return visits + 1
+
+
+def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    seconds = float(parse_qs(environ["QUERY_STRING"]).get("seconds", ["0"])[0])
+    try:
+        status, body = "200 OK", f"visit {count(seconds)}, counted by worker {os.getpid()}\n"
+    except fastlock.AcquireTimeout:
+        status, body = "503 Service Unavailable", "somebody counts for too long\n"
+    headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+    start(status, headers if status.startswith("200") else [*headers, ("Retry-After", "1")])
+    return [body.encode()]
+
+
+if __name__ == "__main__":
+    try:
+        client.ping()
+    except fastlock.FastlockError as problem:
+        sys.exit(f"{problem}\nStart a server, or name one: FASTLOCK_URL=redis://host:6379")
+    bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
+    words = ["gunicorn", "--preload", "--workers", "4", "--bind", bind, *sys.argv[1:]]
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    os.execv(sys.executable, [sys.executable, "-m", *words, "gunicorn_app:application"])
