@@ -35,11 +35,17 @@ _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 def on_config(config: Any) -> None:
     """Learn what pages are called."""
-    for section in config.nav:
-        for entries in section.values():
-            for entry in entries:
-                if isinstance(entry, dict):
-                    NAMES.update((page, label) for label, page in entry.items())
+    _learn(config.nav)
+
+
+def _learn(entries: list[Any]) -> None:
+    for entry in entries:
+        if isinstance(entry, dict):
+            for label, page in entry.items():
+                if isinstance(page, list):
+                    _learn(page)
+                else:
+                    NAMES[page] = label
 
 
 def on_files(files: Any, config: Any) -> Any:

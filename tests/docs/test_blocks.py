@@ -33,6 +33,7 @@ NOT_RUN = {
     ("docs/cli.md", "fastlock run KEY [options]"): "a form, not a command",
     ("docs/api/errors.md", "FastlockError"): "a picture of the tree; the reference is below it",
     ("docs/installing.md", "gil"): "output without the GIL; tests/cli/test_doctor_gil.py sees it",
+    ("docs/recipes.md", "python examples/"): "tests/examples starts each, as these lines do",
     ("docs/security.md", "Valkey 9.1   ACL"): "tests/security/test_acl.py applies these lines",
     ("docs/topologies.md", "A  -> old master"): "a sequence of events; tests/topology plays it",
 }

@@ -88,12 +88,17 @@ def reference() -> set[str]:
     return wanted
 
 
+def written(page: str) -> str:
+    """The file that it becomes."""
+    return re.sub(r"(^|/)README$", r"\1index", page.removesuffix(".md")) + ".html"
+
+
 @pytest.mark.slow
 def test_it_is_built_strictly_and_whole(tmp_path: Path) -> None:
     if find_spec("mkdocs") is None:
         pytest.skip("mkdocs is not installed")
     built(tmp_path)
-    read = {page: Read(tmp_path / page.replace(".md", ".html")) for page in nav()}
+    read = {page: Read(tmp_path / written(page)) for page in nav()}
     elsewhere = {
         page: [url for url in one.fetched if re.match(r"(https?:)?//", url)]
         for page, one in read.items()
