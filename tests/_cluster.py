@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 from _servers import Server, free_port
+from redis.crc import key_slot
 
 SLOTS = 16384
 MASTERS = 3
@@ -34,14 +35,19 @@ class ClusterServers:
             "cluster_replica_validity_factor": "0",
             "repl_diskless_sync_delay": "0",
         }
-        self._buses = [free_port() for _ in range(2 * MASTERS)]
-        self.servers = [Server(kind, **options, cluster_port=str(bus)) for bus in self._buses]
+        self.ids: dict[Server, bytes] = {}
+        self.servers: list[Server] = []
+        self._buses: list[int] = []
+        for _ in range(2 * MASTERS):
+            self._buses.append(free_port())  # and taken at once
+            self.servers.append(Server(kind, **options, cluster_port=str(self._buses[-1])))
         self.version = self.servers[0].version
         self._join()
 
     def _join(self) -> None:
         for number, server in enumerate(self.servers, 1):
             server.admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number)
+            self.ids[server] = server.admin.execute_command("CLUSTER", "MYID")
         masters, replicas = self.servers[:MASTERS], self.servers[MASTERS:]
         for number, server in enumerate(masters):
             first = -(-SLOTS * number // MASTERS)
@@ -62,8 +68,7 @@ class ClusterServers:
         return found
 
     def id_of(self, server: Server) -> str:
-        name: str = server.admin.execute_command("CLUSTER", "MYID").decode()
-        return name
+        return self.ids[server].decode()
 
     def alive(self) -> list[Server]:
         return [server for server in self.servers if server.process is not None]
@@ -78,23 +83,33 @@ class ClusterServers:
 
     def master_of(self, key: str) -> Server:
         """Which server serves the key, as most of those that run say."""
-        slot = self.slot(key)
-        for server in self.alive():
+        slot, alive = self.slot(key), self.alive()
+        for server in alive:
             for first, last, where, *_ in server.admin.execute_command("CLUSTER", "SLOTS"):
                 if first <= slot <= last:
-                    found = [s for s in self.alive() if s.port == where[1]]
+                    found = [s for s in alive if self.ids.get(s) == where[2]]
                     if found:
                         return found[0]
         raise AssertionError(f"no server that runs serves {key}")
 
-    def slot(self, key: str) -> int:
-        return int(self.alive()[0].admin.execute_command("CLUSTER", "KEYSLOT", key))
+    @staticmethod
+    def slot(key: str) -> int:
+        number: int = key_slot(key.encode())
+        return number
 
     def key_at(self, server: Server, name: str) -> str:
         """A key that this server serves."""
         numbers = range(1000)
         keys = (f"{name}:{number}" for number in numbers)
         return next(key for key in keys if self.master_of(key) is server)
+
+    def replica_of(self, master: Server) -> Server:
+        """The one that copies this master now."""
+        found = [s for s in self.alive() if _is_replica_of(s, master)]
+        return found[0]
+
+    def masters(self) -> list[Server]:
+        return [server for server in self.alive() if self.is_master(server)]
 
     # -- the part of Server's face
 
@@ -172,6 +187,11 @@ def until(true: Callable[[], Any], timeout: float = 20.0) -> None:
 def _replicates(replica: Server, master: str) -> bool:
     replica.admin.execute_command("CLUSTER", "REPLICATE", master)
     return True
+
+
+def _is_replica_of(server: Server, master: Server) -> bool:
+    role = server.admin.execute_command("ROLE")
+    return bool(role[0] == b"slave" and role[2] == master.port)
 
 
 def _is_well(server: Server) -> bool:

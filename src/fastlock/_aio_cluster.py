@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from . import _ops_many
 from ._aio_lease import Lease
 from ._aio_renewal import AsyncRenewal
-from ._aioasides import AsyncAsides
-from ._aioclustertopology import AsyncCluster, AsyncClusterListener
+from ._aioclustertopology import AsyncCluster, AsyncClusterListener, AsyncNode
 from ._aiopipe import within
 from ._claim import Claim
 from ._clock import clock
@@ -31,10 +30,10 @@ from ._cluster import (
     words,
 )
 from ._clusterrenewal import ClusterKeeper
-from ._clustertopology import Cluster
+from ._clustertopology import Cluster, ClusterAsides
 from ._commands import Pair
-from ._effects import Call, Op
-from ._ops_slots import acquire_spread, refuse_replicas, spread
+from ._effects import Call, Confirmed, Op
+from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._topology import Link
 from .aio import Client
@@ -52,7 +51,7 @@ class Clustered(Client):
         here._server = self._cluster = AsyncCluster(
             self.config, self._core, self._tokens.renew, self._bells.new
         )
-        here._asides = AsyncAsides(here._server)
+        here._asides = ClusterAsides(self._cluster.book, self._call)
         here._listener = AsyncClusterListener(self._cluster)
         # Renewals have connections of their own: the others' sockets belong to the loop.
         core = self._core
@@ -66,7 +65,6 @@ class Clustered(Client):
     async def _acquire(
         self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None
     ) -> R:
-        refuse_replicas(claim)
         if operation is _ops_many.acquire_all and spread(claim):
             over_slots: Any = acquire_spread
             operation = over_slots
@@ -149,12 +147,16 @@ class Clustered(Client):
     async def _deliver(self, parcel: Parcel) -> Answer | TransportError:
         """Send it to its node and wait for the answers."""
         node, call, asking = parcel
+        if type(call) is Confirmed:
+            return await self._deliver_confirmed(node, call, asking)
         server = node.server
         sent_at = clock()
         try:
             link = server.ready()
             if link is None:
                 link = await server.link(self._time_for(call))
+            if server.strays:
+                await server.end_strays(link, self._time_for(call))
             timeout = self._time_for(call)
             if timeout <= 0:
                 raise TransportError("the caller's time was over before it could be sent")
@@ -169,6 +171,17 @@ class Clustered(Client):
             node.failed_at = clock()
             error.sent_at = sent_at
             error.replies = without_asking(list(error.replies), asking)
+            return error
+
+    async def _deliver_confirmed(
+        self, node: AsyncNode, call: Confirmed, asking: bool
+    ) -> Answer | TransportError:
+        """The same on a connection that nobody else uses, with WAIT behind it."""
+        try:
+            before = self._core.pack(b"ASKING") if asking else b""
+            return await node.asides.call(call, self._patience, before)
+        except TransportError as error:
+            node.failed_at = clock()
             return error
 
     def _time_for(self, call: Call) -> float:

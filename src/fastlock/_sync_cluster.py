@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from . import _fork, _impl, _ops_many
-from ._asides import Asides
 from ._background import Background
 from ._claim import Claim
 from ._clock import clock
@@ -30,12 +29,12 @@ from ._cluster import (
     words,
 )
 from ._clusterrenewal import ClusterKeeper, on_a_thread
-from ._clustertopology import Cluster, ClusterListener, Node
+from ._clustertopology import Cluster, ClusterAsides, ClusterListener, Node
 from ._commands import Pair
 from ._deferred import Deferred
-from ._effects import Call, Op
+from ._effects import Call, Confirmed, Op
 from ._errands import Errands
-from ._ops_slots import acquire_spread, refuse_replicas, spread
+from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
 from ._topology import Link, closed_error
@@ -54,7 +53,7 @@ class Clustered(Client):
         here._server = self._cluster = Cluster(
             self.config, self._core, self._tokens.renew, self._patched
         )
-        here._asides = Asides(here._server)
+        here._asides = ClusterAsides(self._cluster.book, self._call)
         here._deferred = ClusterDeferred(self._cluster, self._background, self._patience)
         here._listener = ClusterListener(self._cluster)
         here._keeper = ClusterKeeper(
@@ -74,7 +73,6 @@ class Clustered(Client):
         return self._core
 
     def _acquire(self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None) -> R:
-        refuse_replicas(claim)
         if operation is _ops_many.acquire_all and spread(claim):
             over_slots: Any = acquire_spread
             operation = over_slots
@@ -174,6 +172,8 @@ class Clustered(Client):
     def _deliver(self, parcel: Parcel, left: Sequence[bool] = ()) -> Answer | TransportError:
         """Send it to its node, unless the caller has ``left``, and wait for the answers."""
         node, call, asking = parcel
+        if type(call) is Confirmed:
+            return self._deliver_confirmed(node, call, asking)
         server = node.server
         generation = _fork.generation
         timeout = self._time_for(call)
@@ -225,6 +225,19 @@ class Clustered(Client):
             raise
         finally:
             link.pipe.close()
+
+    def _deliver_confirmed(
+        self, node: Node, call: Confirmed, asking: bool
+    ) -> Answer | TransportError:
+        """The same on a connection that nobody else uses, with WAIT behind it."""
+        generation = _fork.generation
+        try:
+            before = self._core.pack(b"ASKING") if asking else b""
+            return node.asides.call(call, self._patience, before)
+        except TransportError as error:
+            _fork.check(generation)
+            node.failed_at = clock()
+            return error
 
     def _downgrade(self, verb: str) -> float:
         for link in self._cluster.links():  # a user is the same at all nodes
