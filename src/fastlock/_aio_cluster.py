@@ -29,6 +29,7 @@ from ._cluster import (
     without_asking,
     words,
 )
+from ._clustered import OnCluster
 from ._clusterrenewal import ClusterKeeper
 from ._clustertopology import Cluster, ClusterAsides
 from ._commands import Pair
@@ -43,7 +44,7 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
-class Clustered(Client):
+class Clustered(OnCluster, Client):
     """Locks on a cluster, over one connection to each of its masters; see Client."""
 
     def _reach(self) -> None:
@@ -57,10 +58,6 @@ class Clustered(Client):
         core = self._core
         here._renewing = renewing = Cluster(self.config, core, _nothing, lambda: core)
         here._keeper = ClusterKeeper(renewing, self.config, self._extend_by_hand)
-
-    @property
-    def _kind(self) -> type[Client]:
-        return type(self).__bases__[-1]
 
     async def _acquire(
         self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None
@@ -184,23 +181,15 @@ class Clustered(Client):
             node.failed_at = clock()
             return error
 
-    def _time_for(self, call: Call) -> float:
-        patience = self._patience
-        return patience if call.until is None else min(patience, call.until - clock())
-
-    def _downgrade(self, verb: str) -> float:
-        for link in self._cluster.links():  # a user is the same at all nodes
-            link.downgrade(verb)
-        return clock()
-
-    def _distrust(self) -> float:
-        for link in self._cluster.links():
-            link.pipe.abort("an answer came that its command cannot have")
-        return clock()
-
     def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
         for node, own in self._cluster.book.by_node(pairs).items():
             super()._post_back(own, verb, node.server.alive())
+
+    async def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:
+        """At each node for itself: one that is slow keeps no other waiting."""
+        settle = super()._settle
+        lanes = [settle(own, until, verb) for own in self._lanes(pairs).values()]
+        await asyncio.gather(*lanes)
 
 
 async def _extended_by_hand(lease: Any) -> None:
@@ -211,16 +200,3 @@ async def _extended_by_hand(lease: Any) -> None:
 
 def _nothing() -> None:
     """For connections that no tokens are drawn for."""
-
-
-_classes: dict[type[Client], type[Client]] = {}
-
-
-def clustered(kind: type[Client]) -> type[Client]:
-    """The class that an object of ``kind`` becomes where its config names a cluster."""
-    if issubclass(kind, Clustered):
-        return kind
-    if kind not in _classes:
-        named = {"__module__": kind.__module__, "__doc__": kind.__doc__}
-        _classes.setdefault(kind, type(kind.__name__, (Clustered, kind), named))
-    return _classes[kind]

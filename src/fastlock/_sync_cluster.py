@@ -28,6 +28,7 @@ from ._cluster import (
     without_asking,
     words,
 )
+from ._clustered import OnCluster
 from ._clusterrenewal import ClusterKeeper, on_a_thread
 from ._clustertopology import Cluster, ClusterAsides, ClusterListener, Node
 from ._commands import Pair
@@ -45,7 +46,7 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
-class Clustered(Client):
+class Clustered(OnCluster, Client):
     """Locks on a cluster, over one connection to each of its masters; see Client."""
 
     def _reach(self) -> None:
@@ -60,15 +61,13 @@ class Clustered(Client):
             self._cluster, self.config, functools.partial(on_a_thread, Errands("fastlock-by-hand"))
         )
 
-    @property
-    def _kind(self) -> type[Client]:
-        bases = type(self).__bases__
-        return bases[-1]
+    def _new_background(self) -> Background:
+        return Background(self._settle, self._lanes)
 
     def _patched(self) -> _impl.Core:
         self._core = _impl.fit(self._core)
         self._turns.forked()
-        self._background = Background(self._settle)
+        self._background = self._new_background()
         self._deferred.forked(self._background)
         return self._core
 
@@ -205,10 +204,6 @@ class Clustered(Client):
                 error.replies = without_asking(list(error.replies), asking)
             return error
 
-    def _time_for(self, call: Call) -> float:
-        patience = self._patience
-        return patience if call.until is None else min(patience, call.until - clock())
-
     def _deliver_aside(self, node: Node, call: Call, asking: bool, timeout: float) -> Answer:
         """As ``_call_aside``, at one node."""
         link = node.server.spare(timeout)
@@ -238,16 +233,6 @@ class Clustered(Client):
             _fork.check(generation)
             node.failed_at = clock()
             return error
-
-    def _downgrade(self, verb: str) -> float:
-        for link in self._cluster.links():  # a user is the same at all nodes
-            link.downgrade(verb)
-        return clock()
-
-    def _distrust(self) -> float:
-        for link in self._cluster.links():
-            link.pipe.abort("an answer came that its command cannot have")
-        return clock()
 
     def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
         for node, own in self._cluster.book.by_node(pairs).items():
@@ -280,10 +265,11 @@ class ClusterDeferred:
         return self._of.setdefault(node, Deferred(ready, self._background, self._patience))
 
     def close(self, timeout: float) -> None:
-        """As ``Deferred.close``, of all nodes together."""
+        """As ``Deferred.close``, of all nodes together; those that answer go first."""
         end = clock() + timeout
-        for deferred in list(self._of.values()):
-            deferred.close(max(0.0, end - clock()))
+        for share in (timeout / 10, timeout):
+            for deferred in list(self._of.values()):
+                deferred.close(max(0.0, min(share, end - clock())))
 
     def forked(self, background: Background) -> None:
         """In a forked child: what is under way is the parent's."""
@@ -293,16 +279,3 @@ class ClusterDeferred:
 
 def _nobody() -> None:
     """There is no connection."""
-
-
-_classes: dict[type[Client], type[Client]] = {}
-
-
-def clustered(kind: type[Client]) -> type[Client]:
-    """The class that an object of ``kind`` becomes where its config names a cluster."""
-    if issubclass(kind, Clustered):
-        return kind
-    if kind not in _classes:
-        named = {"__module__": kind.__module__, "__doc__": kind.__doc__}
-        _classes.setdefault(kind, type(kind.__name__, (Clustered, kind), named))
-    return _classes[kind]
