@@ -23,11 +23,14 @@ NODE_TIMEOUT = 1500
 
 
 class ClusterServers:
-    """Three masters and three replicas; with the part of Server's face that ``fl`` needs."""
+    """Three masters and three replicas; with the part of Server's face that ``fl`` needs.
+
+    ``tls``: of ``Certificates.options``; for localhost, as the nodes then call themselves.
+    """
 
     kind = "cluster"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, tls: dict[str, str] | None = None) -> None:
         options = {
             "cluster_enabled": "yes",
             "cluster_config_file": "nodes.conf",
@@ -35,12 +38,21 @@ class ClusterServers:
             "cluster_replica_validity_factor": "0",
             "repl_diskless_sync_delay": "0",
         }
+        if tls is not None:
+            options |= {
+                "tls_cluster": "yes",
+                "tls_replication": "yes",
+                "cluster_announce_hostname": "localhost",
+                "cluster_preferred_endpoint_type": "hostname",
+            }
+        self.tls = tls
         self.ids: dict[Server, bytes] = {}
         self.servers: list[Server] = []
         self._buses: list[int] = []
         for _ in range(2 * MASTERS):
             self._buses.append(free_port())  # and taken at once
-            self.servers.append(Server(kind, **options, cluster_port=str(self._buses[-1])))
+            bus = str(self._buses[-1])
+            self.servers.append(Server(kind, tls=tls, **options, cluster_port=bus))
         self.version = self.servers[0].version
         self._join()
 
@@ -115,9 +127,9 @@ class ClusterServers:
 
     @property
     def uri(self) -> str:
-        return "redis+cluster://" + ",".join(
-            f"127.0.0.1:{server.port}" for server in self.alive()[:2]
-        )
+        scheme, host = ("redis", "127.0.0.1") if self.tls is None else ("rediss", "localhost")
+        nodes = ",".join(f"{host}:{server.port}" for server in self.alive()[:2])
+        return f"{scheme}+cluster://{nodes}"
 
     @property
     def admin(self) -> Admin:
