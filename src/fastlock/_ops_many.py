@@ -219,8 +219,8 @@ def all_held(claim: Claim[L]) -> AcquireTimeout:
 def settle(pairs: Sequence[Pair], until: float, verb: str = "give_back") -> Op[None]:
     """Give back what may be ours, in the background, as long as it could still be there.
 
-    ``verb`` is the claim's. A server that refuses as a replica may be the master again later. Raises
-    ServerError when it refuses for good: then the ttl must do.
+    ``verb`` is the claim's. A server that refuses as a replica may be the master again later.
+    Raises ServerError when it refuses for good: then the ttl must do.
     """
     failures = 0
     spelled_out = False

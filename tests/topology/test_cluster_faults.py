@@ -15,11 +15,11 @@ import _servers
 import pytest
 from _cluster import ClusterServers
 from _four import WAYS, Four
-from _harness import SERVERS, Ways, async_only
+from _harness import SERVERS, Ways, async_only, clock
 from _waiting import nothing_left, queue_of, waiting
 
 import fastlock
-from fastlock import _cluster, _ops_fair, _scripted
+from fastlock import _cluster, _fork, _ops_fair, _scripted
 
 #: They are about the client.
 pytestmark = pytest.mark.parametrize(
@@ -58,7 +58,8 @@ def test_a_node_that_hangs_delays_no_give_back_at_another(cluster: ClusterServer
         client = fl.client(client_name=name, socket_timeout=0.3, retries=0)
         there, here = f"{{{stuck}}}{name}", f"{{{free}}}{name}"
         assert await (await client.acquire(there, TTL)).release() is True
-        lease = await client.acquire(here, TTL)
+        lease, other = [await client.acquire(key, TTL) for key in (here, f"{here}:other")]
+        many = [(f"{there}:{number}".encode(), b"token") for number in range(1100)]
         ready.wait(20)
         ready.wait(20)  # it is stopped
         with pytest.raises(fastlock.OutcomeUnknown):
@@ -66,7 +67,9 @@ def test_a_node_that_hangs_delays_no_give_back_at_another(cluster: ClusterServer
         cut(fine, name)
         began = time.monotonic()
         await lease.release(wait=False)  # on a connection that is lost: another one is made
-        await fl.until(lambda: not fine.admin.exists(here), 10)
+        # And what comes behind a portion for the other node, in the same batch.
+        fl.raw(client)._give_back_pairs([*many, other.pair], clock() + TTL, _fork.generation)
+        await fl.until(lambda: not fine.admin.exists(here, f"{here}:other"), 10)
         took.append(time.monotonic() - began)
         ready.wait(20)
         ready.wait(20)  # it goes on

@@ -270,6 +270,26 @@ async def test_a_lost_answer_is_asked_for_again(fl: Ways, cluster: ClusterServer
     assert await lease.release() is True
 
 
+async def test_what_was_left_behind_is_ended_before_anything_is_sent_anew(
+    fl: Ways, cluster: ClusterServers
+) -> None:
+    """At the node where it was left: it may still carry a try."""
+    client, other, key = fl.client(), fl.client(), fl.key()
+    master = cluster.master_of(key)
+    for options in ({}, WANTS):
+        for one in (client, other):
+            assert await (await one.acquire(key, TTL, **options)).release() is True
+        mine, left = [
+            fl.raw(one)._cluster.book.node_of(key.encode()).server for one in (client, other)
+        ]
+        number = left.ready().info.connection_id
+        mine.strays.append(left.ready().info)
+        lease = await client.acquire(key, TTL, **options)
+        assert number not in [int(one["id"]) for one in master.admin.client_list()]
+        assert mine.strays == []
+        assert await lease.release() is True
+
+
 async def test_closing_the_client_ends_it(fl: Ways, cluster: ClusterServers) -> None:
     name = f"closed-{fl.key()}"
     client, key = fl.client(client_name=name), fl.key()
