@@ -73,8 +73,11 @@ class Background:
     def finish(self, timeout: float) -> None:
         """Wait until nothing is left to give back, at most ``timeout`` seconds."""
         end = clock() + timeout
-        for errands in self._all():
-            errands.finish(max(0.0, end - clock()))
+        waited_for: list[Errands] = []
+        while more := [errands for errands in self._all() if errands not in waited_for]:
+            for errands in more:
+                errands.finish(max(0.0, end - clock()))
+            waited_for += more
 
     def _give_back(self, pairs: list[Pair], until: float, verb: str) -> None:
         try:

@@ -265,11 +265,10 @@ class ClusterDeferred:
         return self._of.setdefault(node, Deferred(ready, self._background, self._patience))
 
     def close(self, timeout: float) -> None:
-        """As ``Deferred.close``, of all nodes together; those that answer go first."""
+        """As ``Deferred.close``, of all nodes together."""
         end = clock() + timeout
-        for share in (timeout / 10, timeout):
-            for deferred in list(self._of.values()):
-                deferred.close(max(0.0, min(share, end - clock())))
+        for deferred in list(self._of.values()):
+            deferred.close(max(0.0, end - clock()))
 
     def forked(self, background: Background) -> None:
         """In a forked child: what is under way is the parent's."""
