@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -241,6 +242,37 @@ def test_a_master_that_is_demoted_meanwhile(cluster: ClusterServers) -> None:
         four.join()
         cluster.settled()
     assert caught == [(2, 0)] * len(WAYS)
+
+
+@pytest.mark.slow
+def test_what_its_replica_has_confirmed_outlives_a_master(cluster: ClusterServers) -> None:
+    """It is killed right behind that. Four ways at once."""
+    master = cluster.master_of("{survives}")
+    replica = cluster.replica_of(master)
+    ready = threading.Barrier(len(WAYS) + 1)
+    kept: list[bool] = []
+
+    async def body(fl: Ways) -> None:
+        client, key = fl.client(), f"{{survives}}{fl.api}:{fl.core}"
+        lease = await client.acquire(key, TTL, 20, **WANTS)
+        ready.wait(20)
+        await fl.until(lambda: cluster.is_master(replica), 20)
+        kept.append(replica.admin.get(key) == lease.token.encode())
+        await fl.until(lambda: cluster.master_of(key) is replica, 20)
+        assert await client.try_acquire(key, TTL, **BRIEF) is None
+        await lease.extend(TTL)
+        assert await lease.release() is True
+
+    four = Four(cluster, body)
+    try:
+        ready.wait(20)
+        master.kill()
+        four.join()
+    finally:
+        if master.process is None:
+            master.start()
+        cluster.settled()
+    assert kept == [True] * len(WAYS)
 
 
 # ------------------------------------------------------------------ who leaves in the middle
