@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 from _servers import Server, free_port
+from redis.crc import key_slot
 
 SLOTS = 16384
 MASTERS = 3
@@ -22,11 +23,14 @@ NODE_TIMEOUT = 1500
 
 
 class ClusterServers:
-    """Three masters and three replicas; with the part of Server's face that ``fl`` needs."""
+    """Three masters and three replicas; with the part of Server's face that ``fl`` needs.
+
+    ``tls``: of ``Certificates.options``; for localhost, as the nodes then call themselves.
+    """
 
     kind = "cluster"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, tls: dict[str, str] | None = None) -> None:
         options = {
             "cluster_enabled": "yes",
             "cluster_config_file": "nodes.conf",
@@ -34,14 +38,28 @@ class ClusterServers:
             "cluster_replica_validity_factor": "0",
             "repl_diskless_sync_delay": "0",
         }
-        self._buses = [free_port() for _ in range(2 * MASTERS)]
-        self.servers = [Server(kind, **options, cluster_port=str(bus)) for bus in self._buses]
+        if tls is not None:
+            options |= {
+                "tls_cluster": "yes",
+                "tls_replication": "yes",
+                "cluster_announce_hostname": "localhost",
+                "cluster_preferred_endpoint_type": "hostname",
+            }
+        self.tls = tls
+        self.ids: dict[Server, bytes] = {}
+        self.servers: list[Server] = []
+        self._buses: list[int] = []
+        for _ in range(2 * MASTERS):
+            self._buses.append(free_port())  # and taken at once
+            bus = str(self._buses[-1])
+            self.servers.append(Server(kind, tls=tls, **options, cluster_port=bus))
         self.version = self.servers[0].version
         self._join()
 
     def _join(self) -> None:
         for number, server in enumerate(self.servers, 1):
             server.admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number)
+            self.ids[server] = server.admin.execute_command("CLUSTER", "MYID")
         masters, replicas = self.servers[:MASTERS], self.servers[MASTERS:]
         for number, server in enumerate(masters):
             first = -(-SLOTS * number // MASTERS)
@@ -62,8 +80,7 @@ class ClusterServers:
         return found
 
     def id_of(self, server: Server) -> str:
-        name: str = server.admin.execute_command("CLUSTER", "MYID").decode()
-        return name
+        return self.ids[server].decode()
 
     def alive(self) -> list[Server]:
         return [server for server in self.servers if server.process is not None]
@@ -78,17 +95,19 @@ class ClusterServers:
 
     def master_of(self, key: str) -> Server:
         """Which server serves the key, as most of those that run say."""
-        slot = self.slot(key)
-        for server in self.alive():
+        slot, alive = self.slot(key), self.alive()
+        for server in alive:
             for first, last, where, *_ in server.admin.execute_command("CLUSTER", "SLOTS"):
                 if first <= slot <= last:
-                    found = [s for s in self.alive() if s.port == where[1]]
+                    found = [s for s in alive if self.ids.get(s) == where[2]]
                     if found:
                         return found[0]
         raise AssertionError(f"no server that runs serves {key}")
 
-    def slot(self, key: str) -> int:
-        return int(self.alive()[0].admin.execute_command("CLUSTER", "KEYSLOT", key))
+    @staticmethod
+    def slot(key: str) -> int:
+        number: int = key_slot(key.encode())
+        return number
 
     def key_at(self, server: Server, name: str) -> str:
         """A key that this server serves."""
@@ -96,13 +115,21 @@ class ClusterServers:
         keys = (f"{name}:{number}" for number in numbers)
         return next(key for key in keys if self.master_of(key) is server)
 
+    def replica_of(self, master: Server) -> Server:
+        """The one that copies this master now."""
+        found = [s for s in self.alive() if _is_replica_of(s, master)]
+        return found[0]
+
+    def masters(self) -> list[Server]:
+        return [server for server in self.alive() if self.is_master(server)]
+
     # -- the part of Server's face
 
     @property
     def uri(self) -> str:
-        return "redis+cluster://" + ",".join(
-            f"127.0.0.1:{server.port}" for server in self.alive()[:2]
-        )
+        scheme, host = ("redis", "127.0.0.1") if self.tls is None else ("rediss", "localhost")
+        nodes = ",".join(f"{host}:{server.port}" for server in self.alive()[:2])
+        return f"{scheme}+cluster://{nodes}"
 
     @property
     def admin(self) -> Admin:
@@ -172,6 +199,11 @@ def until(true: Callable[[], Any], timeout: float = 20.0) -> None:
 def _replicates(replica: Server, master: str) -> bool:
     replica.admin.execute_command("CLUSTER", "REPLICATE", master)
     return True
+
+
+def _is_replica_of(server: Server, master: Server) -> bool:
+    role = server.admin.execute_command("ROLE")
+    return bool(role[0] == b"slave" and role[2] == master.port)
 
 
 def _is_well(server: Server) -> bool:

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from . import _ops_many
 from ._aio_lease import Lease
 from ._aio_renewal import AsyncRenewal
-from ._aioasides import AsyncAsides
-from ._aioclustertopology import AsyncCluster, AsyncClusterListener
+from ._aioclustertopology import AsyncCluster, AsyncClusterListener, AsyncNode
 from ._aiopipe import within
 from ._claim import Claim
 from ._clock import clock
@@ -30,11 +29,12 @@ from ._cluster import (
     without_asking,
     words,
 )
+from ._clustered import OnCluster
 from ._clusterrenewal import ClusterKeeper
-from ._clustertopology import Cluster
+from ._clustertopology import Cluster, ClusterAsides
 from ._commands import Pair
-from ._effects import Call, Op
-from ._ops_slots import acquire_spread, refuse_replicas, spread
+from ._effects import Call, Confirmed, Op
+from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._topology import Link
 from .aio import Client
@@ -44,7 +44,7 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
-class Clustered(Client):
+class Clustered(OnCluster, Client):
     """Locks on a cluster, over one connection to each of its masters; see Client."""
 
     def _reach(self) -> None:
@@ -52,21 +52,16 @@ class Clustered(Client):
         here._server = self._cluster = AsyncCluster(
             self.config, self._core, self._tokens.renew, self._bells.new
         )
-        here._asides = AsyncAsides(here._server)
+        here._asides = ClusterAsides(self._cluster.book, self._call)
         here._listener = AsyncClusterListener(self._cluster)
         # Renewals have connections of their own: the others' sockets belong to the loop.
         core = self._core
         here._renewing = renewing = Cluster(self.config, core, _nothing, lambda: core)
         here._keeper = ClusterKeeper(renewing, self.config, self._extend_by_hand)
 
-    @property
-    def _kind(self) -> type[Client]:
-        return type(self).__bases__[-1]
-
     async def _acquire(
         self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None
     ) -> R:
-        refuse_replicas(claim)
         if operation is _ops_many.acquire_all and spread(claim):
             over_slots: Any = acquire_spread
             operation = over_slots
@@ -149,12 +144,16 @@ class Clustered(Client):
     async def _deliver(self, parcel: Parcel) -> Answer | TransportError:
         """Send it to its node and wait for the answers."""
         node, call, asking = parcel
+        if type(call) is Confirmed:
+            return await self._deliver_confirmed(node, call, asking)
         server = node.server
         sent_at = clock()
         try:
             link = server.ready()
             if link is None:
                 link = await server.link(self._time_for(call))
+            if server.strays:
+                await server.end_strays(link, self._time_for(call))
             timeout = self._time_for(call)
             if timeout <= 0:
                 raise TransportError("the caller's time was over before it could be sent")
@@ -171,23 +170,26 @@ class Clustered(Client):
             error.replies = without_asking(list(error.replies), asking)
             return error
 
-    def _time_for(self, call: Call) -> float:
-        patience = self._patience
-        return patience if call.until is None else min(patience, call.until - clock())
-
-    def _downgrade(self, verb: str) -> float:
-        for link in self._cluster.links():  # a user is the same at all nodes
-            link.downgrade(verb)
-        return clock()
-
-    def _distrust(self) -> float:
-        for link in self._cluster.links():
-            link.pipe.abort("an answer came that its command cannot have")
-        return clock()
+    async def _deliver_confirmed(
+        self, node: AsyncNode, call: Confirmed, asking: bool
+    ) -> Answer | TransportError:
+        """The same on a connection that nobody else uses, with WAIT behind it."""
+        try:
+            before = self._core.pack(b"ASKING") if asking else b""
+            return await node.asides.call(call, self._patience, before)
+        except TransportError as error:
+            node.failed_at = clock()
+            return error
 
     def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
         for node, own in self._cluster.book.by_node(pairs).items():
             super()._post_back(own, verb, node.server.alive())
+
+    async def _settle(self, pairs: list[Pair], until: float, verb: str) -> None:
+        """At each node for itself: one that is slow keeps no other waiting."""
+        settle = super()._settle
+        lanes = [settle(own, until, verb) for own in self._lanes(pairs).values()]
+        await asyncio.gather(*lanes)
 
 
 async def _extended_by_hand(lease: Any) -> None:
@@ -198,16 +200,3 @@ async def _extended_by_hand(lease: Any) -> None:
 
 def _nothing() -> None:
     """For connections that no tokens are drawn for."""
-
-
-_classes: dict[type[Client], type[Client]] = {}
-
-
-def clustered(kind: type[Client]) -> type[Client]:
-    """The class that an object of ``kind`` becomes where its config names a cluster."""
-    if issubclass(kind, Clustered):
-        return kind
-    if kind not in _classes:
-        named = {"__module__": kind.__module__, "__doc__": kind.__doc__}
-        _classes.setdefault(kind, type(kind.__name__, (Clustered, kind), named))
-    return _classes[kind]

@@ -34,7 +34,9 @@ class AsyncAsides:
         self._used: dict[int, Link] = {}  # by id
         self._openings: set[asyncio.Task[None]] = set()
 
-    async def call(self, call: Confirmed, patience: float) -> tuple[float, list[Any]]:
+    async def call(
+        self, call: Confirmed, patience: float, before: bytes = b""
+    ) -> tuple[float, list[Any]]:
         """As Asides.call."""
         link: Link | None = None
         answered = call.left = False
@@ -53,14 +55,15 @@ class AsyncAsides:
                 timeout = min(timeout, call.until - sent_at)
                 if timeout <= 0:
                     raise too_late()
-            data = encoded(call, link, sent_at)
+            data = before + encoded(call, link, sent_at)
             call.left = True
             try:
-                replies = link.heard(await within(link.pipe.call(data, 2), timeout))
+                answers = link.pipe.call(data, 2 + bool(before))
+                replies = link.heard(await within(answers, timeout))
             except TransportError as error:
                 error.sent_at = sent_at
                 raise
-            reply = understood(call, sent_at, replies)
+            reply = understood(call, sent_at, replies[-2:])
             answered = True
             return sent_at, reply
         finally:

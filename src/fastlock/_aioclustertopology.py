@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import _fork
+from ._aioasides import AsyncAsides
 from ._aiolistener import AsyncListener, NewBell
 from ._aiotopology import AsyncServer
 from ._clock import clock
@@ -22,16 +23,18 @@ from .errors import FastlockError, TransportError
 
 
 class AsyncNode:
-    """One server of the cluster: its connection, and its pushes."""
+    """One server of the cluster: its connections, and its pushes."""
 
     def __init__(self, config: Config, cluster: AsyncCluster) -> None:
         self.address: Address = (config.host, config.port)
         self.failed_at = float("-inf")
         self.server = AsyncServer(config, cluster.core, cluster.on_connect)
+        self.asides = AsyncAsides(self.server)
         self.listener = AsyncListener(config, cluster.core, cluster.new_bell)
 
     async def close(self) -> None:
         """End its connections."""
+        self.asides.close()
         await self.listener.close()
         await self.server.close()
 

@@ -68,10 +68,13 @@ class Asides:
         self._all: list[Aside] = []
         self._attempts: list[Attempt] = []
 
-    def call(self, call: Confirmed, patience: float) -> tuple[float, list[Any]]:
+    def call(
+        self, call: Confirmed, patience: float, before: bytes = b""
+    ) -> tuple[float, list[Any]]:
         """Carry it out: the time before sending, and its reply.
 
-        ``patience`` is in seconds, for the answers beyond what WAIT may last.
+        ``patience`` is in seconds, for the answers beyond what WAIT may last. ``before`` is sent in
+        front of it: one command whose answer is nobody's.
         """
         me = object()
         generation = _fork.generation
@@ -88,15 +91,15 @@ class Asides:
                 timeout = min(timeout, call.until - sent_at)
                 if timeout <= 0:
                     raise too_late()
-            data = encoded(call, link, sent_at)
+            data = before + encoded(call, link, sent_at)
             call.left = True
             try:
-                replies = link.heard(link.pipe.call(data, 2, timeout))
+                replies = link.heard(link.pipe.call(data, 2 + bool(before), timeout))
             except TransportError as error:
                 _fork.check(generation)
                 error.sent_at = sent_at
                 raise
-            reply = understood(call, sent_at, replies)
+            reply = understood(call, sent_at, replies[-2:])
             answered = True
             return sent_at, reply
         finally:

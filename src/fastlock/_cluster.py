@@ -212,7 +212,8 @@ def redirection(refusal: ServerError, refused_by: Address) -> tuple[str, int, Ad
         host, _, port = address.rpartition(":")
         if not 0 <= int(number) < SLOTS:
             raise ValueError
-        return code, int(number), (host or refused_by[0], int(port))
+        known = host and host != "?"  # a node that is to have a name, and has none
+        return code, int(number), (host if known else refused_by[0], int(port))
     except ValueError:
         raise TransportError(f"the cluster sends us nowhere: {refusal}") from None
 

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _fork
+from ._asides import Asides
 from ._clock import clock
 from ._cluster import OLD, PATIENCE, SHY, Address, Book
 from ._commands import ServerInfo
@@ -26,18 +27,23 @@ from ._topology import Link, SyncServer, closed_error
 from .config import Config
 from .errors import FastlockError, TransportError
 
+if TYPE_CHECKING:
+    from ._effects import Confirmed
+
 
 class Node:
-    """One server of the cluster: its connection, and its pushes."""
+    """One server of the cluster: its connections, and its pushes."""
 
     def __init__(self, config: Config, cluster: Cluster) -> None:
         self.address: Address = (config.host, config.port)
         self.failed_at = float("-inf")
         self.server = SyncServer(config, cluster.core, cluster.on_connect, cluster.too_late)
+        self.asides = Asides(self.server)
         self.listener = Listener(config, cluster.core)
 
     def close(self) -> None:
         """End its connections."""
+        self.asides.close()
         self.listener.close()
         self.server.close()
 
@@ -269,6 +275,27 @@ class Cluster:
         """In a forked child: the connections are the parent's, and are told as well."""
         self.book.forget()
         self._forget()
+
+
+class ClusterAsides:
+    """Those of all nodes, of either API; see ``Asides``.
+
+    ``send`` takes a command to its node, as any other; what waits for replicas it brings to that
+    node's ``asides``.
+    """
+
+    def __init__(self, book: Book[Any], send: Callable[[Confirmed], Any]) -> None:
+        self._book = book
+        self._send = send
+
+    def call(self, call: Confirmed, _patience: float) -> Any:
+        """As ``Asides.call``."""
+        return self._send(call)
+
+    def close(self) -> None:
+        """As ``Asides.close``, of each node."""
+        for node in list(self._book.nodes.values()):
+            node.asides.close()
 
 
 class ClusterListener:

@@ -43,6 +43,11 @@ class Errands:
                 self._thread = thread
         return True
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being run, or is left to run."""
+        return self._thread is not None or bool(self._waiting)
+
     def runs_here(self) -> bool:
         """Whether this thread is the one that runs them."""
         return self._thread is threading.current_thread()

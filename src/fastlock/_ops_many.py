@@ -17,6 +17,7 @@ from ._commands import (
     acquired,
     asked,
     checked,
+    is_demoted,
     is_nonsense,
     is_transient,
     is_unusual,
@@ -218,8 +219,8 @@ def all_held(claim: Claim[L]) -> AcquireTimeout:
 def settle(pairs: Sequence[Pair], until: float, verb: str = "give_back") -> Op[None]:
     """Give back what may be ours, in the background, as long as it could still be there.
 
-    ``verb`` is the claim's. Raises ServerError when the server refuses for good: then the ttl
-    must do.
+    ``verb`` is the claim's. A server that refuses as a replica may be the master again later.
+    Raises ServerError when it refuses for good: then the ttl must do.
     """
     failures = 0
     spelled_out = False
@@ -232,7 +233,7 @@ def settle(pairs: Sequence[Pair], until: float, verb: str = "give_back") -> Op[N
                 sent_at, replies = yield call
                 for reply in replies:
                     yield from sensible(call, sent_at, reply)
-                    if is_transient(reply):
+                    if is_transient(reply) or is_demoted(reply):
                         raise not_ready(reply)
                     if wants_spelling_out(reply) and not spelled_out:
                         spelled_out = True

@@ -12,22 +12,14 @@ answered: one that is still under way could free what is taken anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ._claim import PLAIN, Claim, L
 from ._commands import Pair, checked, is_transient, not_ready, wants_spelling_out
 from ._effects import Backoff, Now, Op, WaitFor
 from ._ops import GRACE, acquire_unknown, sensible
 from ._ops_many import all_held, give_back, portions, try_all
-from ._ops_replicas import Replicated
 from ._slots import slot
-from .errors import ConfigError, TransportError
-
-
-def refuse_replicas(claim: Claim[Any]) -> None:
-    """Raise ConfigError if replicas are to confirm it."""
-    if isinstance(claim, Replicated):
-        raise ConfigError("min_replicas", "it is not offered on a cluster yet")
+from .errors import TransportError
 
 
 def spread(claim: Claim[L]) -> bool:

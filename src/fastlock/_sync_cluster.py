@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from . import _fork, _impl, _ops_many
-from ._asides import Asides
 from ._background import Background
 from ._claim import Claim
 from ._clock import clock
@@ -29,13 +28,14 @@ from ._cluster import (
     without_asking,
     words,
 )
+from ._clustered import OnCluster
 from ._clusterrenewal import ClusterKeeper, on_a_thread
-from ._clustertopology import Cluster, ClusterListener, Node
+from ._clustertopology import Cluster, ClusterAsides, ClusterListener, Node
 from ._commands import Pair
 from ._deferred import Deferred
-from ._effects import Call, Op
+from ._effects import Call, Confirmed, Op
 from ._errands import Errands
-from ._ops_slots import acquire_spread, refuse_replicas, spread
+from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
 from ._topology import Link, closed_error
@@ -46,7 +46,7 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
-class Clustered(Client):
+class Clustered(OnCluster, Client):
     """Locks on a cluster, over one connection to each of its masters; see Client."""
 
     def _reach(self) -> None:
@@ -54,27 +54,24 @@ class Clustered(Client):
         here._server = self._cluster = Cluster(
             self.config, self._core, self._tokens.renew, self._patched
         )
-        here._asides = Asides(here._server)
+        here._asides = ClusterAsides(self._cluster.book, self._call)
         here._deferred = ClusterDeferred(self._cluster, self._background, self._patience)
         here._listener = ClusterListener(self._cluster)
         here._keeper = ClusterKeeper(
             self._cluster, self.config, functools.partial(on_a_thread, Errands("fastlock-by-hand"))
         )
 
-    @property
-    def _kind(self) -> type[Client]:
-        bases = type(self).__bases__
-        return bases[-1]
+    def _new_background(self) -> Background:
+        return Background(self._settle, self._lanes)
 
     def _patched(self) -> _impl.Core:
         self._core = _impl.fit(self._core)
         self._turns.forked()
-        self._background = Background(self._settle)
+        self._background = self._new_background()
         self._deferred.forked(self._background)
         return self._core
 
     def _acquire(self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None) -> R:
-        refuse_replicas(claim)
         if operation is _ops_many.acquire_all and spread(claim):
             over_slots: Any = acquire_spread
             operation = over_slots
@@ -174,6 +171,8 @@ class Clustered(Client):
     def _deliver(self, parcel: Parcel, left: Sequence[bool] = ()) -> Answer | TransportError:
         """Send it to its node, unless the caller has ``left``, and wait for the answers."""
         node, call, asking = parcel
+        if type(call) is Confirmed:
+            return self._deliver_confirmed(node, call, asking)
         server = node.server
         generation = _fork.generation
         timeout = self._time_for(call)
@@ -205,10 +204,6 @@ class Clustered(Client):
                 error.replies = without_asking(list(error.replies), asking)
             return error
 
-    def _time_for(self, call: Call) -> float:
-        patience = self._patience
-        return patience if call.until is None else min(patience, call.until - clock())
-
     def _deliver_aside(self, node: Node, call: Call, asking: bool, timeout: float) -> Answer:
         """As ``_call_aside``, at one node."""
         link = node.server.spare(timeout)
@@ -226,15 +221,18 @@ class Clustered(Client):
         finally:
             link.pipe.close()
 
-    def _downgrade(self, verb: str) -> float:
-        for link in self._cluster.links():  # a user is the same at all nodes
-            link.downgrade(verb)
-        return clock()
-
-    def _distrust(self) -> float:
-        for link in self._cluster.links():
-            link.pipe.abort("an answer came that its command cannot have")
-        return clock()
+    def _deliver_confirmed(
+        self, node: Node, call: Confirmed, asking: bool
+    ) -> Answer | TransportError:
+        """The same on a connection that nobody else uses, with WAIT behind it."""
+        generation = _fork.generation
+        try:
+            before = self._core.pack(b"ASKING") if asking else b""
+            return node.asides.call(call, self._patience, before)
+        except TransportError as error:
+            _fork.check(generation)
+            node.failed_at = clock()
+            return error
 
     def _post_back(self, pairs: list[Pair], verb: str, link: Link | None) -> None:
         for node, own in self._cluster.book.by_node(pairs).items():
@@ -280,16 +278,3 @@ class ClusterDeferred:
 
 def _nobody() -> None:
     """There is no connection."""
-
-
-_classes: dict[type[Client], type[Client]] = {}
-
-
-def clustered(kind: type[Client]) -> type[Client]:
-    """The class that an object of ``kind`` becomes where its config names a cluster."""
-    if issubclass(kind, Clustered):
-        return kind
-    if kind not in _classes:
-        named = {"__module__": kind.__module__, "__doc__": kind.__doc__}
-        _classes.setdefault(kind, type(kind.__name__, (Clustered, kind), named))
-    return _classes[kind]

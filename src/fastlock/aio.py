@@ -74,9 +74,9 @@ class Client:
     def __init__(self, source: str | Config | None = None, /, **options: Unpack[Options]) -> None:
         self.config: Config = Config.of(source, options)
         if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
-            from ._aio_cluster import clustered
+            from ._aio_cluster import Clustered
 
-            self.__class__ = clustered(type(self))
+            self.__class__ = Clustered.of(type(self))
         self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries

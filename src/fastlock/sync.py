@@ -67,9 +67,9 @@ class Client:
     def __init__(self, source: str | Config | None = None, /, **options: Unpack[Options]) -> None:
         self.config: Config = Config.of(source, options)
         if self.config.cluster is not None:  # of a cluster it is of a subclass of its class
-            from ._sync_cluster import clustered
+            from ._sync_cluster import Clustered
 
-            self.__class__ = clustered(type(self))
+            self.__class__ = Clustered.of(type(self))
         self._core = _impl.fit(type(self)._core)
         self._prefix = self.config.prefix.encode()
         self._retries = self.config.retries
@@ -77,7 +77,7 @@ class Client:
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
         self._tokens = TokenSource(self.config.label, self._core.numbered)
-        self._background = Background(self._settle)
+        self._background = self._new_background()
         self._closing = Event()  # callers are told
         self._closed = Event()  # the background too
         self._turns = Turns()
@@ -96,6 +96,10 @@ class Client:
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._keeper = Keeper(self._server, self._core, self.config)
         self._listener = Listener(self.config, self._core)
+
+    def _new_background(self) -> Background:
+        """What gives back for this client."""
+        return Background(self._settle)
 
     @property
     def _kind(self) -> type[Client]:
@@ -358,7 +362,7 @@ class Client:
         self._queue.wake_all()  # a call that a handler has forked in the middle of
         self._queue.forget()
         self._batches = set()
-        self._background = Background(self._settle)
+        self._background = self._new_background()
         self._deferred.forked(self._background)
         closing, self._closing, self._closed = self._closing.is_set(), Event(), Event()
         if closing:
@@ -369,7 +373,7 @@ class Client:
         """Before the first connection: threads are green ones now, and so must be what waits."""
         self._core = _impl.fit(self._core)
         self._turns.forked()
-        self._background = Background(self._settle)
+        self._background = self._new_background()
         self._deferred.forked(self._background)
         self._keeper = Keeper(self._server, self._core, self.config)
         self._listener.fit(self._core)

@@ -277,3 +277,19 @@ async def test_of_two_releases_the_deferred_one_tells_of_no_loss(fl: Ways, share
     held.go()
     await client.close()
     assert bool(lease.lost) is not shared
+
+
+@one_server
+async def test_what_a_replica_refuses_is_released_when_it_is_the_master_again(
+    fl: Ways, own_server: Any
+) -> None:
+    """Not given up: the ttl would be all that frees it."""
+    client, key = fl.client(own_server.uri), fl.key()
+    lease = await client.acquire(key, ttl=60)
+    own_server.admin.execute_command("REPLICAOF", "127.0.0.1", 1)  # nobody is there
+    assert await lease.release(wait=False) is None
+    await fl.sleep(0.2)
+    assert own_server.admin.get(key) == lease.token.encode()
+    own_server.admin.execute_command("REPLICAOF", "NO", "ONE")
+    await fl.until(lambda: not own_server.admin.exists(key), 10)
+    assert not lease.lost

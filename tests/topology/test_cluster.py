@@ -13,7 +13,7 @@ import pytest
 from _cluster import ClusterServers
 from _harness import Ways, sync_only
 
-from fastlock.errors import AcquireTimeout, ConfigError, LockLost, TransportError
+from fastlock.errors import AcquireTimeout, LockLost, TransportError
 
 
 async def test_keys_of_all_nodes(fl: Ways, cluster: ClusterServers) -> None:
@@ -265,14 +265,6 @@ async def test_a_spec_finds_its_client_again(fl: Ways) -> None:
     spec = pickle.loads(pickle.dumps(client.lock(key, ttl=5)))
     assert spec._client is client
     assert isinstance(client, fl.client_class)
-
-
-async def test_what_a_cluster_does_not_offer(fl: Ways) -> None:
-    client, key = fl.client(), fl.key()
-    for taking in (client.try_acquire(key, min_replicas=1), client.acquire(key, min_replicas=1)):
-        with pytest.raises(ConfigError, match="min_replicas: it is not offered"):
-            await taking
-    assert await client.holder(key) is None
 
 
 async def test_where_no_node_answers(fl: Ways) -> None:

@@ -158,6 +158,9 @@ def test_a_node_without_a_name_is_where_it_was_asked() -> None:
     for name in (None, b"", b"?"):
         known.learn([[0, 16383, [name, 7009, b"id"]]], ("asked", 7000))
         assert known.node_of(KEY).address == ("asked", 7009)  # type: ignore[union-attr]
+    for name in ("", "?"):
+        moved = fastlock.ServerError(f"MOVED {slot(KEY)} {name}:7010")
+        assert known.follow(moved, ("asked", 7000))[0].address == ("asked", 7010)
 
 
 def test_nodes_that_serve_nothing_are_forgotten_after_a_while() -> None:

@@ -1,0 +1,60 @@
+"""Floor 1, a cluster: what its clients for threads and for tasks have in common.
+
+Law: no waiting, and nothing that differs between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from ._clock import clock
+from ._commands import Pair
+from ._effects import Call
+
+_classes: dict[type[Any], type[Any]] = {}
+
+
+class OnCluster:
+    """Stands before a ``Client`` among the bases of the class that its objects become."""
+
+    _cluster: Any
+    _patience: float
+
+    @classmethod
+    def of(cls, kind: type[Any]) -> type[Any]:
+        """The class that an object of ``kind`` becomes where its config names a cluster."""
+        if issubclass(kind, cls):
+            return kind
+        if kind not in _classes:
+            named = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+            _classes.setdefault(kind, type(kind.__name__, (cls, kind), named))
+        return _classes[kind]
+
+    @property
+    def _kind(self) -> type[Any]:
+        """The class that was called to make this."""
+        return type(self).__bases__[-1]
+
+    def _time_for(self, call: Call) -> float:
+        """Seconds that its answer may take."""
+        patience = self._patience
+        return patience if call.until is None else min(patience, call.until - clock())
+
+    def _downgrade(self, verb: str) -> float:
+        for link in self._cluster.links():  # a user is the same at all nodes
+            link.downgrade(verb)
+        return clock()
+
+    def _distrust(self) -> float:
+        for link in self._cluster.links():
+            link.pipe.abort("an answer came that its command cannot have")
+        return clock()
+
+    def _lanes(self, pairs: list[Pair]) -> dict[Hashable, list[Pair]]:
+        """These pairs by the addresses of their nodes, each of which may be slow."""
+        found: dict[Hashable, list[Pair]] = {}
+        for pair in pairs:
+            node = self._cluster.book.node_of(pair[0])
+            found.setdefault(None if node is None else node.address, []).append(pair)
+        return found
