@@ -69,6 +69,7 @@ class Client:
     """
 
     _core = _impl.core
+    _lanes = 1  # how many servers share what goes out together
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
@@ -202,7 +203,9 @@ class Client:
         mark = object()
         try:
             self._batches.add(mark)
-            return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+            return await self._drive(
+                _ops_each.release_many(listed, self._loops, self._retries, self._lanes)
+            )
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
@@ -224,7 +227,9 @@ class Client:
         async with turns(listed):
             if self._keeper.used:
                 listed = not_told(listed)
-            op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            op = _ops_each.extend_many(
+                listed, milliseconds, self._loops, self._retries, self._lanes
+            )
             try:
                 results = await self._drive(op)
             except BaseException as error:

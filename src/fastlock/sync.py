@@ -62,6 +62,7 @@ class Client:
     """
 
     _core = _impl.core
+    _lanes = 1  # how many servers share what goes out together
 
     def __init__(self, source: str | Config | None = None, /, **options: Any) -> None:
         self.config = Config.of(source, options)
@@ -187,7 +188,9 @@ class Client:
         mark = object()
         try:
             self._batches.add(mark)
-            return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+            return self._drive(
+                _ops_each.release_many(listed, self._loops, self._retries, self._lanes)
+            )
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
@@ -220,7 +223,7 @@ class Client:
         """False for those whose holder was told meanwhile that they are lost."""
         if self._keeper.used:
             leases = not_told(leases)
-        op = _ops_each.extend_many(leases, milliseconds, self._loops, self._retries)
+        op = _ops_each.extend_many(leases, milliseconds, self._loops, self._retries, self._lanes)
         try:
             return self._drive(op)
         except BaseException as error:
