@@ -21,6 +21,7 @@ from ._aiotopology import retrieve
 from ._claim import Claim
 from ._clock import clock
 from ._cluster import (
+    OLD,
     Answer,
     Look,
     Parcel,
@@ -114,6 +115,22 @@ class Clustered(Client):
         task.add_done_callback(self._settling.discard)
 
     # -- commands
+
+    def _home(self, wire: bytes) -> Link | None:
+        cluster = self._cluster
+        book = cluster.book
+        serving = book.serving
+        if book.stale or not serving:
+            return None
+        node = serving[self._core.slot(wire)]
+        if node is None:
+            return None
+        if book.hinted or clock() > book.read_at + OLD:
+            cluster.hint()
+        return node.server.link_of_this_loop()
+
+    def _astray(self, link: Link, failure: Any, answer: Any) -> bool:
+        return self._cluster.book.astray(link, failure, answer)
 
     @property
     def _lanes(self) -> int:  # type: ignore[override]

@@ -14,6 +14,7 @@ answered is the operation's (``_ops``), which says what that means; its next com
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from random import uniform
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ._impl import DivisionLike
     from ._topology import Link
 
-N = TypeVar("N")
+N = TypeVar("N", bound=Any)
 Address = tuple[str, int]
 Answer = tuple[float, list[Any]]
 
@@ -175,6 +176,26 @@ class Book(Generic[N]):
                 self.nodes.pop(address, None)
                 found.append(node)
         return found
+
+    def astray(
+        self, link: Link, failure: TransportError | None, replies: Sequence[Any] | None
+    ) -> bool:
+        """Whether a command that went straight was surely not carried out; notes why.
+
+        It is then routed, as if it had not been sent.
+        """
+        if failure is not None:
+            self.stale = True
+            return not failure.sent
+        refusal = refusal_of(replies or ())
+        if refusal is None:
+            return False
+        if refusal.code == "MOVED":
+            for node in list(self.nodes.values()):
+                if node.server._link is link:
+                    with suppress(TransportError):  # routed, it is refused once more
+                        self.follow(refusal, node.address)
+        return True
 
     def follow(self, refusal: ServerError, refused_by: Address) -> tuple[N, bool]:
         """Where a MOVED or ASK sends us; whether with ASKING. TransportError: nowhere."""

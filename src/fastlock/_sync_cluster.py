@@ -17,6 +17,7 @@ from ._background import Background
 from ._claim import Claim
 from ._clock import clock
 from ._cluster import (
+    OLD,
     Answer,
     Look,
     Parcel,
@@ -110,6 +111,27 @@ class Clustered(Client):
                 Renewal(homes.at(None if node is None else node.address), lease, terms)
 
     # -- commands
+
+    def _home(self, wire: bytes) -> Link | None:
+        cluster = self._cluster
+        book = cluster.book
+        serving = book.serving
+        if book.stale or not serving:
+            return None
+        node = serving[self._core.slot(wire)]
+        if node is None or node.server.strays:
+            return None
+        if book.hinted or clock() > book.read_at + OLD:
+            cluster.hint()
+        return node.server._link
+
+    def _outcome(
+        self, link: Link, said: tuple[Any, ...], timeout: float
+    ) -> tuple[bool, TransportError | None, Any]:
+        begun, failure, answer = super()._outcome(link, said, timeout)
+        if begun and self._cluster.book.astray(link, failure, answer and answer[1]):
+            return False, None, None
+        return begun, failure, answer
 
     @property
     def _lanes(self) -> int:  # type: ignore[override]

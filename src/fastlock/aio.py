@@ -499,6 +499,14 @@ class Client:
             result: R = end.value
             return result
 
+    def _home(self, wire: bytes) -> Link | None:
+        """The connection by which a command about the key goes straight, if no other one is."""
+        return None
+
+    def _astray(self, link: Link, failure: BaseException | None, answer: Any) -> bool:
+        """Whether a command that went straight was surely not carried out, and where others are."""
+        return False
+
     async def _call(self, call: Call) -> tuple[float, list[Any]]:
         link: Link | None = self._server.ready()
         if link is None:

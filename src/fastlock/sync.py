@@ -517,6 +517,10 @@ class Client:
                 self._failed(error, link, sent_at, timeout)
             raise
 
+    def _home(self, wire: bytes) -> Link | None:
+        """The connection by which a command about the key goes straight, if no other one is."""
+        return None
+
     def _outcome(
         self, link: Link, said: tuple[Any, ...], timeout: float
     ) -> tuple[bool, TransportError | None, Any]:
