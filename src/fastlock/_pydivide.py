@@ -7,6 +7,7 @@ lists; whose a slot is, and what an answer means, others know.
 from __future__ import annotations
 
 from binascii import crc_hqx
+from itertools import repeat
 from typing import Any
 
 from ._slots import SLOTS, slot
@@ -27,15 +28,15 @@ class Division:
     def __init__(self, pairs: list[tuple[bytes, bytes]], serving: list[Any]) -> None:
         if len(serving) != SLOTS:
             raise ValueError("a server for each slot")
-        self._homes = homes = [
-            serving[slot(key) if b"{" in key else crc_hqx(key, 0) % SLOTS] for key, _ in pairs
-        ]
-        found: dict[Any, list[tuple[bytes, bytes]]] = {}
+        keys = [key for key, _ in pairs]
+        if b"{" in b"".join(keys):
+            self._homes = homes = [serving[slot(key)] for key in keys]
+        else:  # the whole key is what is hashed
+            self._homes = homes = [serving[crc % SLOTS] for crc in map(crc_hqx, keys, repeat(0))]
+        found: dict[Any, list[tuple[bytes, bytes]]] = {home: [] for home in dict.fromkeys(homes)}
+        adding = {home: part.append for home, part in found.items()}
         for home, pair in zip(homes, pairs, strict=True):
-            try:
-                found[home].append(pair)
-            except KeyError:
-                found[home] = [pair]
+            adding[home](pair)
         self.servers = list(found)
         self.parts = list(found.values())
 
