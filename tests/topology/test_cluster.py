@@ -20,7 +20,7 @@ from _harness import Ways, sync_only
 from _strikes import Interrupt, struck_at
 
 from fastlock._slots import slot
-from fastlock.errors import AcquireTimeout, ConfigError, LockLost, TransportError
+from fastlock.errors import AcquireTimeout, ConfigError, LockLost, ServerError, TransportError
 
 
 async def test_keys_of_all_nodes(fl: Ways, cluster: ClusterServers) -> None:
@@ -73,6 +73,58 @@ async def test_a_release_that_nobody_waits_for(fl: Ways) -> None:
         assert await lease.release(wait=False) is None
         await fl.until(lambda key=key: fl.admin.get(key) is None)
         assert not lease.lost
+
+
+async def test_usual_answers_take_no_operation(fl: Ways) -> None:
+    client, key = fl.client(), fl.key()
+    raw = fl.raw(client)
+    assert await (await client.acquire(key, ttl=10)).release() is True
+
+    def routed(call: Any) -> Any:
+        raise AssertionError(f"{call.verb} did not go straight")
+
+    raw._call = routed
+    lease = await client.try_acquire(key, ttl=10)
+    assert fl.admin.get(key) == lease.token.encode()
+    assert await client.try_acquire(key) is None
+    assert await lease.release() is True
+    async with client.lock(key, ttl=10, timeout=5):
+        assert fl.admin.exists(key)
+    assert not fl.admin.exists(key)
+    del raw._call
+    fl.admin.rpush(key, "no lock")
+    with pytest.raises(ServerError, match=f"WRONGTYPE.*{key}"):
+        await client.acquire(key, ttl=10, timeout=5)
+    fl.admin.delete(key)
+    lease = await client.acquire(key, ttl=10)
+    fl.admin.delete(key)
+    assert await lease.release() is False
+
+
+@pytest.mark.parametrize("step", ["try", "release"])
+async def test_a_lost_answer_of_one_node(fl: Ways, cluster: ClusterServers, step: str) -> None:
+    client, key = fl.client(), fl.key()
+    assert await (await client.acquire(key, ttl=10)).release() is True
+    lease = None if step == "try" else await client.acquire(key, ttl=10)
+    home = cluster.master_of(key)
+    nodes = fl.raw(client)._cluster.book.nodes.values()
+    (node,) = [node for node in nodes if node.address[1] == home.port]
+    home.freeze()
+    try:
+        waiting = fl.spawn(client.try_acquire(key, ttl=10) if lease is None else lease.release())
+        await fl.until(lambda: node.server.ready().pipe.owed, 1)
+        await fl.sleep(0.02)
+        node.server.ready().pipe.abort("the test ends it")
+        await fl.sleep(0.02)
+    finally:
+        home.thaw()
+    if lease is None:
+        lease = await waiting
+        assert fl.admin.get(key) == lease.token.encode()
+        assert await lease.release() is True
+    else:
+        assert await waiting is True
+    assert not fl.admin.exists(key)
 
 
 def neighbours(cluster: ClusterServers, key: str) -> tuple[int, Any, Any]:
@@ -282,6 +334,33 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@sync_only
+@pytest.mark.slow
+async def test_an_interrupt_at_every_point_of_a_pair(fl: Ways, cluster: ClusterServers) -> None:
+    client, key = fl.raw(fl.client()), fl.key()
+    home = cluster.master_of(key).admin
+    assert client.acquire(key, 30).release() is True
+
+    def pair() -> bool:
+        with client.lock(key, 30):
+            pass
+        return True
+
+    for step in range(1, 2000):
+        result = None
+        try:
+            with uncollected(), struck_at(step) as where:
+                result = pair()
+        except Interrupt:
+            pass
+        if not where:
+            break
+        assert result is None, f"{where} was swallowed"
+        await fl.until(lambda: not home.exists(key), 2)
+    assert 10 < step < 1999
+    assert result is True
 
 
 @sync_only

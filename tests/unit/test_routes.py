@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,6 +229,56 @@ def test_nodes_that_serve_nothing_are_forgotten_after_a_while() -> None:
     assert known.gone(60.0) == []
     assert known.gone(-1.0) == [before]
     assert [*known.nodes] == [B]
+
+
+class Connected(Node):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.server = SimpleNamespace(_link=object())
+
+
+def straight() -> tuple[Book[Connected], Any]:
+    """A map that has been read, and the connection that a command about KEY goes by."""
+    made: Book[Connected] = Book(Config(cluster=["seed:7000"]), Connected)
+    made.learn([[0, 16383, [b"127.0.0.1", 7001, b"id"]]], ("seed", 7000))
+    node = made.node_of(KEY)
+    assert node is not None
+    return made, node.server._link
+
+
+def test_what_went_straight_and_was_answered_is_no_matter_of_the_cluster() -> None:
+    known, link = straight()
+    for reply in (b"OK", None, 1, 0, fastlock.ServerError("WRONGTYPE of another kind")):
+        assert known.astray(link, None, [reply]) is False
+    assert (known.stale, known.hinted) == (False, False)
+    assert known.node_of(KEY) is known.node_at(A)
+
+
+@pytest.mark.parametrize("code", ["ASK 5 127.0.0.1:7002", "TRYAGAIN", "CLUSTERDOWN", "READONLY"])
+def test_what_went_straight_and_was_refused_is_routed(code: str) -> None:
+    known, link = straight()
+    assert known.astray(link, None, [fastlock.ServerError(code)]) is True
+    assert known.node_of(KEY) is known.node_at(A)
+
+
+def test_what_went_straight_to_a_slot_s_old_master_is_sent_to_the_new_one() -> None:
+    known, link = straight()
+    moved = fastlock.ServerError(f"MOVED {slot(KEY)} :7002")  # the host that was asked
+    assert known.astray(link, None, [moved]) is True
+    assert known.node_of(KEY) is known.node_at(B)
+    assert known.hinted
+    nowhere = fastlock.ServerError("MOVED to nowhere")
+    assert known.astray(link, None, [nowhere]) is True
+    assert known.astray(object(), None, [moved]) is True  # of a node that has been forgotten
+
+
+def test_what_went_straight_and_was_lost_may_have_been_done() -> None:
+    for sent_it in (True, False):
+        known, link = straight()
+        assert (
+            known.astray(link, fastlock.TransportError("gone", sent=sent_it), None) is not sent_it
+        )
+        assert known.stale
 
 
 @pytest.mark.parametrize("text", ["MOVED", "MOVED x h:1", "MOVED 1 h:x", "ASK 99999 h:1"])
