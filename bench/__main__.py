@@ -37,11 +37,12 @@ from . import (
     w5_contended,
     w5_wakeup,
     w6_processes,
+    w7_shards,
 )
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = (
-    "w1", "w2", "w3", "w4", "native", "w5", "w6", "neighbours", "component", "floor",
+    "w1", "w2", "w3", "w4", "native", "w5", "w6", "neighbours", "w7", "component", "floor",
     "syscalls", "instructions",
 )  # fmt: skip
 QUICK = ("w1", "w2", "w3", "w4", "w5")
@@ -135,6 +136,8 @@ class Run:
         with servers.running(kind, self.cores[0]) as server:
             where = server, self.cores
             self.ratios(server)
+            w7 = self.step("w7", "w7", w7_shards.run, server, kind, self.cores, self.rounds)
+            self.sections.update(w7 or {})
             if not self.quick:
                 self.section("component", "component", component.run, *where, self.rounds)
             rounds = min(self.rounds, 3)

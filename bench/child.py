@@ -1,9 +1,10 @@
 """Python contestants in a process of their own: bench.child W NAME PORT SHA COUNT [uvloop].
 
-W: ``w1`` a lone caller, ``w2`` threads, ``w3`` tasks, ``w4`` batches, ``w5@SECONDS`` callers
-who all want one lock and hold it so long (threads or tasks), ``w5p@SECONDS`` the same as
-processes, ``wakeup`` from one process's release to another's acquire, ``killed@SECONDS`` from
-the end of a dead process's lease, ``beside`` pairs beside a batch.
+W: ``w1`` a lone caller (of several keys: in turn), ``w2`` threads, ``w3`` tasks, ``w4`` batches,
+``w5@SECONDS`` callers who all want one lock and hold it so long (threads or tasks),
+``w5p@SECONDS`` the same as processes, ``wakeup`` from one process's release to another's
+acquire, ``killed@SECONDS`` from the end of a dead process's lease, ``beside`` pairs beside a
+batch.
 
 Law: the protocol of runner.py and the loops around a pair, the same for ours and for rivals;
 a pair that was not both acquired and released ends the process.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import itertools
 import json
 import os
 import sys
@@ -96,6 +98,14 @@ async def lone_task(pair: AsyncPair, mode: str, amount: float) -> dict[str, floa
             pairs += BETWEEN_CLOCKS
     figures = latency_figures(latencies, True)
     return report(pairs, clock() - began, time.process_time() - cpu, **figures)
+
+
+def in_turn(pairs: list[Any]) -> Any:
+    """A pair that is each of these after the other; the one itself if it is the only one."""
+    if len(pairs) == 1:
+        return pairs[0]
+    following = itertools.cycle(pairs).__next__
+    return lambda: following()()
 
 
 # -- W2: threads
@@ -232,8 +242,9 @@ def sync_measure(workload: str, kind: Any, port: int, script: str, count: int) -
         return lambda mode, amount: batches(batch, count, mode, amount)
     pairs = [contestant.pair(key_of(i)) for i in range(count)]
     if workload == "w1":
-        lone(pairs[0], "n", 3)
-        return lambda mode, amount: lone(pairs[0], mode, amount)
+        turns = in_turn(pairs)
+        lone(turns, "n", 3 * count)
+        return lambda mode, amount: lone(turns, mode, amount)
     threads(pairs, "n", 1)
     return lambda mode, amount: threads(pairs, mode, amount)
 
@@ -253,10 +264,15 @@ def async_measure(
         many = contestant.batch([key_of(1 + i) for i in range(count)])
         one = contestant.pair(key_of(0))
         return lambda mode, amount: run(child_neighbours.tasks(one, many, amount))
+    if workload == "w4":
+        batch = contestant.batch([key_of(i) for i in range(count)])
+        run(batch())
+        return lambda mode, amount: batches(lambda: run(batch()), count, mode, amount)
     pairs = [contestant.pair(key_of(i)) for i in range(count)]
     if workload == "w1":
-        run(lone_task(pairs[0], "n", 3))
-        return lambda mode, amount: run(lone_task(pairs[0], mode, amount))
+        turns = in_turn(pairs)
+        run(lone_task(turns, "n", 3 * count))
+        return lambda mode, amount: run(lone_task(turns, mode, amount))
     run(tasks(pairs, "n", 1))
     return lambda mode, amount: run(tasks(pairs, mode, amount))
 

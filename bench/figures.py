@@ -41,7 +41,8 @@ def latency_figures(latencies: list[float], quantiles: bool = False) -> dict[str
 def value_of(one: Round, what: str) -> float | None:
     """Of one round.
 
-    ``pairs`` and ``handovers``: per second; ``cpu``: seconds per pair; ``commands``: of the
+    ``pairs`` and ``handovers``: per second; ``cpu`` and ``server``, whose it is: seconds per
+    pair; ``commands``: of the
     server, per hand-over; ``share``: of the hand-overs that the time held leaves room for;
     ``p50_pings`` and ``p99_pings``: in round trips of a PING; anything else as it stands there.
     """
@@ -53,6 +54,8 @@ def value_of(one: Round, what: str) -> float | None:
         return one[what[:3]] / one["ping"] if one.get("ping") else None
     if what not in one and what != "share":
         return None
+    if what == "server":
+        return one["server"] / one["pairs"] if one["pairs"] else None
     if what == "handovers":
         return one["handovers"] / one["seconds"]
     if what == "commands":

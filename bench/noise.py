@@ -24,10 +24,11 @@ class Quiet:
         self.alien = 0.0
 
     def watch(self, slice_: Callable[[], Round]) -> Round:
-        """One slice, watched; its ``cpu`` is what the contestant used."""
+        """One slice, watched; its ``cpu`` is what the contestant used, ``server`` the server."""
         began, busy, server = time.monotonic(), busy_seconds(), self.server.cpu()
         answer = slice_()
-        ours = answer["cpu"] + self.server.cpu() - server
+        answer["server"] = self.server.cpu() - server
+        ours = answer["cpu"] + answer["server"]
         self.seconds += time.monotonic() - began
         self.alien += busy_seconds() - busy - ours
         return answer

@@ -36,17 +36,18 @@ SETTINGS = PATIENCE | json.loads(os.environ.get("BENCH_CLIENT", "{}"))
 OPTIONS: dict[str, Any] = json.loads(os.environ.get("BENCH_LOCK", "{}"))
 
 
-def uri(port: int) -> str:
-    return f"redis://{HOST}:{port}"
+def uri(port: int, scheme: str = "redis") -> str:
+    return f"{scheme}://{HOST}:{port}"
 
 
 class TryAcquire:
     """``try_acquire`` and ``release``."""
 
     make = fastlock.Client
+    scheme = "redis"
 
     def __init__(self, port: int, script: str) -> None:
-        self.client = self.make(uri(port), **SETTINGS)
+        self.client = self.make(uri(port, self.scheme), **SETTINGS)
         self.client.ping()
 
     def pair(self, key: str) -> Callable[[], None]:
@@ -84,6 +85,12 @@ class PureClient(fastlock.Client):
     """On the Python core, in a process where others run on the compiled one."""
 
     _core = _impl.load("python")
+
+
+class ClusterTryAcquire(TryAcquire):
+    """``try_acquire`` and ``release`` on the cluster of this server."""
+
+    scheme = "redis+cluster"
 
 
 class PureTryAcquire(TryAcquire):
@@ -211,6 +218,12 @@ async def async_try_acquire(port: int, script: str, tasks: int) -> AsyncTryAcqui
     return AsyncTryAcquire(client)
 
 
+async def async_cluster(port: int, script: str, tasks: int) -> AsyncTryAcquire:
+    client = aio.Client(uri(port, ClusterTryAcquire.scheme), **SETTINGS)
+    await client.ping()
+    return AsyncTryAcquire(client)
+
+
 async def async_with(port: int, script: str, tasks: int) -> AsyncWith:
     client = aio.Client(uri(port), **SETTINGS)
     await client.ping()
@@ -268,7 +281,9 @@ CONTESTANTS: dict[str, Any] = {
     "fastlock-by-script": ByScript,
     "fastlock-with": With,
     "fastlock-component": Component,
+    "fastlock-cluster": ClusterTryAcquire,
     "fastlock-aio": async_try_acquire,
+    "fastlock-aio-cluster": async_cluster,
     "fastlock-aio-with": async_with,
     "drop-in": DropIn,
     "drop-in-aio": async_drop_in,

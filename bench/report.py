@@ -7,7 +7,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from . import component, floor, report_w5, w1_lone, w2_threads, w3_tasks, w4_batches
+from . import component, floor, report_w5, report_w7, w1_lone, w2_threads, w3_tasks, w4_batches
 from .figures import curve, keeps, median, short_tail, spread, values
 from .tables import notes, table, title
 from .targets import FEWEST, YARDSTICKS, Results
@@ -34,10 +34,13 @@ def render(results: Results) -> str:
     for name, section in sections.items():
         if name.startswith("w5"):
             parts.append(report_w5.render(name, section))
+        elif name.startswith("w7"):
+            continue  # all of them together
         elif name == "neighbours":
             parts.append(_neighbours(name, section))
         else:
             parts.append(_section(name, section))
+    parts.append(report_w7.render(sections))
     parts += [_curve(sections, workload, who) for workload in CURVES for who in CURVES[workload]]
     parts += [_floor(results), _syscalls(results), _instructions(results)]
     parts += [_left_out(results), _yardsticks(results), _targets(results)]

@@ -83,6 +83,15 @@ class ValkeyPyLock(RedisPyLock):
     module = "valkey"
 
 
+class RedisPyClusterLock(RedisPyLock):
+    """redis-py's Lock on its client of a cluster."""
+
+    def __init__(self, port: int, script: str) -> None:
+        import redis
+
+        self.client = redis.RedisCluster(host=HOST, port=port, max_connections=POOL)
+
+
 class RedisPyRaw:
     """redis-py without its Lock: the two commands, and pipelines of them."""
 
@@ -321,6 +330,7 @@ async def glide(port: int, script: str, tasks: int) -> AsyncGlide:
 
 CONTESTANTS: dict[str, Any] = {
     "redis-py": RedisPyLock,
+    "redis-py-cluster": RedisPyClusterLock,
     "redis-py-raw": RedisPyRaw,
     "valkey-py": ValkeyPyLock,
     "python-redis-lock": PythonRedisLock,

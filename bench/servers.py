@@ -80,10 +80,9 @@ class Server:
         return self.ask("CLIENT", "LIST").count("laddr=") - 1
 
     def cpu(self) -> float:
-        """CPU seconds used so far, user and system; 0.0 where /proc is missing."""
+        """CPU seconds of its main thread so far, user and system; 0.0 where /proc is missing."""
         with suppress(OSError):
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
         return 0.0
 
 
@@ -130,18 +129,26 @@ def _for_locks(name: str) -> bool:
     return name not in ASIDE
 
 
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
 @contextmanager
-def running(kind: str, core: int) -> Iterator[Server]:
+def running(kind: str, core: int, options: tuple[str, ...] = ()) -> Iterator[Server]:
     """A server of that kind, pinned to ``core``, until the block ends."""
     program = binary(kind)
     if program is None:
         raise SystemExit(f"bench: no {kind} server on this machine; see bench/README.md")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = _free_port()
     folder = tempfile.mkdtemp(prefix="fastlock-bench-")
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
     command += ["--save", "", "--appendonly", "no", "--maxclients", "5000"]
+    command += options
+    if options:  # of a cluster: what its bus would take by itself may be beyond the last port
+        command += ["--cluster-port", str(_free_port())]
 
     def prepare() -> None:
         pin(core)

@@ -74,6 +74,18 @@ _ALL = [
     Spec("drop-in", "redis-py's lock(), installed", python="drop-in", env=COMPILED, needs="redis"),
     Spec("drop-in-pure", "on the Python core", python="drop-in", env=PURE, needs="redis"),
     Spec("drop-in-aio", "asyncio, installed", python="drop-in-aio", env=COMPILED, needs="redis"),
+    Spec("fastlock-cluster", "compiled, on a cluster", python="fastlock-cluster", env=COMPILED),
+    Spec(
+        "fastlock-cluster-pure", "Python core, on a cluster", python="fastlock-cluster", env=PURE,
+    ),
+    Spec(
+        "fastlock-aio-cluster", "asyncio, compiled, on a cluster", python="fastlock-aio-cluster",
+        env=COMPILED,
+    ),
+    Spec(
+        "fastlock-aio-cluster-pure", "asyncio, Python core, on a cluster",
+        python="fastlock-aio-cluster", env=PURE,
+    ),
     # rivals
     Spec("redis-py+hiredis", "redis-py Lock", python="redis-py", needs="redis, hiredis"),
     Spec(
@@ -82,6 +94,10 @@ _ALL = [
     Spec(
         "redis-py-default", "redis-py Lock, polls as it does by itself; hiredis",
         python="redis-py", env=OWN_PAUSE, needs="redis, hiredis",
+    ),
+    Spec(
+        "redis-py-cluster", "redis-py Lock on RedisCluster", python="redis-py-cluster",
+        needs="redis, hiredis",
     ),
     Spec("redis-py-raw", "SET, EVALSHA; hiredis", python="redis-py-raw", needs="redis, hiredis"),
     Spec("valkey-py", "valkey-py Lock", python="valkey-py", needs="valkey"),

@@ -16,6 +16,7 @@ from typing import Any
 from .figures import KEPT, TAIL, curve, least_kept, longest_tail, median, values
 from .variants import VARIANTS
 from .w5_contended import RIVALS
+from .w7_shards import BATCH_OVER, CLUSTER, KINDS, PLAIN, growth
 
 Results = dict[str, Any]
 
@@ -26,23 +27,28 @@ NAMES = {"pairs": "pairs/s", "cpu": "CPU", "handovers": "hand-overs/s"}
 
 @dataclass(frozen=True)
 class Ratio:
-    """``what`` of ``ours`` divided by ``what`` of ``other``, in one section."""
+    """``what`` of ``ours`` divided by ``what`` of ``other``, in one section, or in two that took
+    turns.
+    """
 
     section: str
     what: str  # see figures.value_of
     ours: str
     other: str
+    others: str = ""  # the other one's section, if it is another
 
     def value(self, results: Results) -> float | None:
-        section = results["sections"].get(self.section)
-        if section is None:
+        sections = results["sections"]
+        section, others = sections.get(self.section), sections.get(self.others or self.section)
+        if section is None or others is None:
             return None
         mine = median(section, self.ours, self.what)
-        theirs = median(section, self.other, self.what)
+        theirs = median(others, self.other, self.what)
         return mine / theirs if mine is not None and theirs else None
 
     def __str__(self) -> str:
-        return f"{self.section}: {NAMES[self.what]} of {self.ours} / {self.other}"
+        where = f" in {self.others}" if self.others else ""
+        return f"{self.section}: {NAMES[self.what]} of {self.ours} / {self.other}{where}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,21 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Flat:
+    """The greatest CPU per pair over more than one master, in relation to that over one."""
+
+    caller: str  # see w7_shards.KINDS
+    ours: str
+
+    def value(self, results: Results) -> float | None:
+        found = growth(results["sections"], self.caller, self.ours)
+        return max(found.values(), default=None)
+
+    def __str__(self) -> str:
+        return f"w7-{self.caller}: most CPU per pair over 2 to 8 masters / over 1, of {self.ours}"
+
+
+@dataclass(frozen=True)
 class Count:
     """A number found at this path of the results."""
 
@@ -106,7 +127,7 @@ class Count:
 class Target:
     """``sign`` is "<=" or ">="."""
 
-    of: Ratio | Figure | Curve | Count
+    of: Ratio | Figure | Curve | Flat | Count
     sign: str
     must: float | None
     stretch: float | None
@@ -187,6 +208,21 @@ def _woken(name: str) -> list[Target]:
     ]  # fmt: skip
 
 
+def _over_masters() -> list[Target]:
+    flat = [
+        Target(Flat(caller, who), "<=", 1.15, None)
+        for caller in KINDS
+        for who in CLUSTER[caller].split()
+        if who.startswith("fastlock")
+    ]
+    return flat + [
+        Target(
+            Ratio("w7-batch-plain", "cpu", plain, who, f"w7-batch-{BATCH_OVER}"), ">=", 0.8, None
+        )
+        for plain, who in zip(PLAIN["batch"].split(), CLUSTER["batch"].split(), strict=True)
+    ]
+
+
 #: One line for each of the targets; the sections are described in README.md.
 TARGETS = [
     # a lone caller
@@ -249,6 +285,8 @@ TARGETS = [
     *_woken("fastlock-aio-pure"),
     *_woken("fastlock-after-redis-py"),
     *_woken("fastlock-aio-after-redis-py"),
+    # one client over several masters, and a batch over three
+    *_over_masters(),
     # neighbours
     *_beside("fastlock"),
     *_beside("fastlock-pure"),

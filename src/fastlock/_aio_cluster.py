@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from . import _ops_many
 from ._aio_lease import Lease
 from ._aio_renewal import AsyncRenewal
 from ._aioclustertopology import AsyncCluster, AsyncClusterListener, AsyncNode
 from ._aiopipe import within
+from ._aiotopology import retrieve
 from ._claim import Claim
 from ._clock import clock
 from ._cluster import (
+    OLD,
     Answer,
     Look,
     Parcel,
@@ -44,8 +47,18 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
+class Flight(NamedTuple):
+    """One parcel on its way."""
+
+    sent_at: float
+    timeout: float  # seconds from then on
+    answer: asyncio.Future[list[Any]]
+
+
 class Clustered(OnCluster, Client):
     """Locks on a cluster, over one connection to each of its masters; see Client."""
+
+    _cluster: AsyncCluster
 
     def _reach(self) -> None:
         here: Any = self
@@ -65,6 +78,8 @@ class Clustered(OnCluster, Client):
         if operation is _ops_many.acquire_all and spread(claim):
             over_slots: Any = acquire_spread
             operation = over_slots
+        elif operation is _ops_many.try_acquire_many:
+            operation = partial(operation, shares=self._shares)
         return await super()._acquire(operation, claim, terms)
 
     def _keep(self, acquired: Any, terms: Terms) -> None:
@@ -98,9 +113,28 @@ class Clustered(OnCluster, Client):
 
     # -- commands
 
+    def _home(self, wire: bytes) -> Link | None:
+        cluster = self._cluster
+        book = cluster.book
+        serving = book.serving
+        if book.stale or not serving:
+            return None
+        node = serving[self._core.slot(wire)]
+        if node is None or node.server.strays:
+            return None
+        if book.hinted or clock() > book.read_at + OLD:
+            cluster.hint()
+        return node.server.link_of_this_loop()
+
+    def _astray(self, link: Link, failure: Any, answer: Any) -> bool:
+        return self._cluster.book.astray(link, failure, answer)
+
     async def _call(self, call: Call) -> Answer:
-        route = routed_many if is_many(call) else routed
-        op = route(call, self._cluster.book, self._patience)
+        book, patience = self._cluster.book, self._patience
+        if is_many(call):
+            op = routed_many(call, book, patience, self._core.divide)
+        else:
+            op = routed(call, book, patience)
         answer: Any = None
         try:
             effect = op.send(None)
@@ -127,48 +161,75 @@ class Clustered(OnCluster, Client):
         return await self._sleep(effect.seconds)
 
     async def _send(self, parcels: list[Parcel]) -> list[Answer | TransportError]:
+        """All are written in one turn of the loop, but for those that must connect first."""
         if len(parcels) == 1:
             return [await self._deliver(parcels[0])]
-        sending = [self._deliver(parcel) for parcel in parcels]
-        answers = await asyncio.gather(*sending, return_exceptions=True)  # none goes on behind it
-        heard: list[Answer | TransportError] = []
-        for answer in answers:
-            if isinstance(answer, FastlockError):
-                heard.append(unsent(answer))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                heard.append(answer)
-        return heard
+        loop = asyncio.get_running_loop()
+        flights: list[Flight | TransportError | asyncio.Task[Answer | TransportError]] = []
+        try:
+            for parcel in parcels:
+                try:
+                    link = parcel.node.server.ready()
+                    if link is None:
+                        flights.append(loop.create_task(self._deliver(parcel)))
+                        continue
+                    flight = self._write(parcel, link)
+                    flight.answer.add_done_callback(retrieve)
+                    flights.append(flight)
+                except FastlockError as error:
+                    flights.append(_lost(parcel, unsent(error), clock()))
+            heard: list[Answer | TransportError] = []
+            for parcel, each in zip(parcels, flights, strict=True):
+                try:
+                    if isinstance(each, Flight):
+                        heard.append(await self._read(parcel, each))
+                    else:
+                        heard.append(each if isinstance(each, TransportError) else await each)
+                except FastlockError as error:
+                    heard.append(unsent(error))
+            return heard
+        finally:
+            for each in flights:  # none goes on behind it
+                if isinstance(each, asyncio.Task) and not loop.is_closed():
+                    each.cancel()
+                    each.add_done_callback(retrieve)
 
     async def _deliver(self, parcel: Parcel) -> Answer | TransportError:
         """Send it to its node and wait for the answers."""
-        node, call, asking = parcel
-        if type(call) is Confirmed:
-            return await self._deliver_confirmed(node, call, asking)
-        server = node.server
+        if type(parcel.call) is Confirmed:
+            return await self._deliver_confirmed(parcel.node, parcel.call, parcel.asking)
+        server = parcel.node.server
         sent_at = clock()
         try:
-            link = server.ready()
+            link = parcel.node.server.ready()
             if link is None:
-                link = await server.link(self._time_for(call))
+                link = await server.link(self._time_for(parcel.call))
             if server.strays:
-                await server.end_strays(link, self._time_for(call))
-            timeout = self._time_for(call)
-            if timeout <= 0:
-                raise TransportError("the caller's time was over before it could be sent")
-            data, count = words(link, call, asking)
-            call.left = True
-            sent_at = clock()
-            sending = link.pipe.call(data, count)
-            if timeout < self._patience:
-                sending = within(sending, timeout)
-            return sent_at, without_asking(await sending, asking)
+                await server.end_strays(link, self._time_for(parcel.call))
+            flight = self._write(parcel, link)
         except TransportError as error:
-            node.failed_at = clock()
-            error.sent_at = sent_at
-            error.replies = without_asking(list(error.replies), asking)
-            return error
+            return _lost(parcel, error, sent_at)
+        return await self._read(parcel, flight)
+
+    def _write(self, parcel: Parcel, link: Link) -> Flight:
+        """Have it sent by the end of this turn of the loop."""
+        _, call, asking = parcel
+        timeout = self._time_for(call)
+        if timeout <= 0:
+            raise TransportError("the caller's time was over before it could be sent")
+        data, count = words(link, call, asking)
+        call.left = True
+        return Flight(clock(), timeout, link.pipe.call(data, count))
+
+    async def _read(self, parcel: Parcel, flight: Flight) -> Answer | TransportError:
+        """Wait for the answers."""
+        answer: Any = flight.answer
+        try:
+            if flight.timeout < self._patience:
+                answer = within(answer, max(0.0, flight.sent_at + flight.timeout - clock()))
+            return flight.sent_at, without_asking(await answer, parcel.asking)
+        except TransportError as error:
+            return _lost(parcel, error, flight.sent_at)
 
     async def _deliver_confirmed(
         self, node: AsyncNode, call: Confirmed, asking: bool
@@ -190,6 +251,14 @@ class Clustered(OnCluster, Client):
         settle = super()._settle
         lanes = [settle(own, until, verb) for own in self._lanes(pairs).values()]
         await asyncio.gather(*lanes)
+
+
+def _lost(parcel: Parcel, error: TransportError, sent_at: float) -> TransportError:
+    """The error of a parcel whose answers, or some of them, did not come."""
+    parcel.node.failed_at = clock()
+    error.sent_at = sent_at
+    error.replies = without_asking(list(error.replies), parcel.asking)
+    return error
 
 
 async def _extended_by_hand(lease: Any) -> None:

@@ -32,6 +32,7 @@ from .errors import FastlockError, TransportError
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
+    from ._queue import Queue
     from .aio import Client
 
 
@@ -152,18 +153,21 @@ async def _take(
 ) -> Any:
     """The operation's first try; all the rest of it only if that gets an unusual answer."""
     generation = _fork.generation  # before the link and the token, which a child must not use
+    wire = _args.wire_key(key, client._prefix)
     link = client._server.link_of_this_loop()
     if link is None:
-        return await client._acquire(operation, client._claim([key], ttl, until))
+        link = client._home(wire)
+        if link is None:
+            return await client._acquire(operation, client._claim([key], ttl, until))
     usual = client._usual
     if usual[0] is not ttl:
         usual = usual_of(client, ttl)
-    wire = _args.wire_key(key, client._prefix)
     pair = (wire, client._tokens.next())
     answer: Any = None
     failure: TransportError | None = None
     claim: Claim[Lease] | None = None
     op: Op[Any] | None = None
+    astray = False
     sent_at = clock()
     try:
         try:
@@ -186,12 +190,17 @@ async def _take(
                     return None
             answer = link.heard([reply])
         _fork.check(generation)
+        astray = client._astray(link, failure, answer)
+        if astray:
+            return await client._acquire(operation, client._claim([key], ttl, until))
         claim = client._claim_of([key], [pair], usual[1], until, generation)
         claim.possible = 1  # for whoever interrupts before the operation says so
         op = operation(claim)
         op.send(None)
         return await client._drive(op, failure, (sent_at, answer), generation)
     except BaseException:
+        if astray:  # nothing of this token can be there, and what came after gave back its own
+            raise
         if op is not None:  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none
             op.close()
         if claim is not None:
@@ -280,13 +289,9 @@ class Lease(BaseLease):
             return None
         link = client._server.link_of_this_loop()
         if self.doubt or link is None:
-            if queue.lines and not self.doubt and client._goes_round():
-                passed = await self._pass_on(clock())
-                if passed is not None:
-                    return passed
-            ours = await client._drive(_ops.release(self, client._retries))
-            queue.freed(self.pair[0], clock())
-            return ours
+            link = None if self.doubt else client._home(self.pair[0])
+            if link is None:
+                return await self._go_round(queue)
         if not queue.quiet and queue.lines and client._bells.are_of(link.pipe.loop):
             passed = await self._pass_on(clock())
             if passed is not None:
@@ -309,9 +314,14 @@ class Lease(BaseLease):
                 failure = error
                 error.sent_at = sent_at
             _fork.check(generation)
-            op = _ops.release(self, client._retries, begun=True)
-            op.send(None)
-            ours = await client._drive(op, failure, (sent_at, answer))
+            if client._astray(link, failure, answer):
+                if self.doubt is UNDER_WAY:
+                    self.doubt = False
+                ours = await client._drive(_ops.release(self, client._retries))
+            else:
+                op = _ops.release(self, client._retries, begun=True)
+                op.send(None)
+                ours = await client._drive(op, failure, (sent_at, answer))
             queue.freed(self.pair[0], clock())
             return ours
         except FastlockError:
@@ -319,6 +329,17 @@ class Lease(BaseLease):
         except BaseException:
             interrupted(self)
             raise
+
+    async def _go_round(self, queue: Queue) -> bool:
+        """Release it where no way leads straight to a connection, or a release is in doubt."""
+        client = self._client
+        if queue.lines and not self.doubt and client._goes_round():
+            passed = await self._pass_on(clock())
+            if passed is not None:
+                return passed
+        ours = await client._drive(_ops.release(self, client._retries))
+        queue.freed(self.pair[0], clock())
+        return ours
 
     async def _pass_on(self, now: float) -> bool | None:
         """Release it to the first who waits, as ``release``; None: do that without."""

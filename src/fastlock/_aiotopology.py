@@ -166,7 +166,7 @@ class AsyncServer:
             link.pipe.abandon("the connection belongs to the parent process")
 
 
-def retrieve(task: asyncio.Task[Any]) -> None:
+def retrieve(task: asyncio.Future[Any]) -> None:
     """Nobody may be left to hear of the failure: that is no warning's business."""
     if not task.cancelled():
         task.exception()

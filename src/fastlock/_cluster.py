@@ -14,6 +14,7 @@ answered is the operation's (``_ops``), which says what that means; its next com
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from random import uniform
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -26,9 +27,10 @@ from .errors import ConfigError, FastlockError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from ._effects import Call
+    from ._impl import DivisionLike
     from ._topology import Link
 
-N = TypeVar("N")
+N = TypeVar("N", bound=Any)
 Address = tuple[str, int]
 Answer = tuple[float, list[Any]]
 
@@ -89,6 +91,7 @@ class Book(Generic[N]):
         """Know nothing but where to begin."""
         self.nodes: dict[Address, N] = {}
         self.serving: list[N | None] = []  # by slot; empty before the first reading
+        self.masters = 1  # how many nodes that are
         self.stale = True  # something was met that it does not say
         self.hinted = False  # it is to be read when nobody waits for it
         self.read_at = float("-inf")
@@ -157,6 +160,7 @@ class Book(Generic[N]):
         for first, last, address in ranges(reply, asked):
             serving[first : last + 1] = [self.node_at(address)] * (last + 1 - first)
         self.serving = serving
+        self.masters = max(1, len({node for node in serving if node is not None}))
         self.stale = self.hinted = False
         self.read_at = clock()
 
@@ -172,6 +176,26 @@ class Book(Generic[N]):
                 self.nodes.pop(address, None)
                 found.append(node)
         return found
+
+    def astray(
+        self, link: Link, failure: TransportError | None, replies: Sequence[Any] | None
+    ) -> bool:
+        """Whether a command that went straight was surely not carried out; notes why.
+
+        It is then routed, as if it had not been sent.
+        """
+        if failure is not None:
+            self.stale = True
+            return not failure.sent
+        refusal = refusal_of(replies or ())
+        if refusal is None:
+            return False
+        if refusal.code == "MOVED":
+            for node in list(self.nodes.values()):
+                if node.server._link is link:
+                    with suppress(TransportError):  # routed, it is refused once more
+                        self.follow(refusal, node.address)
+        return True
 
     def follow(self, refusal: ServerError, refused_by: Address) -> tuple[N, bool]:
         """Where a MOVED or ASK sends us; whether with ASKING. TransportError: nowhere."""
@@ -305,17 +329,20 @@ def routed(call: Call, book: Book[Any], patience: float) -> Effects:
         yield Pause(pause)
 
 
-def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
+def routed_many(
+    call: Call, book: Book[Any], patience: float, divide: Callable[..., DivisionLike]
+) -> Effects:
     """The same of one command for each pair: those of a node in one run of bytes.
 
     What is answered is kept. Where anything is not, TransportError, whose ``replies`` has a
-    TransportError in the place of each answer that is missing.
+    TransportError in the place of each answer that is missing. ``divide`` is the core's: the
+    usual case, in which all goes out at once and is answered, takes no step for each pair here.
     """
     end = clock() + patience if call.until is None else call.until
     pairs, *rest = call.args
     replies: list[Any] = [None] * len(pairs)
     detours: dict[int, tuple[Any, bool]] = {}  # where redirections have sent some
-    left = list(range(len(pairs)))
+    left: Sequence[int] = range(len(pairs))
     failures = redirections = 0
     first_at: float | None = None
     heard = False  # of some it is known what came of them
@@ -331,31 +358,48 @@ def routed_many(call: Call, book: Book[Any], patience: float) -> Effects:
                 if not heard:
                     raise
                 failure, gives_up = unsent(error), True
-        groups: dict[tuple[Any, bool], list[int]] = {}
-        again: list[int] = []
         serving = book.serving or [None] * SLOTS
-        for place in left:
-            where = (serving[slot(pairs[place][0])], False)
-            if detours:
-                where = detours.pop(place, where)
-            groups.setdefault(where, []).append(place)
-        for place in groups.pop((None, False), ()):
-            failure = failure or TransportError("no node of the cluster serves the slot now")
-            again.append(place)
-        parts = [
-            part_of(call, [pairs[place] for place in group], rest) for group in groups.values()
-        ]
+        division: DivisionLike | None = None
+        groups: dict[tuple[Any, bool], list[int]] = {}
+        if len(left) == len(pairs) and not detours:
+            division = divide(pairs, serving)
+            parcels = [
+                Parcel(node, part_of(call, part, rest), False)
+                for node, part in zip(division.servers, division.parts, strict=True)
+                if node is not None
+            ]
+        else:
+            for place in left:
+                where = (serving[slot(pairs[place][0])], False)
+                groups.setdefault(detours.pop(place, where), []).append(place)
+            parcels = [
+                Parcel(node, part_of(call, [pairs[place] for place in group], rest), asking)
+                for (node, asking), group in groups.items()
+                if node is not None
+            ]
         first_at = clock() if first_at is None else first_at
         call.left = True
-        parcels = [
-            Parcel(node, part, asking) for (node, asking), part in zip(groups, parts, strict=True)
-        ]
         try:
             answers = (yield Send(parcels)) if parcels else []
         except FastlockError as error:  # of one node alone
             if not heard:
                 raise
             answers, gives_up = [unsent(error)], True
+        if division is not None:
+            if len(parcels) == len(division.parts):
+                merged = division.merged(
+                    [None if isinstance(one, TransportError) else one[1] for one in answers]
+                )
+                if merged is not None:
+                    replies = merged
+                    break
+            places = division.places()
+            groups = {
+                (node, False): own for node, own in zip(division.servers, places, strict=True)
+            }
+        again: list[int] = groups.pop((None, False), [])
+        if again:
+            failure = failure or TransportError("no node of the cluster serves the slot now")
         for parcel, group, answer in zip(parcels, groups.values(), answers, strict=True):
             said: Sequence[Any] = (
                 answer.replies if isinstance(answer, TransportError) else answer[1]

@@ -36,6 +36,12 @@ class OnCluster:
         """The class that was called to make this."""
         return type(self).__bases__[-1]
 
+    @property
+    def _shares(self) -> int:
+        """How many servers share what goes out together."""
+        masters: int = self._cluster.book.masters
+        return masters
+
     def _time_for(self, call: Call) -> float:
         """Seconds that its answer may take."""
         patience = self._patience

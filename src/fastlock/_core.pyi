@@ -2,11 +2,24 @@ from socket import socket
 from typing import Any, Final, final
 
 from ._codec import Decoder
+from ._divide import Division, slot
 from ._leases import Leases
 from ._mux import Mux
 from ._pack import Numbered, pack, prepare
 
-__all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
+__all__ = [
+    "Decoder",
+    "Division",
+    "Leases",
+    "Numbered",
+    "Pipe",
+    "Ticket",
+    "clock",
+    "name",
+    "pack",
+    "prepare",
+    "slot",
+]
 
 name: Final = "cython"
 
@@ -24,7 +37,15 @@ class Pipe(Mux):
     def settled(self) -> int: ...
     def defer(self, data: bytes, usual: int) -> int: ...
     def odd(self) -> list[tuple[int, Any]]: ...
+    def ticket(self) -> Ticket: ...
     def post(self, data: bytes, count: int) -> None: ...
     def abort(self, reason: str) -> None: ...
     def close(self) -> None: ...
     def forked(self) -> None: ...
+
+@final
+class Ticket:
+    def __new__(cls, pipe: Pipe) -> Ticket: ...
+    def send(self, data: bytes, count: int) -> None: ...
+    def wait(self, timeout: float) -> list[Any]: ...
+    def leave(self) -> None: ...

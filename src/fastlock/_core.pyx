@@ -29,11 +29,15 @@ import os
 import threading
 
 from ._codec import Decoder
+from ._divide import Division, slot
 from ._leases import Leases
 from ._pack import Numbered, pack, prepare
 from .errors import TransportError
 
-__all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
+__all__ = [
+    "Decoder", "Division", "Leases", "Numbered", "Pipe", "Ticket", "clock", "name", "pack",
+    "prepare", "slot",
+]
 
 name = "cython"
 
@@ -114,6 +118,10 @@ cdef class Pipe(Mux):
         if outcome == ANSWERED:
             return values_of(chain)
         raise self.failure(outcome, chain, sent)
+
+    def ticket(self):
+        """For a call of which the sending and the waiting are two steps."""
+        return Ticket(self)
 
     def post(self, bytes data not None, int count):
         """Send ``data`` without waiting; its ``count`` replies are dropped when they come.
@@ -239,6 +247,48 @@ cdef class Pipe(Mux):
             if outcome != SIGNALS:
                 sent[0] = self.leave(place, chain)
             pthread_mutex_unlock(&self.mutex)
+        if outcome == SIGNALS:
+            return self.go_on(place, deadline, main, chain, sent)
+        return outcome
+
+    cdef Outcome submit(
+        self, const char *text, size_t size, int count, Place **made
+    ) noexcept nogil:
+        """Queue it and write what can be written; its owner waits later, and leads nobody yet."""
+        cdef Outcome outcome
+        pthread_mutex_lock(&self.mutex)
+        outcome = self.enter(text, size, count, made)
+        if outcome == ANSWERED:
+            made[0].away = True
+            self.flush()
+            if not self.leading:
+                self.let_lead()
+        pthread_mutex_unlock(&self.mutex)
+        return outcome
+
+    cdef Outcome finish(
+        self, Place *place, double timeout, Reply **chain, bint *sent
+    ) except? SIGNALS:
+        """``ask`` from after ``submit`` on."""
+        cdef bint main = PyThread_get_thread_ident() == main_thread
+        cdef Outcome outcome
+        cdef long long deadline
+        with nogil:
+            deadline = fl_now() + <long long>(timeout * 1e9)
+            pthread_mutex_lock(&self.mutex)
+            outcome = self.wait(place, deadline, main)
+            if outcome != SIGNALS:
+                sent[0] = self.leave(place, chain)
+            pthread_mutex_unlock(&self.mutex)
+        if outcome == SIGNALS:
+            return self.go_on(place, deadline, main, chain, sent)
+        return outcome
+
+    cdef Outcome go_on(
+        self, Place *place, long long deadline, bint main, Reply **chain, bint *sent
+    ) except? SIGNALS:
+        """Run signal handlers, and wait on."""
+        cdef Outcome outcome = SIGNALS
         while outcome == SIGNALS:
             try:
                 PyErr_CheckSignals()
@@ -286,6 +336,78 @@ cdef class Pipe(Mux):
             return "the connection failed: " + os.strerror(self.error)
         with cython.critical_section(self):
             return self.told
+
+
+@cython.final
+@cython.no_gc  # it is in no cycle, and must know its Pipe to the end
+cdef class Ticket:
+    """One call in two steps: what several connections are to do at the same time is sent to all
+    of them first, by one thread.
+
+    Belongs to that thread. Whoever has sent it and does not wait for it calls ``leave``.
+    """
+    cdef Pipe pipe
+    cdef Place *place  # NULL: not sent yet, or over
+
+    def __cinit__(self, Pipe pipe not None):
+        self.pipe = pipe
+
+    def __dealloc__(self):
+        self.abandon()
+
+    def __reduce__(self):
+        raise TypeError("a Ticket cannot be pickled or copied")
+
+    def send(self, bytes data not None, int count):
+        """Send ``data`` (whole commands), which has ``count`` replies, and do not wait; once.
+
+        Raises TransportError when the Pipe has ended: nothing was sent.
+        """
+        cdef const char *text = PyBytes_AS_STRING(data)
+        cdef size_t size = PyBytes_GET_SIZE(data)
+        cdef Pipe pipe = self.pipe
+        cdef Place *place = NULL
+        cdef Outcome outcome
+        if self.place != NULL:
+            raise RuntimeError("it is sent already")
+        with nogil:
+            outcome = pipe.submit(text, size, count, &place)
+        self.place = place
+        if outcome == NO_MEMORY:
+            raise MemoryError()
+        if outcome != ANSWERED:
+            raise TransportError(pipe.why())
+
+    def wait(self, double timeout):
+        """The replies to what was sent, in order; blocks and raises as ``Pipe.call``."""
+        cdef Reply *chain = NULL
+        cdef bint sent = False
+        cdef Place *place = self.place
+        cdef Outcome outcome
+        if place == NULL:
+            raise RuntimeError("nothing is under way")
+        self.place = NULL
+        outcome = self.pipe.finish(place, timeout, &chain, &sent)
+        if outcome == ANSWERED:
+            return values_of(chain)
+        raise self.pipe.failure(outcome, chain, sent)
+
+    def leave(self):
+        """Wait no more, if anything is under way; what comes of it is dropped."""
+        self.abandon()
+
+    cdef void abandon(self) noexcept:
+        cdef Pipe pipe = self.pipe
+        cdef Place *place = self.place
+        cdef Reply *nothing = NULL
+        self.place = NULL
+        if place == NULL:
+            return
+        with nogil:
+            pthread_mutex_lock(&pipe.mutex)
+            pipe.leave(place, &nothing)
+            pthread_mutex_unlock(&pipe.mutex)
+        free_chain(nothing)
 
 
 cdef unsigned long main_thread

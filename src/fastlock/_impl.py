@@ -32,6 +32,25 @@ class DecoderLike(Protocol):
     def feed(self, data: bytes, /) -> list[Any]: ...
 
 
+class DivisionLike(Protocol):
+    """A batch by the servers of its keys' slots; see ``_pydivide.Division``."""
+
+    @property
+    def servers(self) -> list[Any]: ...
+    @property
+    def parts(self) -> list[list[tuple[bytes, bytes]]]: ...
+    def places(self) -> list[list[int]]: ...
+    def merged(self, answers: list[Any]) -> list[Any] | None: ...
+
+
+class TicketLike(Protocol):
+    """A call in two steps; see ``_pycore.Ticket``."""
+
+    def send(self, data: bytes, count: int) -> None: ...
+    def wait(self, timeout: float) -> list[Any]: ...
+    def leave(self) -> None: ...
+
+
 class PipeLike(Protocol):
     """One shared, pipelined connection; see ``_pycore.Pipe``."""
 
@@ -40,6 +59,7 @@ class PipeLike(Protocol):
     @property
     def owed(self) -> int: ...
     def call(self, data: bytes, count: int, timeout: float) -> list[Any]: ...
+    def ticket(self) -> TicketLike: ...
     def post(self, data: bytes, count: int) -> None: ...
     @property
     def settled(self) -> int: ...
@@ -117,6 +137,8 @@ class Core:
     prepare: Callable[..., Any]
     numbered: Callable[[bytes, bytes], Any]
     leases: Callable[[type], Any]
+    divide: Callable[[list[tuple[bytes, bytes]], list[Any]], DivisionLike]
+    slot: Callable[[bytes], int]
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
@@ -145,6 +167,8 @@ def load(name: str) -> Core:
         prepare=module.prepare,
         numbered=module.Numbered,
         leases=module.Leases,
+        divide=module.Division,
+        slot=module.slot,
         decoder=decoder,
         pipe=module.Pipe,
         straight=straight,
@@ -210,6 +234,6 @@ def fit(wanted: Core) -> Core:
 
 
 __all__ = [
-    "BeatLike", "Core", "DecoderLike", "HeartbeatLike", "PipeLike", "core", "explain", "fit",
-    "load",
+    "BeatLike", "Core", "DecoderLike", "DivisionLike", "HeartbeatLike", "PipeLike", "TicketLike",
+    "core", "explain", "fit", "load",
 ]  # fmt: skip

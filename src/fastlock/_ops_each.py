@@ -36,18 +36,20 @@ class Loops(Protocol):
     def released(self, leases: list[Any], places: Sequence[int], results: list[bool]) -> None: ...
 
 
-def release_many(leases: list[Any], loops: Loops, retries: int) -> Op[list[bool]]:
+def release_many(leases: list[Any], loops: Loops, retries: int, shares: int = 1) -> Op[list[bool]]:
     """Release each; True or False for each, in order, False for None.
 
     The first OutcomeUnknown or ServerError is raised after all have been tried; those
     leases may be released again.
     """
     results = [False] * len(leases)
-    yield from _all(_Releases(leases, loops, results), loops.held(leases), retries)
+    yield from _all(_Releases(leases, loops, results), loops.held(leases), retries, shares)
     return results
 
 
-def extend_many(leases: list[Any], ttl: int | None, loops: Loops, retries: int) -> Op[list[bool]]:
+def extend_many(
+    leases: list[Any], ttl: int | None, loops: Loops, retries: int, shares: int = 1
+) -> Op[list[bool]]:
     """Replace the ttl of each by ``ttl`` ms, or renew its own; False for what is not ours.
 
     Raises as ``release_many``; those leases count with the earlier deadline.
@@ -60,7 +62,7 @@ def extend_many(leases: list[Any], ttl: int | None, loops: Loops, retries: int) 
     trouble: FastlockError | None = None
     for milliseconds, places in wanted.items():
         try:
-            yield from _all(_Extensions(leases, results, milliseconds), places, retries)
+            yield from _all(_Extensions(leases, results, milliseconds), places, retries, shares)
         except (OutcomeUnknown, ServerError) as error:
             trouble = trouble or error
     if trouble is not None:
@@ -93,9 +95,9 @@ class _Work(Protocol):
         """The error if an earlier sending may have done it."""
 
 
-def _all(work: _Work, places: Sequence[int], retries: int) -> Op[None]:
+def _all(work: _Work, places: Sequence[int], retries: int, shares: int) -> Op[None]:
     trouble: FastlockError | None = None
-    for portion in portions(places):
+    for portion in portions(places, shares):
         error = yield from _chunk(work, portion, retries)
         trouble = trouble or error
     if trouble is not None:

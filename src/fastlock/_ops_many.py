@@ -43,17 +43,22 @@ AT_ONCE = 1_000
 #: A larger batch is sent by so many. Other callers' commands come in between, so that it is also
 #: how long these wait, again and again: about a millisecond.
 PORTION = 250
+#: Not more of them than for so many servers: the caller's own work on one takes time as well.
+MOST_SHARES = 8
 
 
-def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """What goes out together: one Call's after the other's."""
+def portions(items: Sequence[T], shares: int = 1) -> Iterator[Sequence[T]]:
+    """What goes out together: one Call's after the other's.
+
+    ``shares``: so many servers have a share of it, and others wait for one's share only.
+    """
     size = len(items)
-    step = AT_ONCE if size <= AT_ONCE else PORTION
+    step = AT_ONCE if size <= AT_ONCE else PORTION * min(shares, MOST_SHARES)
     for start in range(0, size, step):
         yield items[start : start + step]
 
 
-def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
+def try_acquire_many(claim: Claim[L], shares: int = 1) -> Op[list[L | None]]:
     """One try for each key; a lease or None for each, in order.
 
     A server error about any key gives all back and is raised.
@@ -61,7 +66,7 @@ def try_acquire_many(claim: Claim[L]) -> Op[list[L | None]]:
     leases: list[L | None] = []
     end = 0
     late = False
-    for portion in portions(claim.pairs):
+    for portion in portions(claim.pairs, shares):
         end += len(portion)
         late = (yield from _try_up_to(end, claim, leases)) or late
     now = (yield Now()) if late else 0.0

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from ._pycodec import Decoder
+from ._pydivide import Division, slot
 from ._pyleases import Leases
 from ._pymux import ABANDONED, DONE, FAILED, NEW, SLICE, WAITING, Mux, Place
 from ._pypack import Numbered, pack, prepare
@@ -19,7 +20,10 @@ from ._pytime import clock
 from ._sockets import close_descriptor
 from .errors import TransportError
 
-__all__ = ["Decoder", "Leases", "Numbered", "Pipe", "clock", "name", "pack", "prepare"]
+__all__ = [
+    "Decoder", "Division", "Leases", "Numbered", "Pipe", "Ticket", "clock", "name", "pack",
+    "prepare", "slot",
+]  # fmt: skip
 
 name = "python"
 
@@ -87,13 +91,11 @@ class Pipe(Mux):
                     raise
         if place.state == DONE:
             return place.replies
-        timed_out = place.state == ABANDONED
-        error = TransportError(
-            "no answer in time" if timed_out else str(self._reason),
-            sent=timed_out or self._may_be_out(place),  # abandoned bytes leave later
-        )
-        error.replies, error.timed_out = list(place.replies), timed_out
-        raise error
+        raise self._unanswered(place)
+
+    def ticket(self) -> Ticket:
+        """For a call of which the sending and the waiting are two steps."""
+        return Ticket(self)
 
     def post(self, data: bytes, count: int) -> None:
         """Send ``data`` without waiting; its ``count`` replies are dropped when they come.
@@ -138,6 +140,16 @@ class Pipe(Mux):
         self._reason = "the connection belongs to the parent process"
         close_descriptor(self._sock)
 
+    def _unanswered(self, place: Place) -> TransportError:
+        """The error of a call that has left without its answer."""
+        timed_out = place.state == ABANDONED
+        error = TransportError(
+            "no answer in time" if timed_out else str(self._reason),
+            sent=timed_out or self._may_be_out(place),  # abandoned bytes leave later
+        )
+        error.replies, error.timed_out = list(place.replies), timed_out
+        return error
+
     def _send_off(self, place: Place, data: bytes) -> None:
         """Queue and write, and do not wait for the answer."""
         try:
@@ -150,3 +162,66 @@ class Pipe(Mux):
             except BaseException:  # as in call()
                 self._leave(place)
                 raise
+
+
+class Ticket:
+    """One call in two steps: what several connections are to do at the same time is sent to all
+    of them first, by one thread.
+
+    Belongs to that thread. Whoever has sent it and does not wait for it calls ``leave``.
+    """
+
+    __slots__ = ("_pipe", "_place")
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._place: Place | None = None
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Ticket cannot be pickled or copied")
+
+    def send(self, data: bytes, count: int) -> None:
+        """Send ``data`` (whole commands), which has ``count`` replies, and do not wait; once.
+
+        Raises TransportError when the Pipe has ended: nothing was sent; Reentered as ``Pipe.call``.
+        """
+        if self._place is not None:
+            raise RuntimeError("it is sent already")
+        place = Place(count)
+        place.away = True
+        try:
+            self._place = place  # whatever interrupts from here on, ``leave`` knows it
+            self._pipe._submit(place, data)
+        except TransportError:
+            self._place = None
+            raise
+
+    def wait(self, timeout: float) -> list[Any]:
+        """The replies to what was sent, in order; blocks and raises as ``Pipe.call``."""
+        pipe, place = self._pipe, self._place
+        if place is None:
+            raise RuntimeError("nothing is under way")
+        deadline = monotonic() + timeout
+        place.away = False
+        try:
+            while place.state == WAITING:
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    break
+                pipe._wait(place, remaining)
+        finally:
+            try:
+                self.leave()
+            except BaseException:  # as in call()
+                self.leave()
+                raise
+        if place.state == DONE:
+            return place.replies
+        raise pipe._unanswered(place)
+
+    def leave(self) -> None:
+        """Wait no more, if anything is under way; what comes of it is dropped."""
+        place = self._place
+        if place is not None:
+            self._pipe._leave(place)
+            self._place = None

@@ -56,6 +56,7 @@ class Place:
     number = 0  # of a deferred command, from 1
     entering = False  # its owner is in the middle of queueing it
     told = False  # the gate was opened and its owner has not yet looked
+    away = False  # its owner does not wait yet, so it neither leads nor is woken
     gate: threading.Lock | None = None  # closed while its owner sleeps
 
     def __init__(self, want: int) -> None:
@@ -170,7 +171,7 @@ class Mux:
         while True:
             try:
                 for other in reversed(self._places):
-                    if other.state == WAITING:
+                    if other.state == WAITING and not other.away:
                         other.wake()
                         return
                 return
@@ -185,7 +186,7 @@ class Mux:
         """
         while self._answered:
             place = self._answered.popleft()
-            if place in self._inside:
+            if place in self._inside and not place.away:
                 place.wake()
                 if self._one_by_one:
                     return
@@ -224,6 +225,25 @@ class Mux:
             if reset:
                 reset_on_close(self._sock)
             close_descriptor(self._sock)
+
+    def _submit(self, place: Place, data: bytes) -> None:
+        """Queue it and write what can be written; its owner waits later."""
+        self._enter(place, data)
+        if self._plain:
+            self._flush()
+        elif self._take_lead(place):
+            try:
+                self._flush()
+            finally:
+                self._step_down()
+
+    def _step_down(self) -> None:
+        """Lead no more, and stay."""
+        with self._mutex:
+            if self._leader == threading.get_ident():
+                self._leader = 0
+            if not self._leader and self._places:
+                self._wake_last()
 
     def _take_lead(self, place: Place) -> bool:
         """Whether this thread is the leader now; if another is, ``place`` has a gate."""

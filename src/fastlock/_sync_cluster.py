@@ -8,7 +8,6 @@ holds on to the node it came from.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from ._background import Background
 from ._claim import Claim
 from ._clock import clock
 from ._cluster import (
+    OLD,
     Answer,
     Look,
     Parcel,
@@ -35,6 +35,7 @@ from ._commands import Pair
 from ._deferred import Deferred
 from ._effects import Call, Confirmed, Op
 from ._errands import Errands
+from ._impl import TicketLike
 from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
@@ -46,8 +47,30 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
+#: Seconds to read what has already come, while another node was waited for in vain.
+GLANCE = 0.005
+TOO_LATE = "the caller's time was over before it could be sent"
+
+
+class Flight:
+    """One parcel on its way, and what came of it: a ticket, or the reason why there is none."""
+
+    __slots__ = ("aside", "link", "outcome", "parcel", "sent_at", "ticket", "timeout")
+
+    def __init__(self, parcel: Parcel) -> None:
+        self.parcel = parcel
+        self.link: Any = None
+        self.ticket: TicketLike | None = None
+        self.outcome: TransportError | None = None
+        self.aside = False  # a handler has come into the connection's own code
+        self.sent_at = 0.0
+        self.timeout = 0.0  # seconds from then on
+
+
 class Clustered(OnCluster, Client):
     """Locks on a cluster, over one connection to each of its masters; see Client."""
+
+    _cluster: Cluster
 
     def _reach(self) -> None:
         here: Any = self
@@ -75,6 +98,8 @@ class Clustered(OnCluster, Client):
         if operation is _ops_many.acquire_all and spread(claim):
             over_slots: Any = acquire_spread
             operation = over_slots
+        elif operation is _ops_many.try_acquire_many:
+            operation = functools.partial(operation, shares=self._shares)
         return super()._acquire(operation, claim, terms)
 
     def _keep(self, acquired: Any, terms: Terms) -> None:
@@ -86,9 +111,33 @@ class Clustered(OnCluster, Client):
 
     # -- commands
 
+    def _home(self, wire: bytes) -> Link | None:
+        cluster = self._cluster
+        book = cluster.book
+        serving = book.serving
+        if book.stale or not serving:
+            return None
+        node = serving[self._core.slot(wire)]
+        if node is None or node.server.strays:
+            return None
+        if book.hinted or clock() > book.read_at + OLD:
+            cluster.hint()
+        return node.server._link
+
+    def _outcome(
+        self, link: Link, said: tuple[Any, ...], timeout: float
+    ) -> tuple[bool, TransportError | None, Any]:
+        begun, failure, answer = super()._outcome(link, said, timeout)
+        if begun and self._cluster.book.astray(link, failure, answer and answer[1]):
+            return False, None, None
+        return begun, failure, answer
+
     def _call(self, call: Call) -> Answer:
-        route = routed_many if is_many(call) else routed
-        op = route(call, self._cluster.book, self._patience)
+        book, patience = self._cluster.book, self._patience
+        if is_many(call):
+            op = routed_many(call, book, patience, self._core.divide)
+        else:
+            op = routed(call, book, patience)
         answer: Any = None
         try:
             effect = op.send(None)
@@ -118,58 +167,79 @@ class Clustered(OnCluster, Client):
         return None
 
     def _send(self, parcels: list[Parcel]) -> list[Answer | TransportError]:
-        """Of several each on a thread, so that all are under way before one is answered."""
+        """All are written, by this thread, before an answer of any is waited for."""
         if len(parcels) == 1:
             return [self._deliver(parcels[0])]
         generation = _fork.generation
-        answers: list[Any] = [None] * len(parcels)
-        left: list[bool] = []  # not empty: the caller waits no more
-
-        def deliver(place: int) -> None:
-            try:
-                answers[place] = self._deliver(parcels[place], left)
-            except FastlockError as error:
-                answers[place] = unsent(error)
-            except BaseException as error:
-                answers[place] = error
-
-        threads = [
-            threading.Thread(target=deliver, args=(place,), name="fastlock-node", daemon=True)
-            for place in range(1, len(parcels))
-        ]
-        here = [0]
+        end = clock() + self._patience
+        flights = [Flight(parcel) for parcel in parcels]
         try:
-            for place, thread in enumerate(threads, 1):
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter ends, or has no more of them
-                    here.append(place)
-            for place in here:
-                deliver(place)
-                if not isinstance(answers[place], tuple | TransportError):
-                    raise answers[place]
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
-        except BaseException:
-            left.append(True)
-            self._leave(parcels[1:], threads)
-            raise
-        _fork.check(generation)  # a child has none of these threads
-        for answer in answers:
-            if not isinstance(answer, tuple | TransportError):
-                raise answer
+            for flight in sorted(flights, key=_to_connect):  # connecting takes time
+                self._write(flight, end)
+            answers = [self._read(flight) for flight in flights]
+        finally:
+            try:
+                _leave(flights)
+            except BaseException:  # an interrupt: leaving twice does no harm
+                _leave(flights)
+                raise
+        _fork.check(generation)  # a signal handler's, meanwhile
         return answers
 
-    def _leave(self, parcels: Sequence[Parcel], threads: Sequence[threading.Thread]) -> None:
-        """What is given back must land behind what these threads send, and they may be about to."""
-        for parcel, thread in zip(parcels, threads, strict=True):
-            link = parcel.node.server.ready()
-            if link is not None and thread.ident is not None and thread.is_alive():
-                link.pipe.abort("a caller was interrupted")
+    def _write(self, flight: Flight, end: float) -> None:
+        """Connect, at most until ``end``, and send; what fails is the flight's outcome."""
+        node, call, asking = flight.parcel
+        server = node.server
+        generation = _fork.generation
+        try:
+            flight.timeout = timeout = min(self._time_for(call), end - clock())
+            if server.strays:
+                server.end_strays(timeout)
+            flight.link = link = server.link(timeout)
+            _fork.check(generation)
+            data, count = words(link, call, asking)
+            call.left = True
+            flight.timeout = self._time_for(call)
+            flight.sent_at = clock()
+            if flight.timeout <= 0:
+                raise TransportError(TOO_LATE)
+            flight.ticket = link.pipe.ticket()
+            flight.ticket.send(data, count)
+        except Reentered:
+            flight.ticket = None
+            flight.aside = True
+        except TransportError as error:
+            _fork.check(generation)
+            node.failed_at = clock()
+            flight.ticket = None
+            flight.outcome = error
+        except FastlockError as error:
+            flight.ticket = None
+            flight.outcome = unsent(error)
 
-    def _deliver(self, parcel: Parcel, left: Sequence[bool] = ()) -> Answer | TransportError:
-        """Send it to its node, unless the caller has ``left``, and wait for the answers."""
+    def _read(self, flight: Flight) -> Answer | TransportError:
+        """Wait for its answers."""
+        node, call, asking = flight.parcel
+        if flight.aside:
+            call.left = True
+            try:
+                return self._deliver_aside(node, call, asking, flight.timeout)
+            except FastlockError as error:
+                return _without_asking(unsent(error), asking)
+        if flight.ticket is None:
+            assert flight.outcome is not None
+            return flight.outcome
+        try:
+            left = flight.sent_at + flight.timeout - clock()
+            replies = flight.ticket.wait(max(left, GLANCE))
+            return flight.sent_at, without_asking(replies, asking)
+        except TransportError as error:
+            node.failed_at = clock()
+            self._failed(error, flight.link, flight.sent_at, flight.timeout)
+            return _without_asking(error, asking)
+
+    def _deliver(self, parcel: Parcel) -> Answer | TransportError:
+        """Send it to its node and wait for the answers."""
         node, call, asking = parcel
         if type(call) is Confirmed:
             return self._deliver_confirmed(node, call, asking)
@@ -185,8 +255,8 @@ class Clustered(OnCluster, Client):
             call.left = True
             sent_at = clock()
             timeout = self._time_for(call)
-            if timeout <= 0 or left:
-                raise TransportError("the caller's time was over before it could be sent")
+            if timeout <= 0:
+                raise TransportError(TOO_LATE)
             replies = link.pipe.call(data, count, timeout)
             return sent_at, without_asking(replies, asking)
         except Reentered:
@@ -194,14 +264,13 @@ class Clustered(OnCluster, Client):
             try:
                 return self._deliver_aside(node, call, asking, timeout)
             except TransportError as error:
-                error.replies = without_asking(list(error.replies), asking)
-                return error
+                return _without_asking(error, asking)
         except TransportError as error:
             _fork.check(generation)
             node.failed_at = clock()
             if error.sent or error.timed_out:
                 self._failed(error, link, sent_at, timeout)
-                error.replies = without_asking(list(error.replies), asking)
+                _without_asking(error, asking)
             return error
 
     def _deliver_aside(self, node: Node, call: Call, asking: bool, timeout: float) -> Answer:
@@ -274,6 +343,25 @@ class ClusterDeferred:
         """In a forked child: what is under way is the parent's."""
         self._of = {}
         self._background = background
+
+
+def _to_connect(flight: Flight) -> bool:
+    """Whether its node has no connection that works, or something is left there to be ended."""
+    server = flight.parcel.node.server
+    return bool(server.strays) or server.ready() is None
+
+
+def _leave(flights: Sequence[Flight]) -> None:
+    """What is still under way nobody waits for. What is given back lands behind it."""
+    for flight in flights:
+        if flight.ticket is not None:
+            flight.ticket.leave()
+
+
+def _without_asking(error: TransportError, asking: bool) -> TransportError:
+    """The same, its ``replies`` to the commands alone."""
+    error.replies = without_asking(list(error.replies), asking)
+    return error
 
 
 def _nobody() -> None:

@@ -144,6 +144,8 @@ def _comes_back(client: Client, wire: bytes, now: float) -> bool:
     """As of its ``Queue``, which hears of the releases that have gone straight only here."""
     queue = client._queue
     link = client._server._link
+    if link is None:
+        link = client._home(wire)
     way = None if link is None else link.way
     if way is not None and way.freed_at > queue.left_at:
         queue.left, queue.left_at = way.freed, way.freed_at
@@ -162,7 +164,9 @@ def _take(
     server = client._server
     link = server._link
     if link is None or server.strays:
-        return client._acquire(operation, client._claim([key], ttl, until))
+        link = client._home(_args.wire_key(key, client._prefix))
+        if link is None:
+            return client._acquire(operation, client._claim([key], ttl, until))
     whose, milliseconds, span = client._usual
     if whose is not ttl:
         _, milliseconds, span = usual_of(client, ttl)
@@ -249,7 +253,11 @@ class Lease(BaseLease):
         client = self._client
         server = client._server
         link = server._link
-        way = None if link is None or server.strays else link.way
+        if link is None or server.strays:
+            link = client._home(self.pair[0])
+            way = None if link is None else link.way
+        else:
+            way = link.way
         freed = None
         if self._turn is not None:
             self._check_process()

@@ -207,7 +207,9 @@ class Client:
         mark = object()
         try:
             self._batches.add(mark)
-            return await self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+            return await self._drive(
+                _ops_each.release_many(listed, self._loops, self._retries, self._shares)
+            )
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
@@ -232,7 +234,9 @@ class Client:
         async with turns(listed):
             if self._keeper.used:
                 listed = not_told(listed)
-            op = _ops_each.extend_many(listed, milliseconds, self._loops, self._retries)
+            op = _ops_each.extend_many(
+                listed, milliseconds, self._loops, self._retries, self._shares
+            )
             try:
                 results = await self._drive(op)
             except BaseException as error:
@@ -497,6 +501,19 @@ class Client:
             _fork.check(generation)
             result: R = end.value
             return result
+
+    @property
+    def _shares(self) -> int:
+        """How many servers share what goes out together."""
+        return 1
+
+    def _home(self, wire: bytes) -> Link | None:
+        """The connection by which a command about the key goes straight, if no other one is."""
+        return None
+
+    def _astray(self, link: Link, failure: BaseException | None, answer: Any) -> bool:
+        """Whether a command that went straight was surely not carried out, and where others are."""
+        return False
 
     async def _call(self, call: Call) -> tuple[float, list[Any]]:
         link: Link | None = self._server.ready()

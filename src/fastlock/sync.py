@@ -196,7 +196,9 @@ class Client:
         mark = object()
         try:
             self._batches.add(mark)
-            return self._drive(_ops_each.release_many(listed, self._loops, self._retries))
+            return self._drive(
+                _ops_each.release_many(listed, self._loops, self._retries, self._shares)
+            )
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
@@ -232,7 +234,7 @@ class Client:
         """False for those whose holder was told meanwhile that they are lost."""
         if self._keeper.used:
             leases = not_told(leases)
-        op = _ops_each.extend_many(leases, milliseconds, self._loops, self._retries)
+        op = _ops_each.extend_many(leases, milliseconds, self._loops, self._retries, self._shares)
         try:
             return self._drive(op)
         except BaseException as error:
@@ -525,6 +527,15 @@ class Client:
             if error.sent or error.timed_out:
                 self._failed(error, link, sent_at, timeout)
             raise
+
+    @property
+    def _shares(self) -> int:
+        """How many servers share what goes out together."""
+        return 1
+
+    def _home(self, wire: bytes) -> Link | None:
+        """The connection by which a command about the key goes straight, if no other one is."""
+        return None
 
     def _outcome(
         self, link: Link, said: tuple[Any, ...], timeout: float

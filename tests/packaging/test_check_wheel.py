@@ -97,8 +97,8 @@ def unstripped(files: dict[str, bytes]) -> dict[str, bytes]:
             REPAIRED,
             without("fastlock/_core."),
             (
-                "compiled modules ['_codec', '_heartbeat', '_leases', '_mux', '_pack', "
-                "'_scheduler', '_straight']"
+                "compiled modules ['_codec', '_divide', '_heartbeat', '_leases', '_mux', "
+                "'_pack', '_scheduler', '_straight']"
             ),
         ),
         ("manylinux_2_34_x86_64", same, "needs glibc (2, 34)"),

@@ -18,7 +18,8 @@ from pathlib import Path
 from _builds import Built
 
 MODULES = (
-    "_codec", "_core", "_heartbeat", "_leases", "_mux", "_pack", "_scheduler", "_straight",
+    "_codec", "_core", "_divide", "_heartbeat", "_leases", "_mux", "_pack", "_scheduler",
+    "_straight",
 )  # fmt: skip
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 #: What of src/fastlock runs or is read by type checkers; the rest is for building.

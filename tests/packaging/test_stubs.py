@@ -22,6 +22,7 @@ TWINS = {
     "_pack.pyi": "_pypack.pyi",
     "_codec.pyi": "_pycodec.pyi",
     "_leases.pyi": "_pyleases.pyi",
+    "_divide.pyi": "_pydivide.pyi",
     "_scheduler.pyi": "_pyscheduler.pyi",
     "_heartbeat.pyi": "_pyheartbeat.pyi",
     "_mux.pyi": "_pymux.pyi",
@@ -30,6 +31,7 @@ TWINS = {
 }
 ON_PURPOSE = [
     ("from ._codec import", "from ._pycodec import"),
+    ("from ._divide import", "from ._pydivide import"),
     ("from ._leases import", "from ._pyleases import"),
     ("from ._mux import", "from ._pymux import"),
     ("from ._pack import", "from ._pypack import"),
@@ -45,6 +47,14 @@ ON_PURPOSE = [
     (
         "def __new__(cls, patience: float) -> Scheduler: ...",
         "def __init__(self, patience: float) -> None: ...",
+    ),
+    (
+        "def __new__(cls, pairs: list[tuple[bytes, bytes]], serving: list[Any]) -> Division: ...",
+        "def __init__(self, pairs: list[tuple[bytes, bytes]], serving: list[Any]) -> None: ...",
+    ),
+    (
+        "def __new__(cls, pipe: Pipe) -> Ticket: ...",
+        "def __init__(self, pipe: Pipe) -> None: ...",
     ),
     ('name: Final = "cython"', 'name: Final = "python"'),
     # There a partial, which costs one call less.

@@ -5,15 +5,22 @@ Law: what is so, the nodes themselves say.
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import pickle
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from _cluster import ClusterServers
 from _harness import Ways, sync_only
+from _strikes import Interrupt, struck_at
 
-from fastlock.errors import AcquireTimeout, LockLost, TransportError
+from fastlock._slots import slot
+from fastlock.errors import AcquireTimeout, LockLost, ServerError, TransportError
 
 
 async def test_keys_of_all_nodes(fl: Ways, cluster: ClusterServers) -> None:
@@ -68,6 +75,58 @@ async def test_a_release_that_nobody_waits_for(fl: Ways) -> None:
         assert not lease.lost
 
 
+async def test_usual_answers_take_no_operation(fl: Ways) -> None:
+    client, key = fl.client(), fl.key()
+    raw = fl.raw(client)
+    assert await (await client.acquire(key, ttl=10)).release() is True
+
+    def routed(call: Any) -> Any:
+        raise AssertionError(f"{call.verb} did not go straight")
+
+    raw._call = routed
+    lease = await client.try_acquire(key, ttl=10)
+    assert fl.admin.get(key) == lease.token.encode()
+    assert await client.try_acquire(key) is None
+    assert await lease.release() is True
+    async with client.lock(key, ttl=10, timeout=5):
+        assert fl.admin.exists(key)
+    assert not fl.admin.exists(key)
+    del raw._call
+    fl.admin.rpush(key, "no lock")
+    with pytest.raises(ServerError, match=f"WRONGTYPE.*{key}"):
+        await client.acquire(key, ttl=10, timeout=5)
+    fl.admin.delete(key)
+    lease = await client.acquire(key, ttl=10)
+    fl.admin.delete(key)
+    assert await lease.release() is False
+
+
+@pytest.mark.parametrize("step", ["try", "release"])
+async def test_a_lost_answer_of_one_node(fl: Ways, cluster: ClusterServers, step: str) -> None:
+    client, key = fl.client(), fl.key()
+    assert await (await client.acquire(key, ttl=10)).release() is True
+    lease = None if step == "try" else await client.acquire(key, ttl=10)
+    home = cluster.master_of(key)
+    nodes = fl.raw(client)._cluster.book.nodes.values()
+    (node,) = [node for node in nodes if node.address[1] == home.port]
+    home.freeze()
+    try:
+        waiting = fl.spawn(client.try_acquire(key, ttl=10) if lease is None else lease.release())
+        await fl.until(lambda: node.server.ready().pipe.owed, 1)
+        await fl.sleep(0.02)
+        node.server.ready().pipe.abort("the test ends it")
+        await fl.sleep(0.02)
+    finally:
+        home.thaw()
+    if lease is None:
+        lease = await waiting
+        assert fl.admin.get(key) == lease.token.encode()
+        assert await lease.release() is True
+    else:
+        assert await waiting is True
+    assert not fl.admin.exists(key)
+
+
 def neighbours(cluster: ClusterServers, key: str) -> tuple[int, Any, Any]:
     """The key's slot, the master that serves it, and another one."""
     source = cluster.master_of(key)
@@ -77,15 +136,15 @@ def neighbours(cluster: ClusterServers, key: str) -> tuple[int, Any, Any]:
 
 async def test_after_its_slot_has_moved(fl: Ways, cluster: ClusterServers) -> None:
     client, key = fl.client(), fl.key()
-    slot, source, target = neighbours(cluster, key)
+    moved, source, target = neighbours(cluster, key)
     lease = await client.acquire(key, ttl=10)
-    cluster.move(slot, source, target)
+    cluster.move(moved, source, target)
     assert await client.try_acquire(key) is None
     await lease.extend(20)
     assert target.admin.get(key) == lease.token.encode()
     assert await lease.release() is True
     lease = await client.acquire(key, ttl=10)
-    cluster.move(slot, target, source)
+    cluster.move(moved, target, source)
     assert await lease.release(wait=False) is None
     await fl.until(lambda: source.admin.get(key) is None)
     assert not lease.lost
@@ -93,13 +152,13 @@ async def test_after_its_slot_has_moved(fl: Ways, cluster: ClusterServers) -> No
 
 async def test_while_its_slot_is_on_its_way(fl: Ways, cluster: ClusterServers) -> None:
     client, key = fl.client(), fl.key()
-    slot, source, target = neighbours(cluster, key)
+    moved, source, target = neighbours(cluster, key)
     lease = await client.acquire(key, ttl=10)
-    cluster.begin_move(slot, source, target)
+    cluster.begin_move(moved, source, target)
     try:
         assert await client.try_acquire(key) is None  # still at the source
         await lease.extend(10)
-        cluster.move_keys(slot, source, target)
+        cluster.move_keys(moved, source, target)
         assert await client.try_acquire(key) is None  # at the target by now
         await lease.extend(10)
         assert await client.locked(key)
@@ -108,14 +167,14 @@ async def test_while_its_slot_is_on_its_way(fl: Ways, cluster: ClusterServers) -
         with pytest.raises(LockLost):
             await lease.extend(10)
         lease = await client.acquire(key, ttl=10)  # at neither: taken at the target
-        assert source.admin.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) == 0
+        assert source.admin.execute_command("CLUSTER", "COUNTKEYSINSLOT", moved) == 0
         with pytest.raises(AcquireTimeout):
             await client.acquire(key, timeout=0.2)
     finally:
-        cluster.end_move(slot, source, target)
+        cluster.end_move(moved, source, target)
     assert target.admin.get(key) == lease.token.encode()
     assert await lease.release() is True
-    cluster.move(slot, target, source)
+    cluster.move(moved, target, source)
 
 
 async def test_two_clients_wake_each_other(fl: Ways) -> None:
@@ -141,31 +200,215 @@ async def test_batches_over_all_nodes(fl: Ways, cluster: ClusterServers) -> None
     assert await client.extend_many(leases, 20) == [key != keys[7] for key in keys]
     gone = leases[11]
     assert fl.admin.delete(gone.key) == 1
-    slot, source, target = neighbours(cluster, keys[3])
-    cluster.move(slot, source, target)
+    moved, source, target = neighbours(cluster, keys[3])
+    cluster.move(moved, source, target)
     results = await client.release_many(leases)
     assert results == [key not in (keys[7], keys[11]) for key in keys]
     assert [fl.admin.exists(key) for key in keys] == [key == keys[7] for key in keys]
     assert await held.release() is True
-    cluster.move(slot, target, source)
+    cluster.move(moved, target, source)
 
 
 async def test_a_batch_while_a_slot_is_on_its_way(fl: Ways, cluster: ClusterServers) -> None:
     client = fl.client()
     tag = fl.key()
     keys = [f"{{{tag}}}{number}" for number in range(10)] + [fl.key() for _ in range(10)]
-    slot, source, target = neighbours(cluster, keys[0])
+    moved, source, target = neighbours(cluster, keys[0])
     first = await client.try_acquire_many(keys[:5], ttl=10)
-    cluster.begin_move(slot, source, target)
+    cluster.begin_move(moved, source, target)
     try:
         leases = await client.try_acquire_many(keys, ttl=10)
         assert [lease is None for lease in leases] == [number < 5 for number in range(20)]
         assert await client.extend_many([*first, *leases[5:]], 20) == [True] * 20
-        cluster.move_keys(slot, source, target)
+        cluster.move_keys(moved, source, target)
         assert await client.release_many([*first, *leases[5:]]) == [True] * 20
     finally:
-        cluster.end_move(slot, source, target)
-        cluster.move(slot, target, source)
+        cluster.end_move(moved, source, target)
+        cluster.move(moved, target, source)
+
+
+def at_each(cluster: ClusterServers, name: str, count: int) -> dict[Any, list[str]]:
+    """For each master so many keys that it serves."""
+    found: dict[Any, list[str]] = {s: [] for s in cluster.alive() if cluster.is_master(s)}
+    served = {}
+    for first, last, where, *_ in cluster.alive()[0].admin.execute_command("CLUSTER", "SLOTS"):
+        served.update(dict.fromkeys(range(first, last + 1), where[1]))
+    for key in (f"{name}:{number}" for number in itertools.count()):
+        own = next(keys for s, keys in found.items() if s.port == served[slot(key.encode())])
+        if len(own) < count:
+            own.append(key)
+        if all(len(keys) == count for keys in found.values()):
+            return found
+    raise AssertionError
+
+
+async def test_a_batch_larger_than_what_goes_out_together(
+    fl: Ways, cluster: ClusterServers
+) -> None:
+    client, name = fl.client(), fl.key()
+    keys = [f"{name}:{number}" for number in range(4000)]
+    held = [await client.acquire(key, ttl=10) for key in (keys[0], keys[1999], keys[-1])]
+    leases = await client.try_acquire_many(keys, ttl=10)
+    refused = [place for place, lease in enumerate(leases) if lease is None]
+    assert refused == [0, 1999, 3999]
+    assert [lease.key for lease in leases if lease] == [
+        key for place, key in enumerate(keys) if place not in refused
+    ]
+    for place in range(1, 3999, 97):
+        assert fl.admin.get(keys[place]) == (leases[place] or held[1]).token.encode()
+    results = await client.release_many(leases)
+    assert results == [place not in refused for place in range(4000)]
+    assert await client.release_many(held) == [True] * 3
+
+
+@pytest.mark.parametrize("number", [0, 2])
+async def test_a_batch_is_with_all_nodes_before_one_has_answered(
+    fl: Ways, cluster: ClusterServers, number: int
+) -> None:
+    """And nobody at another node waits for the one that is late."""
+    client, name = fl.client(), fl.key()
+    parts = at_each(cluster, name, 4)
+    keys = [key for own in zip(*parts.values(), strict=True) for key in own]
+    assert await client.release_many(await client.try_acquire_many(keys, 10)) == [True] * 12
+    late = list(parts)[number]
+    rest = [(server, key) for server, own in parts.items() if server is not late for key in own]
+    late.freeze()
+    try:
+        batch = fl.spawn(client.try_acquire_many(keys, ttl=10))
+        await fl.until(lambda: all(server.admin.exists(key) for server, key in rest), 1)
+        began = time.monotonic()
+        for _, key in rest:
+            assert await client.try_acquire(key) is None
+            key = f"beside:{{{key}}}"
+            assert await (await client.acquire(key, ttl=10)).release() is True
+        assert time.monotonic() - began < 0.15
+        assert not batch.done()
+    finally:
+        late.thaw()
+    leases = await batch
+    assert [fl.admin.get(key) for key in keys] == [lease.token.encode() for lease in leases]
+    assert await client.release_many(leases) == [True] * 12
+
+
+async def test_a_batch_of_which_one_connection_breaks(fl: Ways, cluster: ClusterServers) -> None:
+    """What the others answered counts; of the rest is asked whose it is."""
+    client, name = fl.client(), fl.key()
+    parts = at_each(cluster, name, 4)
+    keys = [key for own in zip(*parts.values(), strict=True) for key in own]
+    assert await client.release_many(await client.try_acquire_many(keys, 10)) == [True] * 12
+    late = list(parts)[1]
+    held = await client.acquire(parts[late][2], ttl=10)
+    leases: list[Any] = []
+    nodes = fl.raw(client)._cluster.book.nodes.values()
+    (node,) = [node for node in nodes if node.address[1] == late.port]
+    for taking in (True, False):
+        late.freeze()
+        try:
+            if taking:
+                batch = fl.spawn(client.try_acquire_many(keys, ttl=10))
+            else:
+                batch = fl.spawn(client.release_many(leases))
+            await fl.until(lambda: node.server.ready().pipe.owed, 1)
+            await fl.sleep(0.05)
+            node.server.ready().pipe.abort("the test ends it")
+            await fl.sleep(0.05)
+        finally:
+            late.thaw()
+        if taking:
+            leases = await batch
+            assert [lease is not None for lease in leases] == [key != held.key for key in keys]
+            wanted = [(lease or held).token.encode() for lease in leases]
+            assert [fl.admin.get(key) for key in keys] == wanted
+            assert all(lease.valid() for lease in leases if lease)
+        else:
+            assert await batch == [key != held.key for key in keys]
+            assert [fl.admin.exists(key) for key in keys] == [key == held.key for key in keys]
+    assert await held.release() is True
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What an earlier interrupt has left in cycles ends outside: there nothing strikes."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@sync_only
+@pytest.mark.slow
+async def test_an_interrupt_at_every_point_of_a_pair(fl: Ways, cluster: ClusterServers) -> None:
+    client, key = fl.raw(fl.client()), fl.key()
+    home = cluster.master_of(key).admin
+    assert client.acquire(key, 30).release() is True
+
+    def pair() -> bool:
+        with client.lock(key, 30):
+            pass
+        return True
+
+    for step in range(1, 2000):
+        result = None
+        try:
+            with uncollected(), struck_at(step) as where:
+                result = pair()
+        except Interrupt:
+            pass
+        if not where:
+            break
+        assert result is None, f"{where} was swallowed"
+        await fl.until(lambda: not home.exists(key), 2)
+    assert 10 < step < 1999
+    assert result is True
+
+
+@sync_only
+@pytest.mark.slow
+async def test_an_interrupt_at_every_point_of_a_batch(fl: Ways, cluster: ClusterServers) -> None:
+    client = fl.raw(fl.client())
+    parts = at_each(cluster, fl.key(), 2)
+    keys = [key for own in parts.values() for key in own]
+    homes = {key: server.admin for server, own in parts.items() for key in own}
+    client.release_many(client.try_acquire_many(keys, 30))
+
+    async def all_free(where: list[str]) -> None:
+        await fl.until(lambda: not any(homes[key].exists(key) for key in keys), 2)
+        leases = client.try_acquire_many(keys, 30)
+        assert None not in leases, where
+        assert client.release_many(leases) == [True] * 6, where
+
+    for step in range(1, 2000):
+        result = None
+        try:
+            with uncollected(), struck_at(step) as where:
+                result = client.try_acquire_many(keys, 30)
+        except Interrupt:
+            pass
+        if not where:
+            break
+        assert result is None, f"{where} was swallowed"
+        await all_free(where)
+    assert 20 < step < 1999
+    leases = result
+    for step in range(1, 2000):
+        results = None
+        try:
+            with uncollected(), struck_at(step) as where:
+                results = client.release_many(leases)
+        except Interrupt:
+            pass
+        if not where:
+            break
+        assert results is None, f"{where} was swallowed"
+        for lease in leases:  # whatever is in doubt, nobody takes for freed
+            if not lease.over and not lease.doubt:
+                assert homes[lease.key].get(lease.key) == lease.token.encode(), where
+        client.release_many(leases)
+        await all_free(where)
+        leases = client.try_acquire_many(keys, 30)
+    assert 20 < step < 1999
+    assert results == [True] * 6
 
 
 async def test_several_locks_or_none(fl: Ways, cluster: ClusterServers) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from fastlock import _fork
 from fastlock._cluster import Parcel
 from fastlock._effects import Call
 from fastlock._resp import Reentered
-from fastlock.errors import FastlockError, TransportError
+from fastlock.errors import FastlockError, ServerError, TransportError
 
 
 @pytest.fixture
@@ -22,9 +21,11 @@ def client() -> Any:
         yield made
 
 
-def parcel(pairs: int, asking: bool, **server: Any) -> Any:
+def parcel(pairs: int, asking: bool, there: Any = None, **server: Any) -> Any:
+    """``there``: its connection, which works."""
+    server.setdefault("link", lambda timeout: there)
     call = Call("acquire_many", ([(b"k%d" % n, b"t") for n in range(pairs)], 1000), pairs)
-    node = SimpleNamespace(server=SimpleNamespace(strays=[], ready=lambda: None, **server))
+    node = SimpleNamespace(server=SimpleNamespace(strays=[], ready=lambda: there, **server))
     return Parcel(node, call, asking)
 
 
@@ -33,9 +34,14 @@ class Wire:
 
     broken = False
 
-    def __init__(self, outcome: Any) -> None:
+    def __init__(self, outcome: Any, sending: BaseException | None = None) -> None:
         self.outcome = outcome
-        self.aborted = threading.Event()
+        self.sending = sending
+        self.tickets: list[Ticket] = []
+        self.aborted = False
+
+    def ticket(self) -> Any:
+        return Ticket(self)
 
     def call(self, data: bytes, count: int, timeout: float) -> Any:
         outcome = self.outcome(self) if callable(self.outcome) else self.outcome
@@ -44,9 +50,29 @@ class Wire:
         return outcome
 
     def abort(self, reason: str) -> None:
-        self.aborted.set()
+        self.aborted = True
 
     def close(self) -> None: ...
+
+
+class Ticket:
+    """What is under way on such a connection; ``sending`` is the wire's, for what comes early."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        wire.tickets.append(self)
+        self.state = "new"
+
+    def send(self, data: bytes, count: int) -> None:
+        self.state = "sent"
+        if self.wire.sending is not None:
+            raise self.wire.sending
+
+    def wait(self, timeout: float) -> Any:
+        return self.wire.call(b"", 0, timeout)
+
+    def leave(self) -> None:
+        self.state = "left"
 
 
 def link(client: Any, outcome: Any) -> Any:
@@ -77,20 +103,74 @@ def test_answers_to_asking_are_none_of_the_locks(client: Any, aside: bool) -> No
     assert list(answer.replies) == [None]
 
 
-def test_what_is_given_back_lands_behind_what_an_interrupted_caller_sends(client: Any) -> None:
-    """A thread for another node may be just about to send: its connection ends before."""
-
-    def held(wire: Wire) -> Any:
-        wire.aborted.wait(10)
-        return TransportError("aborted", sent=True)
-
-    other = link(client, held)
-    first = parcel(1, False, link=lambda timeout: link(client, KeyboardInterrupt()))
-    second = parcel(1, False, link=lambda timeout: other)
-    second.node.server.ready = lambda: other
+@pytest.mark.parametrize("early", [True, False])
+def test_an_interrupted_caller_leaves_all_that_is_under_way(client: Any, early: bool) -> None:
+    """Whatever it gives back lands behind that, on the same connections: none of them ends."""
+    first = link(client, [b"OK"] if early else KeyboardInterrupt())
+    second = link(client, [b"OK"])
+    second.pipe.sending = KeyboardInterrupt() if early else None
     with pytest.raises(KeyboardInterrupt):
-        client._send([first, second])
-    assert other.pipe.aborted.is_set()
+        client._send([parcel(1, False, there=first), parcel(1, False, there=second)])
+    tickets = first.pipe.tickets + second.pipe.tickets
+    assert [ticket.state for ticket in tickets] == ["left", "left"]
+    assert not first.pipe.aborted
+    assert not second.pipe.aborted
+
+
+def test_a_handler_in_one_connections_own_code_goes_beside_it(client: Any) -> None:
+    """The other nodes are sent theirs before that one is waited for."""
+    order: list[str] = []
+
+    def beside(wire: Wire) -> Any:
+        order.append(f"beside, with {[ticket.state for ticket in other.pipe.tickets]}")
+        return [b"OK"]
+
+    busy, other = link(client, [None]), link(client, [b"OK"])
+    busy.pipe.sending = Reentered("a handler")
+    spare = link(client, beside)
+    first = parcel(1, False, there=busy, spare=lambda timeout: spare)
+    answers = client._send([first, parcel(1, False, there=other)])
+    assert [replies for _, replies in answers] == [[b"OK"], [b"OK"]]
+    assert order == ["beside, with ['sent']"]
+
+
+def test_what_fails_at_one_node_takes_nothing_from_another(client: Any) -> None:
+    gone, other = link(client, [None]), link(client, [b"OK"])
+    gone.pipe.sending = TransportError("it has ended")
+    broken = TransportError("it broke", sent=True)
+    broken.replies = [b"OK"]
+    half = link(client, broken)
+
+    def refused(timeout: float) -> Any:
+        raise ServerError("NOAUTH who are you")
+
+    unreachable = parcel(1, False, link=refused)
+    answers = client._send(
+        [
+            parcel(1, False, there=gone),
+            unreachable,
+            parcel(2, False, there=half),
+            parcel(1, False, there=other),
+        ]
+    )
+    assert [type(answer) for answer in answers] == [TransportError] * 3 + [tuple]
+    assert [answer.sent for answer in answers[:3]] == [False, False, True]
+    assert list(answers[2].replies) == [b"OK"]
+    assert "NOAUTH" in str(answers[1])
+    assert answers[3][1] == [b"OK"]
+
+
+def test_a_node_to_connect_to_comes_last(client: Any) -> None:
+    order: list[str] = []
+
+    def connect(timeout: float) -> Any:
+        order.append(f"connected behind {[ticket.state for ticket in other.pipe.tickets]}")
+        return link(client, [b"OK"])
+
+    other = link(client, [b"OK"])
+    answers = client._send([parcel(1, False, link=connect), parcel(1, False, there=other)])
+    assert [replies for _, replies in answers] == [[b"OK"], [b"OK"]]
+    assert order == ["connected behind ['sent']"]
 
 
 def test_a_child_forked_in_the_middle_is_told_so(
@@ -100,7 +180,7 @@ def test_a_child_forked_in_the_middle_is_told_so(
         monkeypatch.setattr(_fork, "generation", _fork.generation + 1)
         return [b"OK"]
 
-    first = parcel(1, False, link=lambda timeout: link(client, forked))
-    second = parcel(1, False, link=lambda timeout: link(client, [b"OK"]))
+    first = parcel(1, False, there=link(client, forked))
+    second = parcel(1, False, there=link(client, [b"OK"]))
     with pytest.raises(FastlockError, match="forked in the middle"):
         client._send([first, second])

@@ -132,11 +132,14 @@ def test_nobody_but_impl_imports_a_core() -> None:
 
 
 def test_the_compiled_core_takes_only_what_is_below_it() -> None:
-    assert imports(SOURCES / "_core.pyx") == {"_codec", "_leases", "_mux", "_pack", "errors"}
+    assert imports(SOURCES / "_core.pyx") == {
+        "_codec", "_divide", "_leases", "_mux", "_pack", "errors",
+    }  # fmt: skip
     assert imports(SOURCES / "_mux.pyx") == {"_codec", "_resp"}
     assert imports(SOURCES / "_heartbeat.pyx") == {"_codec", "_core", "_scheduler"}
     assert imports(SOURCES / "_scheduler.pyx") == {"_codec", "_mux"}
     assert imports(SOURCES / "_leases.pyx") == {"_doubt"}
+    assert imports(SOURCES / "_divide.pyx") == {"_slots", "errors"}
     assert imports(SOURCES / "_pack.pyx") == {"_args", "_resp"}
     assert imports(SOURCES / "_codec.pyx") == {"_resp", "errors"}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_ops import lost, result
 
 import fastlock
-from fastlock import _cluster
+from fastlock import _cluster, _impl
+from fastlock._clock import clock
 from fastlock._cluster import Book, Look, Pause, Send
 from fastlock._effects import Call
 from fastlock._slots import slot
@@ -16,6 +18,11 @@ from fastlock.config import Config
 
 KEY = b"k"
 A, B = ("127.0.0.1", 7001), ("127.0.0.1", 7002)
+
+
+@pytest.fixture
+def divide(core: str) -> Any:
+    return _impl.load(core).divide
 
 
 class Node:
@@ -109,11 +116,11 @@ def test_a_refusal_for_good_is_the_operation_s() -> None:
     assert result(op, [said]) == said
 
 
-def test_of_a_batch_what_was_answered_counts() -> None:
+def test_of_a_batch_what_was_answered_counts(divide: Any) -> None:
     known = book()
     pairs = [(b"k%d" % number, b"t") for number in range(4)]
     known.serving[slot(pairs[1][0])] = known.serving[slot(pairs[3][0])] = known.node_at(B)
-    op = _cluster.routed_many(Call("release_many", (pairs,), 4), known, 5.0)
+    op = _cluster.routed_many(Call("release_many", (pairs,), 4), known, 5.0, divide)
     effect = op.send(None)
     assert [(p.node.address, p.call.args[0]) for p in effect.parcels] == [
         (A, [pairs[0], pairs[2]]),
@@ -129,10 +136,65 @@ def test_of_a_batch_what_was_answered_counts() -> None:
     assert replies[3] is gone
 
 
-def test_of_a_batch_only_what_was_refused_goes_elsewhere() -> None:
+def test_a_batch_that_all_nodes_answer_comes_back_in_order(divide: Any) -> None:
+    known = book()
+    pairs = [(b"k%d" % number, b"t") for number in range(5)]
+    for place in (1, 3):
+        known.serving[slot(pairs[place][0])] = known.node_at(B)
+    call, before = Call("acquire_many", (pairs, 1000), 5), clock()
+    op = _cluster.routed_many(call, known, 5.0, divide)
+    effect = op.send(None)
+    assert call.left
+    assert [p.call.args for p in effect.parcels] == [
+        ([pairs[0], pairs[2], pairs[4]], 1000),
+        ([pairs[1], pairs[3]], 1000),
+    ]
+    between = clock()
+    later = between + 1
+    sent_at, replies = result(op, [(later, [b"OK", None, b"OK"]), (later, [b"OK", b"OK"])])
+    assert replies == [b"OK", b"OK", None, b"OK", b"OK"]
+    assert before <= sent_at <= between  # from before any of them was sent
+    assert call.late is False
+
+
+def test_of_a_batch_what_no_node_serves_waits_for_a_new_map(divide: Any) -> None:
+    known = book()
+    pairs = [(b"k%d" % number, b"t") for number in range(3)]
+    known.serving[slot(pairs[1][0])] = None
+    call = Call("acquire_many", (pairs, 1000), 3)
+    op = _cluster.routed_many(call, known, 5.0, divide)
+    effect = op.send(None)
+    assert [p.call.args[0] for p in effect.parcels] == [[pairs[0], pairs[2]]]
+    assert type(op.send([(1.0, [b"OK", None])])) is Pause
+    assert known.stale
+    known.learn([[0, 16383, [b"127.0.0.1", 7002, b"id"]]], A)
+    effect = op.send(None)
+    assert [(p.node.address, p.call.args[0]) for p in effect.parcels] == [(B, [pairs[1]])]
+    _, replies = result(op, [(2.0, [b"OK"])])
+    assert replies == [b"OK", b"OK", None]
+    assert call.late
+
+
+def test_the_number_of_masters_is_that_of_the_map() -> None:
+    known = book()
+    assert known.masters == 1
+    known.learn(
+        [
+            [0, 99, [b"127.0.0.1", 7001, b"id"]],
+            [100, 199, [b"127.0.0.1", 7002, b"id"]],
+            [300, 16383, [b"127.0.0.1", 7001, b"id"]],
+        ],
+        A,
+    )
+    assert known.masters == 2
+    known.learn([], A)
+    assert known.masters == 1
+
+
+def test_of_a_batch_only_what_was_refused_goes_elsewhere(divide: Any) -> None:
     pairs = [(b"k%d" % number, b"t") for number in range(3)]
     known = book()
-    op = _cluster.routed_many(Call("release_many", (pairs,), 3), known, 5.0)
+    op = _cluster.routed_many(Call("release_many", (pairs,), 3), known, 5.0, divide)
     op.send(None)
     moved = fastlock.ServerError(f"MOVED {slot(pairs[1][0])} 127.0.0.1:7002")
     asked = fastlock.ServerError(f"ASK {slot(pairs[2][0])} 127.0.0.1:7002")
@@ -172,17 +234,67 @@ def test_nodes_that_serve_nothing_are_forgotten_after_a_while() -> None:
     assert [*known.nodes] == [B]
 
 
+class Connected(Node):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.server = SimpleNamespace(_link=object())
+
+
+def straight() -> tuple[Book[Connected], Any]:
+    """A map that has been read, and the connection that a command about KEY goes by."""
+    made: Book[Connected] = Book(Config(cluster=["seed:7000"]), Connected)
+    made.learn([[0, 16383, [b"127.0.0.1", 7001, b"id"]]], ("seed", 7000))
+    node = made.node_of(KEY)
+    assert node is not None
+    return made, node.server._link
+
+
+def test_what_went_straight_and_was_answered_is_no_matter_of_the_cluster() -> None:
+    known, link = straight()
+    for reply in (b"OK", None, 1, 0, fastlock.ServerError("WRONGTYPE of another kind")):
+        assert known.astray(link, None, [reply]) is False
+    assert (known.stale, known.hinted) == (False, False)
+    assert known.node_of(KEY) is known.node_at(A)
+
+
+@pytest.mark.parametrize("code", ["ASK 5 127.0.0.1:7002", "TRYAGAIN", "CLUSTERDOWN", "READONLY"])
+def test_what_went_straight_and_was_refused_is_routed(code: str) -> None:
+    known, link = straight()
+    assert known.astray(link, None, [fastlock.ServerError(code)]) is True
+    assert known.node_of(KEY) is known.node_at(A)
+
+
+def test_what_went_straight_to_a_slot_s_old_master_is_sent_to_the_new_one() -> None:
+    known, link = straight()
+    moved = fastlock.ServerError(f"MOVED {slot(KEY)} :7002")  # the host that was asked
+    assert known.astray(link, None, [moved]) is True
+    assert known.node_of(KEY) is known.node_at(B)
+    assert known.hinted
+    nowhere = fastlock.ServerError("MOVED to nowhere")
+    assert known.astray(link, None, [nowhere]) is True
+    assert known.astray(object(), None, [moved]) is True  # of a node that has been forgotten
+
+
+def test_what_went_straight_and_was_lost_may_have_been_done() -> None:
+    for sent_it in (True, False):
+        known, link = straight()
+        assert (
+            known.astray(link, fastlock.TransportError("gone", sent=sent_it), None) is not sent_it
+        )
+        assert known.stale
+
+
 @pytest.mark.parametrize("text", ["MOVED", "MOVED x h:1", "MOVED 1 h:x", "ASK 99999 h:1"])
 def test_a_redirection_to_nowhere_is_a_failure(text: str) -> None:
     with pytest.raises(fastlock.TransportError, match="nowhere"):
         book().follow(fastlock.ServerError(text), A)
 
 
-def test_what_some_nodes_answered_outlives_the_end_of_the_client() -> None:
+def test_what_some_nodes_answered_outlives_the_end_of_the_client(divide: Any) -> None:
     pairs = [(b"k%d" % number, b"t") for number in range(2)]
     known = book()
     known.serving[slot(pairs[1][0])] = known.node_at(B)
-    op = _cluster.routed_many(Call("release_many", (pairs,), 2), known, 5.0)
+    op = _cluster.routed_many(Call("release_many", (pairs,), 2), known, 5.0, divide)
     op.send(None)
     away = fastlock.TransportError("no connection")
     assert type(op.send([(1.0, [1]), away])) is Pause
@@ -194,8 +306,8 @@ def test_what_some_nodes_answered_outlives_the_end_of_the_client() -> None:
     assert str(replies[1]) == "the client is closed"
 
 
-def test_before_anything_was_answered_an_error_for_good_is_raised_as_it_is() -> None:
-    op = _cluster.routed_many(Call("release_many", ([(b"k", b"t")],), 1), book(), 5.0)
+def test_before_anything_was_answered_an_error_for_good_is_raised_as_it_is(divide: Any) -> None:
+    op = _cluster.routed_many(Call("release_many", ([(b"k", b"t")],), 1), book(), 5.0, divide)
     op.send(None)
     with pytest.raises(fastlock.ServerError, match="WRONGPASS"):
         op.throw(fastlock.ServerError("WRONGPASS no"))
