@@ -159,6 +159,17 @@ def test_worker_pool_does_a_job_again_whose_lock_was_lost(
     assert admin.keys() == []
 
 
+def test_worker_pool_cuts_a_job_short_whose_lock_was_lost(
+    own_server: Server, tmp_path: Path
+) -> None:
+    admin, key, named = own_server.admin, "customer:alice", {"LOCK_TTL": "0.3", "WORK": "60"}
+    with example("worker_pool", own_server.uri, str(tmp_path), "alice", **named):
+        token = until(lambda: admin.get(key))
+        admin.delete(key)
+        until(lambda: admin.get(key) not in (None, token))  # begun again, not a minute later
+    assert not (tmp_path / "alice").exists()
+
+
 def test_fenced_table(own_server: Server, tmp_path: Path) -> None:
     database = tmp_path / "orders.db"
     with example("fenced_table", own_server.uri, DATABASE=str(database)) as process:
