@@ -26,6 +26,7 @@ import fastlock
 
 TTL = float(os.environ.get("LOCK_TTL", "5"))
 PATIENCE = float(os.environ.get("PATIENCE", "10"))
+HERE = Path(__file__).parent
 COUNTER = Path(os.environ.get("COUNTER", "visits.txt"))
 
 # Made in the master. A worker owns nothing of it but the settings: it connects for itself.
@@ -58,6 +59,6 @@ if __name__ == "__main__":
     except fastlock.FastlockError as problem:
         sys.exit(f"{problem}\nStart a server, or name one: FASTLOCK_URL=redis://host:6379")
     bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
-    words = ["gunicorn", "--preload", "--workers", "4", "--bind", bind, *sys.argv[1:]]
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    os.execv(sys.executable, [sys.executable, "-m", *words, "gunicorn_app:application"])
+    words = ["--preload", "--workers", "4", "--bind", bind, "--pythonpath", str(HERE)]
+    command = [sys.executable, "-m", "gunicorn", *words, *sys.argv[1:], "gunicorn_app:application"]
+    os.execv(sys.executable, command)

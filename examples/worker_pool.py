@@ -2,7 +2,8 @@
 
 Shows:    many tasks over one connection, a lock per customer, and how the pool ends.
 Run:      python examples/worker_pool.py FOLDER alice alice bob    (as often at once as you like)
-Server:   FASTLOCK_URL=redis://localhost:6379; LOCK_TTL=30 can be set, too.
+Server:   FASTLOCK_URL=redis://localhost:6379; LOCK_TTL=30 and WORK=0.05, the seconds that a job
+          takes, can be set, too.
 Promises: No booking is lost, also when several pools work in one folder. SIGTERM and Ctrl-C end
           it in order: what has begun is finished, nothing else is begun, and no lock is left. A
           job whose lock is lost is cut short, and done again.
@@ -19,6 +20,7 @@ from pathlib import Path
 import fastlock
 
 TTL = float(os.environ.get("LOCK_TTL", "30"))
+WORK = float(os.environ.get("WORK", "0.05"))
 WORKERS = 8
 
 
@@ -33,7 +35,7 @@ def write(account: Path, balance: int) -> None:
 async def book(account: Path, lease: fastlock.aio.Lease) -> bool:
     """One more for this customer: two at once would both write the same number."""
     balance = read(account)
-    await asyncio.sleep(0.05)  # the work
+    await asyncio.sleep(WORK)
     if not lease.valid():  # as after a pause of the process; asks nobody
         return False
     write(account, balance + 1)
@@ -74,9 +76,8 @@ class Pool:
             except fastlock.LockLost:
                 pass  # cut short, unless it had been booked
             finally:
-                if booked:
-                    self.done += 1
-                else:  # it is a job still
+                self.done += booked
+                if not booked:  # it is a job still
                     self.jobs.put_nowait(customer)
                 self.busy.discard(me)
                 self.jobs.task_done()

@@ -50,9 +50,15 @@ def test_fastapi(own_server: Server) -> None:
         one.process.wait(30)
         assert isinstance(slow.exception(), OSError)
         assert 0 < admin.pttl("order:42") <= 1000
-        with example("fastapi_app", uri, PORT=str(port), **TTL) as other:
+        with example("fastapi_app", uri, PORT=str(port), LOCK_TTL="30") as other:
             listening(port, other)
             until(lambda: post(port, "/orders/42/pay").status == 200)
+            # Nobody looks before the end: the answer has not been sent by then.
+            slow = beside.submit(post, port, "/orders/42/pay?seconds=1")
+            until(lambda: admin.exists("order:42"))
+            admin.set("order:42", "another's")
+            assert slow.result().status == 409
+            assert admin.get("order:42") == b"another's"
             own_server.kill()
             assert post(port, "/orders/42/pay").status == 503
 
