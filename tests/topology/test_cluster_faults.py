@@ -6,6 +6,8 @@ Law: what is so, the nodes say. A node that hangs is stopped (SIGSTOP).
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ import _servers
 import pytest
 from _cluster import NODE_TIMEOUT, ClusterServers
 from _four import WAYS, Four
-from _harness import SERVERS, Ways, async_only, clock
+from _harness import SERVERS, Ways, async_only, clock, sync_only
+from _strikes import Interrupt, struck_at
 from _waiting import nothing_left, queue_of, waiting
 
 import fastlock
@@ -149,6 +152,70 @@ async def test_closing_a_coroutine_after_its_loop_has_stopped_leaves_no_lock(
 
     await asyncio.to_thread(elsewhere)
     await fl.until(lambda: not fl.admin.exists(key))
+
+
+# Connections made in the middle are closed by the garbage collector, which says so: see
+# test_leaving_early.py.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@sync_only
+@pytest.mark.parametrize("replicas", [0, 1])
+async def test_an_interrupt_at_every_point_leaves_no_lock(
+    fl: Ways, cluster: ClusterServers, replicas: int
+) -> None:
+    client, key = fl.raw(fl.client()), fl.key()
+    admin = cluster.master_of(key).admin
+    wants = {"min_replicas": replicas, "replica_timeout": 5}
+    assert client.try_acquire(key, TTL, **wants).release() is True
+    step, stride = 1, 1
+    gc.disable()  # what it finds could be struck, where no exception gets out
+    try:
+        while True:
+            result = None
+            try:
+                with struck_at(step) as where:
+                    result = client.try_acquire(key, TTL, **wants)
+            except Interrupt:
+                pass
+            if not where:
+                break
+            assert result is None, f"{where} was swallowed"
+            await fl.until(lambda: not admin.exists(key), 3)
+            lease = client.try_acquire(key, TTL)
+            assert admin.get(key) == lease.token.encode(), where
+            assert lease.release() is True, where
+            step += stride
+            stride = 1 + replicas * (step % 5)  # hundreds of lines: some of them in each run
+    finally:
+        gc.enable()
+        gc.collect()
+    assert step > 50
+    assert result.release() is True
+
+
+@async_only
+async def test_cancelling_at_every_turn_of_the_loop_leaves_no_lock(
+    fl: Ways, cluster: ClusterServers
+) -> None:
+    client, key = fl.client(), fl.key()
+    admin = cluster.master_of(key).admin
+    for wants in ({}, {"min_replicas": 1, "replica_timeout": 5}):
+        assert await (await client.acquire(key, TTL, **wants)).release() is True
+        for turns in itertools.count():
+            task = asyncio.ensure_future(client.acquire(key, TTL, 20, **wants))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            done = task.done()
+            task.cancel()
+            await asyncio.wait([task])
+            if done:
+                break
+            assert task.cancelled()
+            await fl.until(lambda: not admin.exists(key))
+            lease = await client.try_acquire(key, TTL)
+            assert admin.get(key) == lease.token.encode()
+            assert await lease.release() is True
+        assert turns > 1
+        assert await task.result().release() is True
 
 
 # ------------------------------------------------------------------ waiting
