@@ -6,6 +6,8 @@ Law: one kind of server, for the nodes of both answer alike to what these ask.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import _servers
@@ -66,6 +68,18 @@ def test_all_nodes_are_looked_at(
         assert (code, out, err) == (0, f"{key!r} was held by the-holder; ended\n", "")
         assert cluster.admin.get(key) is None
         assert lease.release() is False
+
+
+def test_a_command_runs_under_a_lock_of_each_node(cluster: ClusterServers) -> None:
+    """In a process of its own, whose signals are its own."""
+    for key in one_at_each(cluster, "runs"):
+        words = ("run", key, "--url", cluster.uri, "--ttl", "0.4", "--", "sh", "-c")
+        ran = subprocess.run(
+            [sys.executable, "-m", "fastlock", *words, "sleep 0.6; exit 3"],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stdout, ran.stderr) == (3, "", "")
+        assert cluster.admin.get(key) is None
 
 
 def test_a_slot_that_moves_is_followed(cluster: ClusterServers, client: fastlock.Client) -> None:
