@@ -113,6 +113,17 @@ def test_nodes_that_are_down_or_no_cluster(
     assert "; try: " in err
 
 
+def test_the_doctor_asks_a_node_for_a_key_of_its_own(cluster: ClusterServers, say: Say) -> None:
+    """Another node's it would send away; and the first one named may be down."""
+    gone = _servers.free_port()
+    uri = f"redis+cluster://127.0.0.1:{gone},127.0.0.1:{cluster.servers[1].port}"
+    for _ in range(4):  # each with a key of another slot
+        _, out, err = say("doctor", "--json", "--url", uri)
+        assert err == ""
+        assert "the server wakes who waits for a lock (CLIENT TRACKING)" in out
+        assert "not usable" not in out
+
+
 def test_one_node_is_watched(cluster: ClusterServers, client: fastlock.Client, say: Say) -> None:
     keys = one_at_each(cluster, "seen")
     client.try_acquire_many(keys, ttl=30)

@@ -71,9 +71,11 @@ class Servers:
     def _at(self, address: Address | None) -> Wire:
         wire = self._wires.get(address)
         if wire is None:
-            config = self._config if address is None else self._config.at(*address)
-            wire = self._wires[address] = Wire(config)
+            wire = self._wires[address] = Wire(self._config_at(address))
         return wire
+
+    def _config_at(self, address: Address | None) -> Config:
+        return self._config if address is None else self._config.at(*address)
 
     def _of(self, key: bytes) -> Address | None:
         if self._config.cluster is None:
@@ -89,6 +91,10 @@ class Servers:
         if self._config.cluster is None:
             return [self._at(None)]
         return [self._at(address) for address in dict.fromkeys(entry[2] for entry in self._slots)]
+
+    def config_of(self, key: bytes) -> Config:
+        """The settings for what serves the key."""
+        return self._config_at(self._of(key))
 
     def of(self, key: bytes) -> Wire:
         """Which serves the key."""
