@@ -20,6 +20,7 @@ DO = {
     "MISCONF": "see to the server's disk and its log",
     "LOADING": "wait until the server has read its data",
     "MOVED": "write redis+cluster:// instead of redis://: it is a node of a cluster",
+    "ASK": "wait until the cluster has moved the slot",
     "CLUSTERDOWN": "see to the cluster, and write redis+cluster:// instead of redis://",
     "NOPROTO": "add ?protocol=2 to the uri",
 }

@@ -12,11 +12,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import fastlock
-from fastlock._config_fields import divided
 from fastlock.config import Config
 from fastlock.errors import FastlockError, ServerError, TransportError
 
 from ._advice import DO
+from ._servers import Servers
 from ._wire import Wire
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
                 transport += " (the server's certificate is not verified)"
             report.fact(f"{info.name} {info.version} over {transport}, RESP {info.protocol}")
             may_lock = _lock_once(client, info.release_command, report)
-            at = config if config.cluster is None else config.at(*divided(config.cluster[0]))
+            key = _key_of_nobody(config)
+            with Servers(config) as servers:
+                at = servers.config_of(key.encode())
             _permissions(at, report)
             if may_lock:
-                _waiting(at, report)
+                _waiting(at, key, report)
             _round_trip(client, report)
     except FastlockError as error:
         report.fact("not usable")
@@ -122,7 +124,7 @@ def _permissions(config: Config, report: Report) -> None:
         _eviction(wire, report)
 
 
-def _waiting(config: Config, report: Report) -> None:
+def _waiting(config: Config, key: str, report: Report) -> None:
     """Whether the server wakes who waits; asked as they ask it, on a connection of its own."""
     every = f"tries every {config.retry_timeout:g} ms (retry_timeout)"
     if not config.push:
@@ -135,7 +137,7 @@ def _waiting(config: Config, report: Report) -> None:
         asked = {
             "CLIENT TRACKING": wire.refusal("CLIENT", "TRACKING", "ON", "OPTIN"),
             "CLIENT CACHING": None,
-            "PTTL": wire.refusal("PTTL", _config_key(config)),
+            "PTTL": wire.refusal("PTTL", key),
         }
         if asked["CLIENT TRACKING"] is None:
             asked["CLIENT CACHING"] = wire.refusal("CLIENT", "CACHING", "YES")
@@ -159,7 +161,7 @@ def _waiting(config: Config, report: Report) -> None:
     )
 
 
-def _config_key(config: Config) -> str:
+def _key_of_nobody(config: Config) -> str:
     """A key that this user may read, if it may read any, and that is not there."""
     return f"{config.prefix}fastlock-doctor:{secrets.token_hex(8)}"
 

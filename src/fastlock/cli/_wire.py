@@ -45,7 +45,7 @@ class Wire:
         if config.cluster is not None:
             raise ConfigError(
                 "cluster",
-                "this looks at one server; name the node that serves the key, by redis://",
+                "this looks at one server; name one of the cluster's nodes, by redis://",
             )
         opened = open_sync(config, config.connect_timeout)
         self._sock, self._keep = opened.sock, opened.keep

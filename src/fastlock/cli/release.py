@@ -14,18 +14,18 @@ import fastlock
 from fastlock.errors import LockLost
 
 from . import _exits, complain
-from ._look import look, wire_keys
+from ._look import wire_keys
+from ._servers import Servers
 from ._settings import config_of, key_of
-from ._wire import Wire
 
 
 def run(options: Namespace) -> int:
     """End it; 1 if there was nothing to end, or it was not to be."""
     config = config_of(options.url)
     keys = wire_keys([options.key], config.prefix)
-    with Wire(config) as wire:
-        (found,) = look(wire, keys, config.prefix)
-        token = None if found.token is None else wire.call("GET", keys[0])
+    with Servers(config) as servers:
+        (found,) = servers.look(keys)
+        token = None if found.token is None else servers.of(keys[0]).call("GET", keys[0])
     if found.problem is not None:
         return complain(f"{options.key!r} is no lock: {found.problem}", _exits.FOUND_WRONG)
     if token is None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from ._look import Look, glob, look, scan, wire_keys
+from ._look import Look, glob, scan, wire_keys
 from ._screen import print_table
+from ._servers import Servers
 from ._settings import config_of
-from ._wire import Wire
 
 #: Of one lock, in a table.
 _HEAD = ("key", "holder", "ttl s", "waiters")
@@ -21,13 +21,14 @@ def run(options: Namespace) -> int:
     """Print them, in the order of the words, or of their keys where they were searched for."""
     config = config_of(options.url)
     keys = wire_keys(options.keys, config.prefix)
-    with Wire(config) as wire:
+    with Servers(config) as servers:
         if options.match is None:
-            looks = look(wire, keys, config.prefix)
+            looks = servers.look(keys)
         else:
             looks = []
-            for found in scan(wire, glob(config.prefix, options.match)):
-                looks += look(wire, found, config.prefix)
+            for wire in servers.all():
+                for found in scan(wire, glob(config.prefix, options.match)):
+                    looks += servers.look(found)
             unique = {one.key: one for one in looks if one.token is not None}
             looks = [unique[key] for key in sorted(unique) if options.foreign or unique[key].ours]
     if options.json:
