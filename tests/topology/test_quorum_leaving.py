@@ -221,7 +221,7 @@ async def test_a_cancellation_at_every_turn_leaves_no_lock(fl: Ways, nodes: Mast
 
 
 @async_only
-async def test_a_cancelled_release_goes_on_in_the_background(fl: Ways, nodes: Masters) -> None:
+async def test_a_cancelled_acquire_whose_votes_are_on_their_way(fl: Ways, nodes: Masters) -> None:
     proxies = [fl.proxy(node) for node in nodes.all]
     client, key = await warmed(fl, quorum(fl, [proxy.uri for proxy in proxies])), fl.key()
     held = [proxy.fault("hold_command", verb="SET") for proxy in proxies[:2]]
@@ -309,7 +309,7 @@ async def test_ctrl_c_while_it_waits(fl: Ways, nodes: Masters) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    await fl.until(lambda: nodes.held(key)[2] is None)
+    await fl.until(lambda: nodes.held(key)[2] is None, 15)
     for node in nodes.all:
         node.admin.delete(key)
 
