@@ -182,9 +182,9 @@ class Votes:
         self.unheard: set[int] = set()  # something may have freed it there, and was not heard
         self.given: set[int] = set()  # the background frees it there
         self.longest = ttl  # ms; the most that any node was told
-        #: ms; the least that a node may still be told behind an extension by hand, by a renewal
-        #: that is under way on another connection.
-        self.beside: float = float("inf")
+        #: Node -> the fewest ms that it may still be told by renewals, whose connection is not
+        #: that of extensions by hand: behind any of these.
+        self.beside: dict[int, int] = {}
 
     def learn(self, answers: Iterable[Answer]) -> None:
         """Answers to an extension: who could carry it out has the token."""
@@ -194,6 +194,21 @@ class Votes:
                     self.voted.add(answer.node)
                 else:
                     self.voted.discard(answer.node)
+
+    def may_land(self, nodes: Iterable[int], ttl: int) -> None:
+        """A renewal that these nodes have not answered, and that another connection may pass."""
+        for node in nodes:
+            self.beside[node] = min(ttl, self.beside.get(node, ttl))
+
+    def lasting(self, answers: Iterable[Answer], ttl: int) -> int:
+        """Ms for which some majority keeps what it was extended to; 0 without one."""
+        kept = sorted(
+            min(ttl, self.beside.get(answer.node, ttl))
+            for answer in answers
+            if answer.heard and extended(answer.reply)
+        )
+        majority = majority_of(self.nodes)
+        return kept[-majority] if len(kept) >= majority else 0
 
     def hear(self, answer: Answer, now: float, until: float) -> None:
         """One answer to a release; ``until`` is the lease's deadline."""
@@ -315,7 +330,7 @@ def extend(lease: Any, ttl: int, retries: int, now: float) -> Op[None]:
         now = yield Now()
         votes.learn(answers)
         tally, verdict = Tally(answers, extended), renewed(answers, majority)
-        until = deadline(sent_at, int(min(ttl, votes.beside)))
+        until = deadline(sent_at, votes.lasting(answers, ttl))
         if verdict and now < until:
             lease.deadline, lease.ttl = until, ttl / 1000
             return

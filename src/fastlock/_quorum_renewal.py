@@ -100,11 +100,11 @@ class _Try:
             self.sent_at, self.answers = end.value
 
     @property
-    def may_land(self) -> bool:
-        """Whether a node may still carry it out."""
+    def unheard(self) -> set[int]:
+        """The nodes that may still carry it out."""
         if self.answers is None:
-            return bool(self.touched)
-        return any(answer.sent and not answer.heard for answer in self.answers)
+            return self.touched
+        return {answer.node for answer in self.answers if answer.sent and not answer.heard}
 
     def end(self) -> None:
         """Nothing of it is waited for."""
@@ -248,9 +248,9 @@ class QuorumKeeper:
         if lease is None:
             return
         votes: Votes = lease.votes
-        if self._beside and one.may_land:
-            votes.beside = min(votes.beside, one.ms)
-            renewal.unheard(one.ms)
+        if self._beside and one.unheard:
+            votes.may_land(one.unheard, one.ms)
+            renewal.unheard(one.ms)  # lest such a vote ends before the next one
         verdict = None
         if one.answers is not None:
             votes.learn(one.answers)

@@ -365,10 +365,19 @@ def test_a_majority_that_says_so_too_late_has_not_extended_it() -> None:
 
 def test_an_extension_lasts_no_longer_than_a_renewal_behind_it_may_leave() -> None:
     held = lease()
-    held.votes.beside = 500
+    held.votes.may_land([2], 500)
     Driver(extend(held, 5000, 3, now=0.0), (YES, YES, YES)).run()
-    assert held.deadline == pytest.approx(0.493)
+    assert held.deadline == pytest.approx(4.948)  # the other two keep it
+    held = lease()
+    held.votes.may_land([1, 2], 700)
+    held.votes.may_land([2], 500)
+    Driver(extend(held, 5000, 3, now=0.0), (YES, YES, YES)).run()
+    assert held.deadline == pytest.approx(0.691)
     assert held.ttl == 5.0
+    held = lease()
+    held.votes.may_land([2], 500)
+    Driver(extend(held, 5000, 3, now=0.0), (SILENT, YES, YES)).run()
+    assert held.deadline == pytest.approx(0.493)
     Driver(extend(held, 100, 3, now=0.0), (YES, YES, YES), now=0.01).run()
     assert held.deadline == pytest.approx(0.097)
 
