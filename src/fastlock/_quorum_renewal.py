@@ -216,8 +216,8 @@ class QuorumKeeper:
         due = [renewal for renewal in known if self._due(renewal, now)]
         if due:
             # A third of the shortest ttl is its period: what is due meanwhile is sent in time.
-            shortest = min(r.timing()[0] for r in known if not r.done) * 3
-            self._renew(due, shortest / PART)
+            period = min((r.timing()[0] for r in known if not r.done), default=0.0)
+            self._renew(due, 3 * period / PART)
             self._expire(known)
 
     def _renew(self, due: list[Renewal], patience: float) -> None:

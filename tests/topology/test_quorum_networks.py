@@ -53,7 +53,7 @@ async def test_a_renewal_that_lands_behind_an_extension_by_hand(fl: Ways, nodes:
     """They go over different connections: nobody can know which is carried out last."""
     client, proxies = await far(fl, nodes, node_timeout=0.25)
     key = fl.key()
-    lease = await client.acquire(key, ttl=3.0, auto_renew=True)
+    lease = await client.acquire(key, ttl=2.4, auto_renew=True)
     held = [proxy.fault("hold_command") for proxy in proxies[1:]]
     for one in held:
         await fl.happened(one)
@@ -61,11 +61,11 @@ async def test_a_renewal_that_lands_behind_an_extension_by_hand(fl: Ways, nodes:
     assert lease.ttl == 30.0
     for one in held:
         one.go()
-    await fl.until(lambda: all(node.admin.pttl(key) <= 3000 for node in nodes.all[1:]), 0.9)
+    await fl.until(lambda: all(node.admin.pttl(key) <= 2400 for node in nodes.all[1:]), 0.7)
     left, asked = lease.remaining(), clock()
     at_majority = nodes[1].admin.pttl(key) / 1000 + (clock() - asked) + 0.001
     assert left <= at_majority
-    await fl.until(lambda: nodes[1].admin.pttl(key) > 3000)  # it is renewed as long as it was told
+    await fl.until(lambda: nodes[1].admin.pttl(key) > 2400)  # it is renewed as long as it was told
     assert lease.valid()
     assert await lease.release() is True
     assert nodes.free(key)
@@ -123,7 +123,7 @@ def test_many_leases_at_far_servers_are_kept(nodes: Masters) -> None:
         leases = [await client.acquire(fl.key(), ttl=ttl, auto_renew=True) for _ in range(count)]
         for proxy in proxies:
             proxy.latency = 0.06  # thirty round trips, one behind the other, take a whole ttl
-        await fl.sleep(1.4 * ttl)
+        await fl.sleep(1.25 * ttl)
         lost = [lease.lost.reason for lease in leases if not lease.valid()]
         assert lost == []
         for proxy in proxies:
@@ -163,7 +163,7 @@ def test_a_server_that_hangs_while_connecting_takes_no_short_lease(nodes: Master
         assert nodes.held(key) == [lease.token.encode()] * 3
         proxies[0].down()
         with mute(proxies[0].port):
-            end = clock() + 2.6
+            end = clock() + 1.8
             while clock() < end:
                 assert lease.valid()
                 await fl.sleep(0.05)
