@@ -151,6 +151,7 @@ class Proxy:
         self.target = target
         self.commands: list[list[bytes]] = []  # everything clients sent, in order
         self.connections = 0  # accepted so far
+        self.latency = 0.0  # seconds that replies take; twice that at most
         self._faults: list[Fault] = []
         self._mutex = threading.Lock()
         self._pairs: set[_Pair] = set()
@@ -319,6 +320,8 @@ class _Pair:
         held = b""
         try:
             while chunk := self.server.recv(65536):
+                if self.proxy.latency:
+                    time.sleep(self.proxy.latency)
                 held = self._return(held + chunk)
             if not self._reset:
                 self.client.shutdown(socket.SHUT_WR)

@@ -22,6 +22,7 @@ from ._effects import Now, Op
 from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
     NODE_TIMEOUT,
+    GivesBack,
     blank,
     configs_of,
     described,
@@ -29,7 +30,6 @@ from ._quorum_base import (
     node_timeout_of,
     pause_of,
     refuse,
-    rest_of,
 )
 from ._quorum_nodes import Nodes
 from ._quorum_polls import GiveBack, Lacking, Poll
@@ -77,7 +77,7 @@ class QuorumClient:
         on_core = _on(self._core)
         self._nodes = AsyncNodes([on_core(config) for config in self.configs], self.node_timeout)
         self._renewing = Nodes(node_clients(self), self.node_timeout, lambda: self.closed)
-        self._keeper = QuorumKeeper(self._renewing, len(self.configs))
+        self._keeper = QuorumKeeper(self._renewing, len(self.configs), beside=True)
         _fork.register(self)
 
     # -- locks
@@ -205,7 +205,7 @@ class QuorumClient:
     def _claim(self, key: str | bytes, ttl: float, until: float | None) -> QuorumClaim[QuorumLease]:
         _args.wire_key(key, b"")
         generation = _fork.generation
-        make = functools.partial(blank, QuorumLease, self, generation, len(self.configs))
+        make = functools.partial(blank, QuorumLease, self, generation)
         return QuorumClaim(
             key, _args.milliseconds(ttl), until, len(self.configs), self._tokens.next, make,
             generation,
@@ -282,7 +282,7 @@ class QuorumClient:
         return self._over
 
 
-class QuorumLease(Lease):
+class QuorumLease(GivesBack, Lease):
     """A lock held on a majority; see BaseLease. Any task of the loop may use it.
 
     It has no fencing number: ``fence`` is None.
@@ -315,25 +315,18 @@ class QuorumLease(Lease):
         try:
             freed: bool = await client._drive(op)
             return freed
-        finally:
-            op.close()  # where a coroutine that is closed ends none
+        except FastlockError:
+            raise
+        except BaseException:
+            op.close()  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none
+            self._give_back()
+            raise
 
     async def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live on a majority; see ``fastlock.quorum.QuorumLease.extend``."""
         self._check_process()
         ms = _args.milliseconds(self.ttl if ttl is None else ttl)
         await self._change_ttl(_ops_quorum.extend, ms)
-
-    def _abandon(self) -> None:
-        self._let_go()
-        if not self.over:
-            self.doubt = True  # what comes of it nobody hears
-            self._give_back()
-
-    def _give_back(self) -> None:
-        rest = rest_of(self, clock())
-        if rest is not None:
-            self._client._nodes.give_back(rest)
 
 
 class QuorumLock(Lock):

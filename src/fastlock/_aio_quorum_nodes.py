@@ -16,8 +16,8 @@ from ._clock import clock
 from ._commands import is_nonsense
 from ._effects import Call
 from ._pause import backoff_pause
-from ._quorum_nodes import patience_of, same_server
-from ._quorum_polls import Answer, GiveBack, Lacking, Poll, majority_of
+from ._quorum_links import Connecting, distinct, patience_of
+from ._quorum_polls import Answer, GiveBack, Lacking, Poll
 from ._topology import closed_error
 from .aio import Client
 from .errors import FastlockError, TransportError
@@ -38,7 +38,7 @@ class AsyncNode:
         self.failure: FastlockError | None = None  # of the latest try to connect
         self._failures = 0
         self._again = 0.0  # not to be tried before
-        self._attempt: asyncio.Task[None] | None = None
+        self.attempt: asyncio.Task[None] | None = None
         self._begun = 0.0
 
     def link(self) -> Any:
@@ -51,21 +51,26 @@ class AsyncNode:
 
     # -- connecting
 
-    def connect(self, at_once: bool) -> asyncio.Task[None] | None:
-        """Have it connected; None while it is left alone after a failure."""
-        attempt = self._attempt
-        loop = asyncio.get_running_loop()
-        if attempt is None or attempt.done() or attempt.get_loop() is not loop:
+    def connect(self, at_once: bool) -> bool:
+        """Have it connected; whether that is under way, or left alone after a failure."""
+        if not self.connecting:
             if not at_once and clock() < self._again:
-                return None
+                return False
             self._begun = clock()
-            attempt = self._attempt = loop.create_task(self._connect())
-        return attempt
+            self.attempt = asyncio.get_running_loop().create_task(self._connect())
+        return True
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the running loop connects it."""
+        attempt = self.attempt
+        if attempt is None or attempt.done():
+            return False
+        return attempt.get_loop() is asyncio.get_running_loop()
 
     def slow(self, seconds: float) -> bool:
         """Whether it has been connecting for longer than that."""
-        attempt = self._attempt
-        return attempt is not None and not attempt.done() and clock() - self._begun > seconds
+        return self.connecting and clock() - self._begun > seconds
 
     async def _connect(self) -> None:
         failure: FastlockError | None = closed_error()
@@ -82,7 +87,7 @@ class AsyncNode:
 
     async def stop(self) -> None:
         """Connect no more."""
-        attempt, self._attempt = self._attempt, None
+        attempt, self.attempt = self.attempt, None
         if attempt is not None and attempt.get_loop() is asyncio.get_running_loop():
             attempt.cancel()
             await asyncio.wait([attempt])
@@ -96,11 +101,14 @@ class AsyncNode:
             return None
         call = Call(poll.verb, (self.wire(poll.key), *poll.rest), spelled_out=poll.spelled_out)
         data = link.encode(call)
+        known = self.number in poll.touched
+        poll.touched.add(self.number)
         try:
             answer: asyncio.Future[Any] = link.pipe.one(data)
         except TransportError:
+            if not known:
+                poll.touched.discard(self.number)
             return None
-        poll.touched.add(self.number)
         return answer
 
     def was_late(self, answer: asyncio.Future[Any]) -> None:
@@ -129,7 +137,6 @@ class AsyncNodes:
 
     def __init__(self, clients: Sequence[Client], node_timeout: float) -> None:
         self._nodes = [AsyncNode(number, client) for number, client in enumerate(clients)]
-        self._majority = majority_of(len(clients))
         self._timeout = node_timeout
         self._connect_timeout = max(client.config.connect_timeout for client in clients)
         self._known: list[Any] = []  # connections that were compared
@@ -142,7 +149,8 @@ class AsyncNodes:
 
     async def poll(self, poll: Poll, over: asyncio.Future[None]) -> tuple[float, list[Answer]]:
         """Ask; the time before sending, and an answer of each. ``over``: the client is closed."""
-        await self._connected(poll.until, over)
+        patience = patience_of(self._timeout, poll)
+        await self._connected(poll, patience, over)
         under_way: dict[int, asyncio.Future[Any]] = {}
         sent_at = clock()
         try:
@@ -150,7 +158,7 @@ class AsyncNodes:
                 answer = self._nodes[number].send(poll)
                 if answer is not None:
                     under_way[number] = answer
-            until = sent_at + patience_of(self._timeout, poll)
+            until = sent_at + patience
             while (left := until - clock()) > 0 and not over.done():
                 pending = [f for f in under_way.values() if not f.done()]
                 if not pending or self._enough(poll, under_way):
@@ -195,51 +203,20 @@ class AsyncNodes:
 
     # -- connecting
 
-    async def _connected(self, until: float | None, over: asyncio.Future[None]) -> None:
+    async def _connected(self, poll: Poll, patience: float, over: asyncio.Future[None]) -> None:
         """As of ``Nodes``."""
         links = [node.link() for node in self._nodes]
-        if None not in links:
-            self._compare(links)
-            return
-        now = clock()
-        last = now + self._connect_timeout
-        if until is not None:
-            last = min(last, max(now, until) + self._timeout)
-        tried: set[asyncio.Task[None]] = set()
-        nodes_tried: set[int] = set()
-        while not over.done():
-            missing = [node for node in self._nodes if node.link() is None]
-            enough = len(self._nodes) - len(missing) >= self._majority
-            if enough:
-                last = min(last, clock() + self._timeout)
-            waiting = {attempt for attempt in tried if not attempt.done()}
-            for node in missing:
-                if enough and node.slow(self._timeout):
-                    waiting.discard(node._attempt)
-                elif node.number not in nodes_tried:
-                    attempt = node.connect(at_once=not enough)
-                    if attempt is not None:
-                        nodes_tried.add(node.number)
-                        tried.add(attempt)
-                        waiting.add(attempt)
-            left = last - clock()
-            if not waiting or left <= 0:
-                break
-            await asyncio.wait([*waiting, over], timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if over.done():
-            raise closed_error()
-        self._compare([node.link() for node in self._nodes])
-
-    def _compare(self, links: list[Any]) -> None:
-        """As of ``Nodes``."""
-        if links == self._known:
-            return
-        seen: dict[str, int] = {}
-        for number, link in enumerate(links):
-            run_id = link.info.run_id if link is not None else ""
-            if run_id and seen.setdefault(run_id, number) != number:
-                raise same_server(number, seen[run_id])
-        self._known = links
+        if None in links:
+            longest = self._connect_timeout
+            connecting = Connecting(self._nodes, poll.only, poll.until, longest, patience)
+            while not over.done() and (left := connecting.left()) > 0:
+                news: list[asyncio.Future[None]] = [over]
+                news += [n.attempt for n in self._nodes if n.attempt is not None and n.connecting]
+                await asyncio.wait(news, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                raise closed_error()
+            links = [node.link() for node in self._nodes]
+        self._known = distinct(links, self._known)
 
     # -- the rest
 

@@ -42,7 +42,7 @@ class QuorumClaim(Generic[L]):
         until: float | None,
         nodes: int,
         token: Callable[[], bytes],
-        make: Callable[[str | bytes, bytes, int, float, Iterable[int]], L],
+        make: Callable[[str | bytes, bytes, int, float, Votes], L],
         generation: int,
     ) -> None:
         self.key = key  # as the caller wrote it
@@ -62,12 +62,13 @@ class QuorumClaim(Generic[L]):
         self.token = self._draw()
         return Poll(
             "acquire", self.key, (self.token, self.ttl), range(self.nodes), self.majority,
-            taken, self.until, self.touched,
+            taken, self.until, self.ttl, self.touched,
         )  # fmt: skip
 
-    def lease(self, until: float) -> L:
-        """Held until ``until``."""
-        return self._make(self.key, self.token, self.ttl, until, self.touched)
+    def lease(self, until: float, voted: Iterable[int]) -> L:
+        """Held until ``until``, by the votes of the nodes ``voted``."""
+        votes = Votes(self.nodes, self.touched, voted, self.ttl)
+        return self._make(self.key, self.token, self.ttl, until, votes)
 
     def trace(self, now: float) -> GiveBack:
         """What nodes may hold now is freed; to be called once the token is given up."""
@@ -122,7 +123,8 @@ def _round(claim: QuorumClaim[L]) -> Op[tuple[L | None, float, Tally]]:
     tally = Tally(answers, taken)
     until = deadline(sent_at, claim.ttl)
     if tally.yes >= claim.majority and now < until:
-        return claim.lease(until), sent_at, tally
+        voted = [a.node for a in answers if a.heard and taken(a.reply)]
+        return claim.lease(until, voted), sent_at, tally
     if claim.touched:
         yield claim.trace(now)
         claim.touched.clear()
@@ -164,16 +166,49 @@ def _from(tally: Tally, error: E) -> E:
 
 
 class Votes:
-    """What is known of a lease's release, by node, over all calls of it."""
+    """What is known of a lease, by node, over all calls of it.
 
-    __slots__ = ("freed", "gone", "nodes", "unheard")
+    ``holders`` may have the token, ``voted`` have said so; ``ttl`` in ms.
+    """
 
-    def __init__(self, nodes: int, holders: Iterable[int]) -> None:
+    __slots__ = ("beside", "freed", "given", "gone", "longest", "nodes", "unheard", "voted")
+
+    def __init__(self, nodes: int, holders: Iterable[int], voted: Iterable[int], ttl: int) -> None:
         self.nodes = nodes
+        self.voted: set[int] = set(voted)  # when last heard of, before any release
         self.freed: set[int] = set()  # by us
         #: It was not ours there before anything of us could free it, or has never been.
         self.gone: set[int] = set(range(nodes)).difference(holders)
         self.unheard: set[int] = set()  # something may have freed it there, and was not heard
+        self.given: set[int] = set()  # the background frees it there
+        self.longest = ttl  # ms; the most that any node was told
+        #: Node -> the fewest ms that it may still be told by renewals, whose connection is not
+        #: that of extensions by hand: behind any of these.
+        self.beside: dict[int, int] = {}
+
+    def learn(self, answers: Iterable[Answer]) -> None:
+        """Answers to an extension: who could carry it out has the token."""
+        for answer in answers:
+            if answer.heard and not isinstance(answer.reply, ServerError):
+                if extended(answer.reply):
+                    self.voted.add(answer.node)
+                else:
+                    self.voted.discard(answer.node)
+
+    def may_land(self, nodes: Iterable[int], ttl: int) -> None:
+        """A renewal that these nodes have not answered, and that another connection may pass."""
+        for node in nodes:
+            self.beside[node] = min(ttl, self.beside.get(node, ttl))
+
+    def lasting(self, answers: Iterable[Answer], ttl: int) -> int:
+        """Ms for which some majority keeps what it was extended to; 0 without one."""
+        kept = sorted(
+            min(ttl, self.beside.get(answer.node, ttl))
+            for answer in answers
+            if answer.heard and extended(answer.reply)
+        )
+        majority = majority_of(self.nodes)
+        return kept[-majority] if len(kept) >= majority else 0
 
     def hear(self, answer: Answer, now: float, until: float) -> None:
         """One answer to a release; ``until`` is the lease's deadline."""
@@ -183,8 +218,10 @@ class Votes:
                 self.unheard.add(node)
         elif isinstance(answer.reply, ServerError):
             pass  # surely not done
-        elif answer.reply == 1 or (node in self.unheard and now < until):
+        elif answer.reply == 1:
             self.freed.add(node)
+        elif node in self.unheard and node in self.voted and now < until:
+            self.freed.add(node)  # it was there, and what went unheard is why it is no more
         elif node not in self.unheard:
             self.gone.add(node)  # behind one that was not heard it would say nothing
 
@@ -198,6 +235,27 @@ class Votes:
             return True
         sure = len(self.gone - self.unheard)
         return False if self.nodes - sure < majority_of(self.nodes) else None
+
+
+def rest_of(lease: Any, now: float) -> GiveBack | None:
+    """What nodes may still hold of a lease that is given up; None: the background sees to it.
+
+    Whoever has carried it out adds its nodes to ``given``.
+    """
+    votes: Votes = lease.votes
+    left = votes.open()
+    if lease.freed or votes.given.issuperset(left):
+        return None
+    votes.unheard.update(left)
+    until = now + votes.longest / 1000
+    return GiveBack(lease.key, lease.pair[1], left, until, lease._generation)
+
+
+def _give_back(lease: Any, now: float) -> Op[None]:
+    rest = rest_of(lease, now)
+    if rest is not None:
+        yield rest
+        lease.votes.given.update(rest.nodes)
 
 
 def freed(reply: Any) -> bool:
@@ -214,9 +272,9 @@ def release(lease: Any, retries: int) -> Op[bool]:
     token = lease.pair[1]
     failures = 0
     lease.doubt = lease.doubt or UNDER_WAY
-    majority = majority_of(votes.nodes)
+    majority, ttl = majority_of(votes.nodes), round(lease.ttl * 1000)
     while True:
-        poll = Poll("release", lease.key, (token,), votes.open(), majority, freed, AT_ONCE)
+        poll = Poll("release", lease.key, (token,), votes.open(), majority, freed, AT_ONCE, ttl)
         try:
             _, answers = yield from heard(poll)
             now = yield Now()
@@ -231,11 +289,8 @@ def release(lease: Any, retries: int) -> Op[bool]:
         if verdict is not None or failures > retries or now >= lease.deadline:
             break
         yield Backoff(failures, lease.deadline)
-    left = votes.open()
     lease.doubt = True
-    if left:
-        votes.unheard.update(left)
-        yield GiveBack(lease.key, token, left, lease.deadline, lease._generation)
+    yield from _give_back(lease, now)
     if verdict is None:
         raise OutcomeUnknown(
             f"{lease.key!r}: {Tally(answers, freed).why()}, so whether a majority was freed by "
@@ -255,7 +310,7 @@ def extend(lease: Any, ttl: int, retries: int, now: float) -> Op[None]:
     """Replace the ttl on a majority, else LockLost; ``ttl`` in ms.
 
     Until a majority has done it, the lease counts with the earliest deadline that any node may
-    have by then.
+    have by then; behind a renewal that may still land, for no longer than that may leave.
     """
     votes: Votes = lease.votes
     majority = majority_of(votes.nodes)
@@ -264,23 +319,24 @@ def extend(lease: Any, ttl: int, retries: int, now: float) -> Op[None]:
     failures = 0
     while True:
         lease.deadline = min(lease.deadline, deadline(now, ttl))
+        votes.longest = max(votes.longest, ttl)
         asked = votes.open()
-        words = (lease.pair[1], ttl)
-        poll = Poll("extend", lease.key, words, asked, majority, extended, AT_ONCE)
+        words, shorter = (lease.pair[1], ttl), min(ttl, round(lease.ttl * 1000))
+        poll = Poll("extend", lease.key, words, asked, majority, extended, AT_ONCE, shorter)
         try:
             sent_at, answers = yield from heard(poll)
         finally:
             reached |= poll.touched
         now = yield Now()
-        tally = Tally(answers, extended)
-        until = deadline(sent_at, ttl)
-        if tally.yes >= majority and now < until:
+        votes.learn(answers)
+        tally, verdict = Tally(answers, extended), renewed(answers, majority)
+        until = deadline(sent_at, votes.lasting(answers, ttl))
+        if verdict and now < until:
             lease.deadline, lease.ttl = until, ttl / 1000
             return
-        if len(asked) - tally.no < majority or now >= lease.deadline:
+        if verdict is False or now >= lease.deadline:
             lease.over = True
-            end = now + max(ttl / 1000, lease.ttl)
-            yield GiveBack(lease.key, lease.pair[1], asked, end, lease._generation)
+            yield from _give_back(lease, now)
             raise LockLost(
                 f"{lease.key!r} is no longer held by this lease: {tally.yes} of {votes.nodes} "
                 f"nodes could extend it, and {majority} are a majority",
@@ -305,7 +361,7 @@ def extend(lease: Any, ttl: int, retries: int, now: float) -> Op[None]:
 
 
 def renewed(answers: Sequence[Answer], majority: int) -> bool | None:
-    """What a renewal came to: True: a majority. False: it is lost. None: not known yet."""
+    """What an extension came to: True: a majority. False: it is lost. None: not known yet."""
     tally = Tally(answers, extended)
     if tally.yes >= majority:
         return True

@@ -5,13 +5,13 @@ Law: no I/O. Which servers may stand together is decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _args
-from ._ops_quorum import Votes
+from ._clock import clock
+from ._ops_quorum import Votes, rest_of
 from ._pause import backoff_pause, rivals_pause
-from ._quorum_polls import GiveBack
 from .config import Config
 from .errors import ConfigError
 from .lease import BaseLock
@@ -93,14 +93,13 @@ def blank(
     kind: type[Any],
     client: Any,
     generation: int,
-    nodes: int,
     key: str | bytes,
     token: bytes,
     ttl: int,
     until: float,
-    holders: Iterable[int],
+    votes: Votes,
 ) -> Any:
-    """A lease of ``kind``, held until ``until``; ``ttl`` in ms. Nodes but ``holders`` have none."""
+    """A lease of ``kind``, held until ``until``; ``ttl`` in ms."""
     lease: Any = object.__new__(kind)
     lease._client = client
     lease._generation = generation
@@ -110,19 +109,28 @@ def blank(
     lease.ttl = ttl / 1000
     lease._deadline = until
     lease.doubt = lease.over = lease.freed = False
-    lease.votes = Votes(nodes, holders)
+    lease.votes = votes
     return lease
 
 
-def rest_of(lease: Any, now: float) -> GiveBack | None:
-    """What nodes may still hold of a lease that nobody releases any more; None: that was told."""
-    votes: Votes = lease.votes
-    left = votes.open()
-    if lease.freed or votes.unheard.issuperset(left):
-        return None
-    votes.unheard.update(left)
-    until = max(lease.deadline, now + lease.ttl)
-    return GiveBack(lease.key, lease.pair[1], left, until, lease._generation)
+class GivesBack:
+    """What leases of both APIs do with what nobody releases any more."""
+
+    __slots__ = ()
+    doubt: int
+
+    def _abandon(self: Any) -> None:
+        """Interrupted while releasing: let the background see to it."""
+        self._let_go()
+        if not self.over:
+            self.doubt = True  # what comes of it nobody hears
+        self._give_back()
+
+    def _give_back(self: Any) -> None:
+        rest = rest_of(self, clock())
+        if rest is not None:
+            self._client._nodes.give_back(rest)
+            self.votes.given.update(rest.nodes)  # behind it: an interrupt leaves them to the next
 
 
 def no_pickling(lock: BaseLock) -> TypeError:

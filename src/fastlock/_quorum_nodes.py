@@ -9,9 +9,9 @@ waited for only where the outcome depends on it, until it has caught up.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _args
 from ._clock import clock
@@ -20,34 +20,17 @@ from ._effects import Call
 from ._errands import Errands
 from ._event import Event
 from ._pause import backoff_pause
-from ._quorum_polls import Answer, GiveBack, Lacking, Poll, majority_of
+from ._quorum_links import Connecting, distinct, patience_of
+from ._quorum_polls import Answer, GiveBack, Lacking, Poll
 from ._resp import Reentered
 from ._topology import closed_error
-from .errors import ConfigError, FastlockError, TransportError
+from .errors import FastlockError, TransportError
 from .sync import Client
 
 #: What no lock command is answered: so that every answer is kept until it is asked for.
 NO_REPLY = -1
 #: Seconds to read what has already come, while another node was waited for in vain.
 GLANCE = 0.005
-#: The longest part of a ttl that one round of questions may take.
-PART = 4
-
-
-def patience_of(node_timeout: float, poll: Poll) -> float:
-    """Seconds to wait for answers: less where a short ttl would be over."""
-    if poll.verb in ("acquire", "extend"):
-        ttl: int = poll.rest[-1]
-        return min(node_timeout, ttl / 1000 / PART)
-    return node_timeout
-
-
-def same_server(number: int, twin: int) -> ConfigError:
-    """Two votes of one server are one vote."""
-    return ConfigError(
-        "sources", f"nodes {twin} and {number} (counted from 0) are the same server; each must "
-        "be a master of its own"
-    )  # fmt: skip
 
 
 class Ticket:
@@ -102,8 +85,12 @@ class Node:
             if not self.connecting:
                 if not at_once and clock() < self._again:
                     return False
-                self.connecting, self._begun = True, clock()
-                self._errands.add(self._connect)
+                try:
+                    self.connecting, self._begun = True, clock()
+                    self._errands.add(self._connect)
+                except BaseException:  # an interrupt: perhaps nobody will
+                    self.connecting = False
+                    raise
             return True
 
     def slow(self, seconds: float) -> bool:
@@ -181,8 +168,12 @@ class Node:
         """See to it that its answers are read, or its connection ended."""
         with self._mutex:
             if not self.late:
-                self.late = True
-                self._errands.add(lambda: self._catch_up(pipe))
+                try:
+                    self.late = True
+                    self._errands.add(lambda: self._catch_up(pipe))
+                except BaseException:  # as in connect()
+                    self.late = False
+                    raise
 
     def _catch_up(self, pipe: Any) -> None:
         try:
@@ -203,6 +194,18 @@ class Node:
         self._errands.finish(timeout)
 
 
+#: The time before sending, and an answer of each node asked, in order.
+Told = tuple[float, list[Answer]]
+
+
+class _Asked(NamedTuple):
+    """One question to several nodes, under way."""
+
+    poll: Poll
+    sent_at: float
+    tickets: list[Ticket]
+
+
 class Nodes:
     """All of them. ``node_timeout`` is in seconds."""
 
@@ -211,7 +214,6 @@ class Nodes:
     ) -> None:
         self._waiting: list[Event] = []  # of those who wait for connections
         self._nodes = [Node(number, client, self._tell) for number, client in enumerate(clients)]
-        self._majority = majority_of(len(clients))
         self._timeout = node_timeout
         self._over = over  # whether the quorum's client is closed
         self._connect_timeout = max(client.config.connect_timeout for client in clients)
@@ -224,34 +226,54 @@ class Nodes:
         for node in self._nodes:
             node.forked()
 
-    def poll(self, poll: Poll) -> tuple[float, list[Answer]]:
+    def poll(self, poll: Poll) -> Told:
         """Ask; the time before sending, and an answer of each."""
-        self._connected(poll.until)
-        tickets: list[Ticket] = []
-        sent_at = clock()
-        try:
-            for number in poll.only:
-                ticket = self._nodes[number].send(poll)
-                if ticket is not None:
-                    tickets.append(ticket)
-            self._hear(poll, tickets, sent_at + patience_of(self._timeout, poll))
-            return sent_at, self._answers(poll, tickets)
-        finally:
-            for ticket in tickets:
-                ticket.node.drop(ticket)
+        (told,) = self.poll_all([poll], patience_of(self._timeout, poll))
+        return told
 
-    def _hear(self, poll: Poll, tickets: list[Ticket], until: float) -> None:
+    def poll_all(self, polls: Sequence[Poll], patience: float) -> list[Told]:
+        """Ask all of it: all is written before any answer is awaited.
+
+        That is for ``patience`` seconds at most, and for the node timeout.
+        """
+        patience = min(patience, self._timeout)
+        self._connected({n for poll in polls for n in poll.only}, polls[0].until, patience)
+        asked: list[_Asked] = []
+        try:
+            for poll in polls:
+                one = _Asked(poll, clock(), [])
+                asked.append(one)
+                for number in poll.only:
+                    ticket = self._nodes[number].send(poll)
+                    if ticket is not None:
+                        one.tickets.append(ticket)
+            self._hear(asked, asked[-1].sent_at + patience)
+            return [(one.sent_at, self._answers(one.poll, one.tickets)) for one in asked]
+        finally:
+            for one in asked:
+                for ticket in one.tickets:
+                    ticket.node.drop(ticket)
+
+    def _hear(self, asked: list[_Asked], until: float) -> None:
+        """Node by node: with a connection's latest answer all those before it have come."""
         self._turn = turn = (self._turn + 1) % len(self._nodes)
         count = len(self._nodes)
-        order = sorted(tickets, key=lambda t: (t.node.late, (t.node.number - turn) % count))
-        for place, ticket in enumerate(order):
-            if ticket.node.late and poll.decided(
-                self._answers(poll, order[:place]), len(order) - place
-            ):
+        latest: dict[Node, dict[Any, Ticket]] = {}  # of each connection, should there be several
+        for one in asked:
+            for ticket in one.tickets:
+                latest.setdefault(ticket.node, {})[ticket.pipe] = ticket
+        order = sorted(latest, key=lambda node: (node.late, (node.number - turn) % count))
+        for place, node in enumerate(order):
+            if node.late and all(self._decided(one, order[place:]) for one in asked):
                 return
-            ticket.node.hear(ticket, until)
-            if not ticket.heard and not ticket.pipe.broken:
-                ticket.node.was_late(ticket.pipe)
+            for ticket in latest[node].values():
+                node.hear(ticket, until)
+                if not ticket.heard and not ticket.pipe.broken:
+                    node.was_late(ticket.pipe)
+
+    def _decided(self, one: _Asked, missing: list[Node]) -> bool:
+        left = sum(ticket.node in missing for ticket in one.tickets)
+        return one.poll.decided(self._answers(one.poll, one.tickets), left)
 
     def _answers(self, poll: Poll, tickets: list[Ticket]) -> list[Answer]:
         found = {ticket.node.number: ticket for ticket in tickets}
@@ -269,48 +291,27 @@ class Nodes:
 
     # -- connecting
 
-    def _connected(self, until: float | None) -> None:
-        """Have all connected that can be; wait for them, before anything is sent.
-
-        For a majority as long as connecting may take, or the caller has time; for the rest of
-        them the node timeout, from when there is a majority.
-        """
+    def _connected(self, asked: Iterable[int], until: float | None, patience: float) -> None:
+        """Have those connected that can be; wait for them, before anything is sent."""
         links = [node.link() for node in self._nodes]
-        if None not in links:
-            self._compare(links)
-            return
-        now = clock()
-        last = now + self._connect_timeout
-        if until is not None:
-            last = min(last, max(now, until) + self._timeout)
-        tried: set[int] = set()  # since we came: each once
-        waiting = True
-        while waiting and not self._over():
-            news = Event()
-            self._waiting.append(news)  # before anything is looked at
-            try:
-                missing = [node for node in self._nodes if node.link() is None]
-                enough = len(self._nodes) - len(missing) >= self._majority
-                if enough:
-                    last = min(last, clock() + self._timeout)
-                waiting = False
-                for node in missing:
-                    over = node.number in tried and not node.connecting
-                    if over or (enough and node.slow(self._timeout)):
-                        continue
-                    if node.connect(at_once=not enough):
-                        tried.add(node.number)
-                        waiting = True
-                left = last - clock()
-                waiting = waiting and left > 0
-                if waiting:
-                    news.wait(left)
-            finally:
-                with suppress(ValueError):  # forgotten in a forked child
-                    self._waiting.remove(news)
-        if self._over():
-            raise closed_error()
-        self._compare([node.link() for node in self._nodes])
+        if None in links:
+            longest = self._connect_timeout
+            connecting = Connecting(self._nodes, asked, until, longest, patience)
+            left = longest
+            while left > 0 and not self._over():
+                news = Event()
+                self._waiting.append(news)  # before anything is looked at
+                try:
+                    left = connecting.left()
+                    if left > 0:
+                        news.wait(left)
+                finally:
+                    with suppress(ValueError):  # forgotten in a forked child
+                        self._waiting.remove(news)
+            if self._over():
+                raise closed_error()
+            links = [node.link() for node in self._nodes]
+        self._known = distinct(links, self._known)
 
     def prepare(self) -> None:
         """Have all connected soon; returns at once."""
@@ -322,17 +323,6 @@ class Nodes:
         """A node's connecting has come to an end."""
         for news in tuple(self._waiting):
             news.set()
-
-    def _compare(self, links: list[Any]) -> None:
-        """ConfigError where two nodes are the same server, as only that can tell."""
-        if links == self._known:
-            return
-        seen: dict[str, int] = {}
-        for number, link in enumerate(links):
-            run_id = link.info.run_id if link is not None else ""
-            if run_id and seen.setdefault(run_id, number) != number:
-                raise same_server(number, seen[run_id])
-        self._known = links
 
     # -- the rest
 

@@ -44,7 +44,7 @@ class Poll:
     """
 
     __slots__ = (
-        "key", "majority", "only", "rest", "spelled_out", "touched", "until", "verb", "yes",
+        "key", "majority", "only", "rest", "spelled_out", "touched", "ttl", "until", "verb", "yes",
     )  # fmt: skip
 
     def __init__(
@@ -56,8 +56,8 @@ class Poll:
         majority: int,
         yes: Callable[[Any], bool],
         until: float | None = None,
+        ttl: int | None = None,
         touched: set[int] | None = None,
-        spelled_out: bool = False,
     ) -> None:
         self.verb = verb
         self.key = key  # as the caller wrote it: each node has a prefix of its own
@@ -66,8 +66,9 @@ class Poll:
         self.majority = majority
         self.yes = yes
         self.until = until  # the caller's deadline, for which a majority is connected; or AT_ONCE
+        self.ttl = ttl  # ms; the lease does not last while more is waited for; None: no lease
         self.touched = set() if touched is None else touched
-        self.spelled_out = spelled_out
+        self.spelled_out = False
 
     def decided(self, answers: Iterable[Answer], missing: int) -> bool:
         """Whether what is missing can change nothing."""

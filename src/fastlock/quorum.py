@@ -18,6 +18,7 @@ from ._event import Event
 from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
     NODE_TIMEOUT,
+    GivesBack,
     blank,
     configs_of,
     described,
@@ -25,7 +26,6 @@ from ._quorum_base import (
     node_timeout_of,
     pause_of,
     refuse,
-    rest_of,
 )
 from ._quorum_nodes import Nodes
 from ._quorum_polls import GiveBack, Lacking, Poll
@@ -211,7 +211,7 @@ class QuorumClient:
     def _claim(self, key: str | bytes, ttl: float, until: float | None) -> QuorumClaim[QuorumLease]:
         _args.wire_key(key, b"")
         generation = _fork.generation
-        make = functools.partial(blank, QuorumLease, self, generation, len(self.configs))
+        make = functools.partial(blank, QuorumLease, self, generation)
         return QuorumClaim(
             key, _args.milliseconds(ttl), until, len(self.configs), self._tokens.next, make,
             generation,
@@ -278,7 +278,7 @@ class QuorumClient:
         return clock()
 
 
-class QuorumLease(Lease):
+class QuorumLease(GivesBack, Lease):
     """A lock held on a majority; see BaseLease. Any thread may use it.
 
     It has no fencing number: ``fence`` is None.
@@ -299,7 +299,8 @@ class QuorumLease(Lease):
 
         Servers that gave no answer are told again in the background, until the lease's end.
         With ``wait=False`` all are told and none is waited for: None, unless it is over
-        already; whether it was still ours then nobody learns.
+        already; whether it was still ours then nobody learns. Interrupted, it goes on in the
+        background.
 
         Raises OutcomeUnknown when too few answered to know. LockError in a forked child.
         """
@@ -314,31 +315,26 @@ class QuorumLease(Lease):
                 self.freed = True
             return False if over else None
         client = self._client
-        freed: bool = client._drive(_ops_quorum.release(self, client._retries))
-        return freed
+        try:
+            freed: bool = client._drive(_ops_quorum.release(self, client._retries))
+            return freed
+        except FastlockError:
+            raise
+        except BaseException:
+            self._give_back()
+            raise
 
     def extend(self, ttl: float | None = None) -> None:
         """Replace the time to live on a majority: ``ttl`` seconds from now (None: as before).
 
-        Raises LockLost if no majority has it, or its deadline has passed meanwhile;
-        OutcomeUnknown when too few answered to know: the lease then counts with the earlier
-        deadline; TransportError when nothing was sent. LockError as of ``Lease.extend``. One
-        extension of a lease at a time.
+        Raises LockLost if no majority has it, or none is known to have it and its deadline has
+        passed meanwhile; OutcomeUnknown when too few answered to know: the lease then counts
+        with the earlier deadline; TransportError when nothing was sent. LockError as of
+        ``Lease.extend``. One extension of a lease at a time.
         """
         self._check_process()
         ms = _args.milliseconds(self.ttl if ttl is None else ttl)
         self._change_ttl(_ops_quorum.extend, ms)
-
-    def _abandon(self) -> None:
-        self._let_go()
-        if not self.over:
-            self.doubt = True  # what comes of it nobody hears
-            self._give_back()
-
-    def _give_back(self) -> None:
-        rest = rest_of(self, clock())
-        if rest is not None:
-            self._client._nodes.give_back(rest)
 
 
 class QuorumLock(Lock):

@@ -77,10 +77,10 @@ class Tale:
 
 
 class Killer(threading.Thread):
-    """kill -9 of one server after the other, each in the middle of somebody's acquire.
+    """kill -9 of one server after the other while rivals acquire; each is started again at once.
 
-    Each is started again at once. ``middle`` counts the kills that struck while an acquire was
-    under way.
+    ``middle`` counts the kills that struck while a rival was inside an acquire, be it between
+    two tries.
     """
 
     def __init__(self, nodes: Masters, kills: int, acquiring: set[str], seed: int) -> None:

@@ -122,8 +122,8 @@ async def test_waiting_goes_on_until_it_is_free(fl: Ways, nodes: Masters) -> Non
     waiting = fl.spawn(rival.acquire(key, ttl=TTL, timeout=10))
     await fl.sleep(0.05)
     assert await lease.release() is True
-    other = await waiting
-    assert nodes.held(key) == [other.token.encode()] * len(nodes)
+    other = await waiting  # perhaps before the release came to the last of them
+    assert nodes.held(key).count(other.token.encode()) >= len(majority(nodes))
     assert await other.release() is True
 
 

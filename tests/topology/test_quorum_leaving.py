@@ -199,6 +199,24 @@ async def test_an_interrupt_at_every_point_of_a_release_leaves_the_truth(
     assert 50 < step < 3998
 
 
+@sync_only
+async def test_an_interrupt_while_it_gives_back_leaves_the_rest_to_the_next_call(
+    fl: Ways, nodes: Masters
+) -> None:
+    client, key = fl.raw(await warmed(fl, quorum(fl, nodes.uris))), fl.key()
+    for step in range(1, 4000, 3):
+        lease = client.acquire(key, TTL, 5)
+        try:
+            with struck_at(step) as where:
+                lease.release(wait=False)
+        except Interrupt:
+            lease.release(wait=False)
+        await fl.until(lambda: nodes.free(key))
+        if not where:
+            break
+    assert 10 < step < 3998
+
+
 @async_only
 async def test_a_cancellation_at_every_turn_leaves_no_lock(fl: Ways, nodes: Masters) -> None:
     key = fl.key()
@@ -221,7 +239,7 @@ async def test_a_cancellation_at_every_turn_leaves_no_lock(fl: Ways, nodes: Mast
 
 
 @async_only
-async def test_a_cancelled_release_goes_on_in_the_background(fl: Ways, nodes: Masters) -> None:
+async def test_a_cancelled_acquire_whose_votes_are_on_their_way(fl: Ways, nodes: Masters) -> None:
     proxies = [fl.proxy(node) for node in nodes.all]
     client, key = await warmed(fl, quorum(fl, [proxy.uri for proxy in proxies])), fl.key()
     held = [proxy.fault("hold_command", verb="SET") for proxy in proxies[:2]]
@@ -309,7 +327,7 @@ async def test_ctrl_c_while_it_waits(fl: Ways, nodes: Masters) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    await fl.until(lambda: nodes.held(key)[2] is None)
+    await fl.until(lambda: nodes.held(key)[2] is None, 15)
     for node in nodes.all:
         node.admin.delete(key)
 

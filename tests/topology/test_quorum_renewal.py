@@ -7,13 +7,15 @@ with the servers killed and frozen for real.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from _harness import Ways, async_only
+from _harness import Ways, async_only, sync_only
 from _quorum import Masters, masters, quorum
+from _strikes import Interrupt
 
 import fastlock
 
@@ -187,3 +189,34 @@ async def test_many_leases(fl: Ways, nodes: Masters) -> None:
     await fl.sleep(1.3)
     assert all(lease.valid() for lease in leases)
     assert [await lease.release() for lease in leases] == [True] * len(keys)
+
+
+@sync_only
+@pytest.mark.parametrize("runs", [True, False])
+async def test_an_interrupt_while_the_thread_starts(
+    fl: Ways, nodes: Masters, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thread's start, which waits for it, a signal's exception tells nothing."""
+    client, key, other = quorum(fl, nodes.uris), fl.key(), fl.key("other")
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name != "fastlock-keeper":
+            start(thread)
+            return
+        monkeypatch.undo()
+        if runs:
+            start(thread)
+        raise Interrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Interrupt):
+        await client.acquire(key, ttl=TTL, auto_renew=True)
+    await fl.until(lambda: nodes.free(key))
+    lease = await client.acquire(other, ttl=TTL, auto_renew=True)
+    if not runs:
+        await fl.sleep(1.2 * TTL)
+        assert lease.valid()
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("fastlock-keeper") == 1
+    assert await lease.release() is True
