@@ -63,6 +63,7 @@ class Clustered(Client):
         here._server = self._cluster = AsyncCluster(
             self.config, self._core, self._tokens.renew, self._bells.new
         )
+        self._book, self._slot = self._cluster.book, self._core.slot
         here._asides = AsyncAsides(here._server)
         here._listener = AsyncClusterListener(self._cluster)
         # Renewals have connections of their own: the others' sockets belong to the loop.
@@ -117,16 +118,14 @@ class Clustered(Client):
     # -- commands
 
     def _home(self, wire: bytes) -> Link | None:
-        cluster = self._cluster
-        book = cluster.book
-        serving = book.serving
-        if book.stale or not serving:
+        book = self._book
+        if book.stale:
             return None
-        node = serving[self._core.slot(wire)]
+        node = book.serving[self._slot(wire)]
         if node is None:
             return None
         if book.hinted or clock() > book.read_at + OLD:
-            cluster.hint()
+            self._cluster.hint()
         return node.server.link_of_this_loop()
 
     def _astray(self, link: Link, failure: Any, answer: Any) -> bool:
