@@ -65,6 +65,7 @@ class Clustered(OnCluster, Client):
         here._server = self._cluster = AsyncCluster(
             self.config, self._core, self._tokens.renew, self._bells.new
         )
+        self._book, self._slot = self._cluster.book, self._core.slot
         here._asides = ClusterAsides(self._cluster.book, self._call)
         here._listener = AsyncClusterListener(self._cluster)
         # Renewals have connections of their own: the others' sockets belong to the loop.
@@ -114,16 +115,14 @@ class Clustered(OnCluster, Client):
     # -- commands
 
     def _home(self, wire: bytes) -> Link | None:
-        cluster = self._cluster
-        book = cluster.book
-        serving = book.serving
-        if book.stale or not serving:
+        book = self._book
+        if book.stale:
             return None
-        node = serving[self._core.slot(wire)]
+        node = book.serving[self._slot(wire)]
         if node is None or node.server.strays:
             return None
         if book.hinted or clock() > book.read_at + OLD:
-            cluster.hint()
+            self._cluster.hint()
         return node.server.link_of_this_loop()
 
     def _astray(self, link: Link, failure: Any, answer: Any) -> bool:

@@ -89,10 +89,10 @@ class Book(Generic[N]):
 
     def forget(self) -> None:
         """Know nothing but where to begin."""
+        self.stale = True  # something was met that it does not say, or nothing was read yet
         self.nodes: dict[Address, N] = {}
         self.serving: list[N | None] = []  # by slot; empty before the first reading
         self.masters = 1  # how many nodes that are
-        self.stale = True  # something was met that it does not say
         self.hinted = False  # it is to be read when nobody waits for it
         self.read_at = float("-inf")
         self._idle: dict[Address, float] = {}  # since when they serve nothing

@@ -77,6 +77,7 @@ class Clustered(OnCluster, Client):
         here._server = self._cluster = Cluster(
             self.config, self._core, self._tokens.renew, self._patched
         )
+        self._book, self._slot = self._cluster.book, self._core.slot
         here._asides = ClusterAsides(self._cluster.book, self._call)
         here._deferred = ClusterDeferred(self._cluster, self._background, self._patience)
         here._listener = ClusterListener(self._cluster)
@@ -112,16 +113,14 @@ class Clustered(OnCluster, Client):
     # -- commands
 
     def _home(self, wire: bytes) -> Link | None:
-        cluster = self._cluster
-        book = cluster.book
-        serving = book.serving
-        if book.stale or not serving:
+        book = self._book
+        if book.stale:
             return None
-        node = serving[self._core.slot(wire)]
+        node = book.serving[self._slot(wire)]
         if node is None or node.server.strays:
             return None
         if book.hinted or clock() > book.read_at + OLD:
-            cluster.hint()
+            self._cluster.hint()
         return node.server._link
 
     def _outcome(

@@ -114,3 +114,41 @@ def test_a_write_that_must_read_first_does_not_spin(core: str, renegotiator: Any
     answering.join()
     assert pipe.owed == 0
     pipe.close()
+
+
+def test_a_call_in_two_steps_over_tls(core: str, tmp_path: Path) -> None:
+    """Who has sent and does not wait yet has let the lead go: another caller reads for itself."""
+    certificates = Certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cert, certificates.key)
+
+    def far() -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
+            rest = b""
+            while data := sock.recv(16384):
+                rest += data
+                whole = len(rest) // len(PING)
+                sock.sendall(b"+PONG\r\n" * whole)
+                rest = rest[whole * len(PING) :]
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=far)
+        near = socket.create_connection(listener.getsockname())
+        server.start()
+        trusting = ssl.create_default_context(cafile=certificates.ca)
+        pipe = _impl.load(core).tls_pipe(trusting.wrap_socket(near, server_hostname="localhost"))
+        tickets = [pipe.ticket() for _ in range(3)]
+        for number, ticket in enumerate(tickets, 1):
+            ticket.send(PING * number, number)
+        heard: list[Any] = []
+        other = threading.Thread(target=lambda: heard.append(pipe.call(PING, 1, 20)))
+        other.start()
+        other.join(20)
+        assert heard == [[b"PONG"]]
+        tickets[1].leave()
+        assert tickets[2].wait(20) == [b"PONG"] * 3
+        assert tickets[0].wait(20) == [b"PONG"]
+        assert (pipe.owed, pipe.broken) == (0, False)
+        pipe.close()
+        server.join(20)
+        assert not server.is_alive()

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from _line import PING, Line, failure, until
 
+from fastlock import _pymux
 from fastlock.errors import TransportError
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by itself whether somebody leads: who is not woken hangs."""
+    monkeypatch.setattr(_pymux, "PATIENCE", 100.0)
 
 
 def has_hung_up(line: Line) -> bool:
@@ -39,6 +46,7 @@ def test_it_is_sent_before_anybody_waits(line: Line) -> None:
     assert (line.pipe.owed, line.pipe.broken) == (0, False)
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_has_not_come_back_yet_holds_nobody_up(line: Line) -> None:
     """Neither does its place lead, nor does it end the row of those who wake each other."""
     answers: list[Any] = []
@@ -56,16 +64,15 @@ def test_who_has_not_come_back_yet_holds_nobody_up(line: Line) -> None:
         ticket = line.pipe.ticket()
         ticket.send(PING, 1)
         tickets.append(ticket)
-    began = time.monotonic()
     for number in range(6):
         line.far.sendall(b":%d\r\n+late\r\n" % number)
         threads[number].join(20)
         assert not threads[number].is_alive()
-    assert time.monotonic() - began < 10
     assert sorted(answers) == [(number, [number]) for number in range(6)]
     assert [ticket.wait(5) for ticket in tickets] == [[b"late"]] * 6
 
 
+@pytest.mark.usefixtures("patient")
 def test_answers_that_come_together_reach_all(line: Line) -> None:
     answers: list[Any] = []
     threads = []
