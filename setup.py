@@ -48,6 +48,7 @@ MODULES = (
     "fastlock._pack",
     "fastlock._codec",
     "fastlock._leases",
+    "fastlock._meter",
     "fastlock._mux",
     "fastlock._core",
     "fastlock._straight",

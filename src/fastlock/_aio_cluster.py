@@ -50,7 +50,7 @@ class Clustered(Client):
     def _reach(self) -> None:
         here: Any = self
         here._server = self._cluster = AsyncCluster(
-            self.config, self._core, self._tokens.renew, self._bells.new
+            self.config, self._core, self._connected, self._bells.new
         )
         here._asides = AsyncAsides(here._server)
         here._listener = AsyncClusterListener(self._cluster)
@@ -164,7 +164,9 @@ class Clustered(Client):
             sending = link.pipe.call(data, count)
             if timeout < self._patience:
                 sending = within(sending, timeout)
-            return sent_at, without_asking(await sending, asking)
+            replies = await sending
+            self._meter.answered(sent_at)
+            return sent_at, without_asking(replies, asking)
         except TransportError as error:
             node.failed_at = clock()
             error.sent_at = sent_at
@@ -196,7 +198,7 @@ async def _extended_by_hand(lease: Any) -> None:
         await lease.extend()
 
 
-def _nothing() -> None:
+def _nothing(_again: bool) -> None:
     """For connections that no tokens are drawn for."""
 
 

@@ -7,7 +7,6 @@ ends waits a second for it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -15,15 +14,16 @@ from . import _leaving
 from ._clock import clock
 from ._commands import Pair
 from ._errands import Errands
-
-_log = logging.getLogger("fastlock")
+from ._logs import WARNING, tell
+from ._metrics import LEFT_BEHIND, MeterLike
 
 
 class Background:
     """``settle(pairs, until, verb)`` blocks until all are given back or ``until`` has passed."""
 
-    def __init__(self, settle: Callable[[list[Pair], float, str], None]) -> None:
+    def __init__(self, settle: Callable[[list[Pair], float, str], None], meter: MeterLike) -> None:
         self._settle = settle
+        self._meter = meter
         self._errands = Errands("fastlock-give-back")
         self._ends = float("inf")  # when the process has no more time for it
         _leaving.second(self)
@@ -45,7 +45,7 @@ class Background:
         try:
             self._settle(pairs, min(until, self._ends), verb)
         except Exception as error:
-            could_not_give_back(len(pairs), error)
+            could_not_give_back(self._meter, len(pairs), error)
 
     def end(self, timeout: float) -> None:
         """The process ends: as ``finish``, and do what no thread could be started for."""
@@ -54,6 +54,10 @@ class Background:
         self._errands.run_left()
 
 
-def could_not_give_back(count: int, error: Exception) -> None:
+def could_not_give_back(meter: MeterLike, count: int, error: Exception) -> None:
     """Say that the ttl must do."""
-    _log.warning("%d lock(s) that nobody waits for stay until their ttl ends: %s", count, error)
+    meter.count(LEFT_BEHIND, count)
+    tell(
+        WARNING, "left_behind", "%d lock(s) that nobody waits for stay until their ttl ends: %s",
+        count, error, count=count, error=type(error).__name__,
+    )  # fmt: skip

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
+from ._metrics import MeterLike
 from ._sockets import patched_by
 from .errors import ConfigError
 
 VARIABLE = "FASTLOCK_CORE"
 _MODULES = {"cython": "fastlock._core", "python": "fastlock._pycore"}
 _STRAIGHT = {"cython": "fastlock._straight", "python": "fastlock._pystraight"}
+_METERS = {"cython": "fastlock._meter", "python": "fastlock._pymeter"}
 _HEARTBEATS = {"cython": "fastlock._heartbeat", "python": "fastlock._pyheartbeat"}
 
 
@@ -91,6 +93,8 @@ class HeartbeatLike(Protocol):
 
     @property
     def count(self) -> int: ...
+    @property
+    def renewed(self) -> int: ...
     def add(
         self,
         data: bytes,
@@ -117,6 +121,7 @@ class Core:
     prepare: Callable[..., Any]
     numbered: Callable[[bytes, bytes], Any]
     leases: Callable[[type], Any]
+    meter: Callable[[], MeterLike]
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
@@ -145,6 +150,7 @@ def load(name: str) -> Core:
         prepare=module.prepare,
         numbered=module.Numbered,
         leases=module.Leases,
+        meter=importlib.import_module(_METERS[name]).Meter,
         decoder=decoder,
         pipe=module.Pipe,
         straight=straight,

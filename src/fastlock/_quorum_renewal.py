@@ -7,7 +7,6 @@ owns. A lease is extended on all nodes before any is waited for; a majority coun
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 from weakref import WeakSet
@@ -17,14 +16,13 @@ from ._clock import clock
 from ._commands import extended
 from ._errands import Errands
 from ._event import Event
+from ._logs import failed
 from ._ops_quorum import renewed
 from ._quorum_nodes import Nodes
 from ._quorum_polls import AT_ONCE, Lacking, Poll, heard, majority_of
 from ._renewal import IDLE, REFUSED, UNANSWERED, Renewal
 from ._topology import closed_error
 from .errors import FastlockError
-
-_log = logging.getLogger("fastlock")
 
 #: Part of a period after which a renewal without a majority is tried again.
 SOON = 10
@@ -72,6 +70,7 @@ class QuorumKeeper:
         self.callbacks = Errands("fastlock-on-lost")
         self._renewals: WeakSet[Renewal] = WeakSet()
         self._thread: threading.Thread | None = None
+        self.renewed = 0  # how many renewals had a majority in time; its thread counts
         self._news = Event()  # made anew by the thread before it looks
 
     def forked(self) -> None:
@@ -124,7 +123,7 @@ class QuorumKeeper:
                 self._renew([r for r in known if self._due(r, now)])
                 self._expire(known)
             except Exception:  # about some leases: those that last are tried again
-                _log.exception("a renewal's outcome could not be told")
+                failed("internal", "a renewal's outcome could not be told")
                 news.wait(1.0)
             pause = min((self._next(r) - clock() for r in known if not r.done), default=IDLE)
             known = []
@@ -170,6 +169,7 @@ class QuorumKeeper:
             elif verdict and now < sent_at + span:
                 beat.deadline = max(beat.deadline, sent_at + span)
                 beat.due, beat.unsure = sent_at + period, False
+                self.renewed += 1
             else:
                 beat.due, beat.unsure = now + period / SOON, True
         except FastlockError:  # closed, or two nodes turned out to be one server

@@ -52,7 +52,7 @@ class Clustered(Client):
     def _reach(self) -> None:
         here: Any = self
         here._server = self._cluster = Cluster(
-            self.config, self._core, self._tokens.renew, self._patched
+            self.config, self._core, self._connected, self._patched
         )
         here._asides = Asides(here._server)
         here._deferred = ClusterDeferred(self._cluster, self._background, self._patience)
@@ -69,7 +69,7 @@ class Clustered(Client):
     def _patched(self) -> _impl.Core:
         self._core = _impl.fit(self._core)
         self._turns.forked()
-        self._background = Background(self._settle)
+        self._background = Background(self._settle, self._meter)
         self._deferred.forked(self._background)
         return self._core
 
@@ -189,6 +189,7 @@ class Clustered(Client):
             if timeout <= 0 or left:
                 raise TransportError("the caller's time was over before it could be sent")
             replies = link.pipe.call(data, count, timeout)
+            self._meter.answered(sent_at)
             return sent_at, without_asking(replies, asking)
         except Reentered:
             call.left = True

@@ -137,6 +137,7 @@ def test_the_compiled_core_takes_only_what_is_below_it() -> None:
     assert imports(SOURCES / "_heartbeat.pyx") == {"_codec", "_core", "_scheduler"}
     assert imports(SOURCES / "_scheduler.pyx") == {"_codec", "_mux"}
     assert imports(SOURCES / "_leases.pyx") == {"_doubt"}
+    assert imports(SOURCES / "_meter.pyx") == {"_metrics"}
     assert imports(SOURCES / "_pack.pyx") == {"_args", "_resp"}
     assert imports(SOURCES / "_codec.pyx") == {"_resp", "errors"}
 
