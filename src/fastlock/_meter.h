@@ -28,10 +28,11 @@ static inline fl_count_t fl_read(const fl_count_t *where) {
 }
 /* Nothing is done about what is no time at all: not a number, or for ever. */
 static inline void fl_time(fl_meter *meter, int which, double seconds, fl_count_t many) {
-    int place = 0;
+    int place = 0, step;
     if (!(seconds < 1e9 && seconds > -1e9)) return;
     if (seconds < 0) seconds = 0;
-    while (place < FL_BOUNDS && seconds > fl_bounds[place]) place++;
+    for (step = 16; step; step >>= 1)  /* as many as there are bounds below */
+        if (place + step <= FL_BOUNDS && seconds > fl_bounds[place + step - 1]) place += step;
     fl_add(&meter->buckets[which][place], many);
     fl_add(&meter->sums[which], (fl_count_t)(seconds * 1e9) * many);
 }

@@ -11,7 +11,6 @@ from typing import Any
 
 from ._args import SURELY_SHORT, wire_key
 from ._doubt import UNDER_WAY
-from ._metrics import SAMPLE
 from ._pytime import clock
 from ._resp import Reentered
 from .errors import TransportError
@@ -26,7 +25,7 @@ class Straight:
         "_acquire",
         "_call",
         "_client",
-        "_held",
+        "_frees",
         "_meter",
         "_new",
         "_next",
@@ -57,7 +56,7 @@ class Straight:
         self._prefix = prefix
         self._meter = meter  # None: nothing is counted
         self._ticks = None if meter is None else meter.ticks
-        self._held = None if meter is None else meter.held
+        self._frees = None if meter is None else meter.frees
         # The key of the latest release, and when it was sent; of any thread.
         self.freed, self.freed_at = b"", 0.0
 
@@ -93,7 +92,7 @@ class Straight:
             return pair, sent_at, error
         if reply == b"OK":
             ticks = self._ticks
-            if ticks is not None and not next(ticks) % SAMPLE:
+            if ticks is not None and next(ticks):
                 self._meter.sample(sent_at)
             return self._new(
                 self._client, generation, key, pair, ttl / 1000, sent_at + span, sent_at
@@ -120,11 +119,8 @@ class Straight:
             return sent_at, error
         if reply == 1:
             lease.over = lease.freed = True
-            held = self._held
-            if held is not None:
-                try:
-                    held(sent_at - lease.since)
-                except TypeError:  # it was not taken here
-                    held(sent_at - lease.began())
+            frees = self._frees
+            if frees is not None and next(frees):
+                self._meter.held(sent_at - lease.began())
             return True
         return sent_at, reply

@@ -26,6 +26,11 @@ def counted(client: Any, *names: str) -> dict[str, int]:
     return {name: getattr(stats, name) for name in counters if getattr(stats, name)}
 
 
+def exact(fl: Ways) -> bool:
+    """Whether each hold is timed, be its release a straight one; else a sample of those."""
+    return bool(fl.core == "cython")
+
+
 async def test_pairs_and_refusals(fl: Ways) -> None:
     client, key = fl.client(), fl.key()
     assert counted(client) == {}
@@ -36,25 +41,28 @@ async def test_pairs_and_refusals(fl: Ways) -> None:
         assert await lease.release() is False
     assert counted(client) == {"acquired": 3, "refused": 3, "released": 3, "connections": 1}
     stats = client.stats()
-    assert stats.hold.count == 3
-    assert 0 < stats.hold.sum < 3
-    assert stats.round_trip.count >= 4  # the Python core's straight ones are a sample
+    assert stats.hold.count == (3 if exact(fl) else 0)
+    assert 0 <= stats.hold.sum < 3
+    assert stats.round_trip.count >= 4
     assert 0 < stats.round_trip.mean < 1
     assert stats.wait.count == 0
 
 
 async def test_all_that_a_thousand_pairs_were(fl: Ways) -> None:
-    """More than lie uncounted in a list of the Python core."""
+    """Looking at the figures in between changes none."""
     client, key = fl.client(), fl.key()
-    for _ in range(1100):
+    for number in range(1100):
         lease = await client.try_acquire(key, 30)
+        assert client.stats().acquired == number + 1
         await lease.release()
+        assert client.stats().released == number + 1 or number % 7
+    for _ in range(1100):
+        await (await client.try_acquire(key, 30)).release()
     stats = client.stats()
-    assert counted(client) == {"acquired": 1100, "released": 1100, "connections": 1}
-    assert stats.hold.count == 1100
-    assert stats.round_trip.count >= 1100 // 64
-    assert sum(count for bound, count in zip(stats.hold.bounds, stats.hold.counts, strict=False)
-               if bound <= 1) > 1000  # fmt: skip
+    assert counted(client) == {"acquired": 2200, "released": 2200, "connections": 1}
+    assert stats.hold.count == 2200 if exact(fl) else stats.hold.count >= 1100 // 16 - 1
+    assert stats.round_trip.count >= 1100 // 64 - 1
+    assert 0 < stats.hold.mean < 1
 
 
 async def test_a_hold_lasts_from_the_acquire_to_the_release(fl: Ways) -> None:
@@ -71,8 +79,9 @@ async def test_a_hold_lasts_from_the_acquire_to_the_release(fl: Ways) -> None:
     assert await client.release_many([together]) == [True]
     stats = client.stats()
     assert counted(client, "acquired", "released") == {"acquired": 5, "released": 5}
-    assert stats.hold.count == 5
-    assert 5 * 0.06 <= stats.hold.sum < 5
+    count = stats.hold.count
+    assert count == 5 if exact(fl) else count == 1
+    assert count * 0.06 <= stats.hold.sum < 5
     assert stats.hold.quantile(0) >= 0.05
 
 
@@ -86,7 +95,7 @@ async def test_a_batch(fl: Ways) -> None:
     await held.release()
     figures = {"acquired": 20, "refused": 1, "released": 19, "lost": 1, "connections": 1}
     assert counted(client) == figures
-    assert client.stats().hold.count == 19
+    assert client.stats().hold.count in ((19,) if exact(fl) else (18, 19))
     async with client.lock_all(keys, 30):
         pass
     assert counted(client, "acquired", "released") == {"acquired": 40, "released": 39}
@@ -96,7 +105,7 @@ async def test_waiting(fl: Ways) -> None:
     first, client, key = fl.client(), fl.client(), fl.key()
     held = await first.acquire(key, 30)
     with pytest.raises(fastlock.AcquireTimeout):
-        await client.acquire(key, 30, timeout=0.05)
+        await client.acquire(key, 30, timeout=0.5)
     waiter = fl.spawn(client.acquire(key, 30, timeout=30))
     await fl.until(lambda: client.stats().waiting == 1)
     await held.release()
@@ -116,14 +125,14 @@ async def test_handing_over(fl: Ways, handover: str) -> None:
     waiter = fl.spawn(client.acquire(key, 30, timeout=30))
     queue = fl.raw(client)._queue
     await fl.until(lambda: (place := queue.first(key.encode())) is not None and place.offer)
-    await fl.sleep(0.05)
+    await fl.sleep(0.2)
     assert await held.release() is True
     assert await (await waiter).release() is True
     after = client.stats()
     assert after.acquired - before.acquired == after.released - before.released == 2
     assert after.handed_over == 1
     assert after.waited == 1
-    assert after.hold.count - before.hold.count == 2
+    assert after.hold.count - before.hold.count == (2 if exact(fl) else 1)
 
 
 async def test_renewals_and_losses(fl: Ways) -> None:
@@ -226,7 +235,8 @@ async def test_threads_lose_no_count(fl: Ways) -> None:
     total = pairs * callers
     figures = {"acquired": total, "refused": total, "released": total, "connections": 1}
     assert counted(client) == figures
-    assert client.stats().hold.count == total
+    held = client.stats().hold.count
+    assert held == total if exact(fl) else 0 < held <= total // 16
 
 
 @sync_only
