@@ -49,6 +49,7 @@ MODULES = (
     "fastlock._codec",
     "fastlock._leases",
     "fastlock._divide",
+    "fastlock._meter",
     "fastlock._mux",
     "fastlock._core",
     "fastlock._straight",

@@ -14,6 +14,9 @@ from .servers import Server
 from .specs import named
 
 SHORT = "c-sockets c-hiredis c-hiredis-format fastlock fastlock-pure redis-py+hiredis"
+#: With metrics=False; the same names without the end count and time what they do.
+UNMETERED = "-unmetered"
+SHORT += " fastlock-unmetered fastlock-pure-unmetered"
 FULL = SHORT + " fastlock-with drop-in fastlock-aio fastlock-uvloop redis-py redis-aio"
 BATCHES = "c-pipeline fastlock fastlock-pure redis-py-raw"
 #: Enough for CPython to have specialised its bytecode before the shorter run ends.
@@ -23,13 +26,22 @@ KEYS, LESS_BATCHES, MORE_BATCHES = 1000, 3, 8
 
 
 def run(server: Server, core: int, full: bool) -> dict[str, dict[str, float]] | None:
-    """By workload and contestant, per pair; None without valgrind."""
+    """By workload and contestant, per pair; None without valgrind.
+
+    ``metrics``: what a pair takes with them, in relation to the same without.
+    """
     if shutil.which("valgrind") is None:
         return None
     lone = [spec for spec in named(FULL if full else SHORT) if spec.takes_part(server)]
     many = [spec for spec in named(BATCHES) if spec.takes_part(server)]
+    alone = {spec.name: per_pair(spec, "w1", server, 1, core, LESS, MORE) for spec in lone}
     return {
-        "w1": {spec.name: per_pair(spec, "w1", server, 1, core, LESS, MORE) for spec in lone},
+        "w1": alone,
+        "metrics": {
+            name.removesuffix(UNMETERED): alone[name.removesuffix(UNMETERED)] / count
+            for name, count in alone.items()
+            if name.endswith(UNMETERED)
+        },
         "w4": {
             spec.name: per_pair(spec, "w4", server, KEYS, core, LESS_BATCHES, MORE_BATCHES) / KEYS
             for spec in many

@@ -162,10 +162,15 @@ def _instructions(results: Results) -> str:
     if not found:
         missing = "user instructions: not measured (needs valgrind)"
         return missing if "instructions" in results else ""
-    titles = {"w1": "of a lone caller", "w4": "in a batch of 1,000 keys"}
+    titles = {
+        "w1": "of a lone caller",
+        "metrics": "of a lone caller, with metrics in relation to without",
+        "w4": "in a batch of 1,000 keys",
+    }
     parts = []
     for workload, entries in found.items():
-        rows = [["", "instructions"]] + [[who, f"{count:,.0f}"] for who, count in entries.items()]
+        form = "{:.4f}" if workload == "metrics" else "{:,.0f}"
+        rows = [["", "instructions"], *([who, form.format(n)] for who, n in entries.items())]
         title = f"user instructions per pair {titles[workload]} (callgrind)"
         parts.append(f"{title}\n{table(rows)}")
     return "\n\n".join(parts)

@@ -12,6 +12,8 @@ PURE = {"FASTLOCK_CORE": "python"}
 NO_HIREDIS = {"BENCH_HIREDIS": "0"}
 #: Between two tries, seconds: as redis-py does by itself.
 OWN_PAUSE = {"BENCH_SLEEP": "0.1"}
+#: Nothing is counted or timed for stats().
+UNMETERED = {"BENCH_CLIENT": '{"metrics": false}'}
 #: Who holds the lock that a contestant waits for, in w5_wakeup.py.
 HELD_BY_REDIS_PY = {"BENCH_HOLDER": "redis-py"}
 
@@ -44,6 +46,22 @@ _ALL = [
     ),
     Spec("fastlock-script", "compiled, EVALSHA", python="fastlock-by-script", env=COMPILED),
     Spec("fastlock-pure", "Python core", python="fastlock", env=PURE),
+    Spec(
+        "fastlock-unmetered", "compiled, metrics=False", python="fastlock",
+        env=COMPILED | UNMETERED,
+    ),
+    Spec(
+        "fastlock-pure-unmetered", "Python core, metrics=False", python="fastlock",
+        env=PURE | UNMETERED,
+    ),
+    Spec(
+        "fastlock-aio-unmetered", "asyncio, compiled, metrics=False", python="fastlock-aio",
+        env=COMPILED | UNMETERED,
+    ),
+    Spec(
+        "fastlock-aio-pure-unmetered", "asyncio, Python core, metrics=False",
+        python="fastlock-aio", env=PURE | UNMETERED,
+    ),
     Spec("fastlock-aio", "asyncio, compiled", python="fastlock-aio", env=COMPILED),
     Spec("fastlock-aio-with", "async with", python="fastlock-aio-with", env=COMPILED),
     Spec("fastlock-aio-pure", "asyncio, Python core", python="fastlock-aio", env=PURE),

@@ -29,6 +29,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from . import aio, fencing
+    from ._metrics import Histogram, Stats
     from .config import Config
     from .quorum import QuorumClient
     from .sync import Client, Lease, Lock
@@ -41,6 +42,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "FastlockError",
+    "Histogram",
     "Lease",
     "Lock",
     "LockError",
@@ -51,6 +53,7 @@ __all__ = [
     "QuorumClient",
     "ServerError",
     "StaleFence",
+    "Stats",
     "TransportError",
     "__version__",
     "aio",
@@ -61,9 +64,11 @@ __all__ = [
 _HOME = {
     "Client": "sync",
     "Config": "config",
+    "Histogram": "_metrics",
     "Lease": "sync",
     "Lock": "sync",
     "QuorumClient": "quorum",
+    "Stats": "_metrics",
 }
 
 

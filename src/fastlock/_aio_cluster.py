@@ -63,7 +63,7 @@ class Clustered(OnCluster, Client):
     def _reach(self) -> None:
         here: Any = self
         here._server = self._cluster = AsyncCluster(
-            self.config, self._core, self._tokens.renew, self._bells.new
+            self.config, self._core, self._connected, self._bells.new
         )
         self._book, self._slot = self._cluster.book, self._core.slot
         here._asides = ClusterAsides(self._cluster.book, self._call)
@@ -226,7 +226,9 @@ class Clustered(OnCluster, Client):
         try:
             if flight.timeout < self._patience:
                 answer = within(answer, max(0.0, flight.sent_at + flight.timeout - clock()))
-            return flight.sent_at, without_asking(await answer, parcel.asking)
+            replies = await answer
+            self._meter.answered(flight.sent_at)
+            return flight.sent_at, without_asking(replies, parcel.asking)
         except TransportError as error:
             return _lost(parcel, error, flight.sent_at)
 
@@ -266,5 +268,5 @@ async def _extended_by_hand(lease: Any) -> None:
         await lease.extend()
 
 
-def _nothing() -> None:
+def _nothing(_again: bool) -> None:
     """For connections that no tokens are drawn for."""

@@ -23,12 +23,13 @@ from ._clock import clock
 from ._doubt import UNDER_WAY, interrupted
 from ._effects import Op
 from ._handover import HANDED, Giving
+from ._metrics import HANDED_OVER, count_acquired
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._ops_handover import hand_over
 from ._ops_replicas import replicated
 from ._renewal import MAX_HOLD, terms_of
-from .errors import FastlockError, TransportError
+from .errors import FastlockError, LockLost, TransportError
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
@@ -183,10 +184,14 @@ async def _take(
             if generation == _fork.generation:
                 if reply == b"OK":
                     lease: Lease = client._loops.one(
-                        client, generation, key, pair, usual[1] / 1000, sent_at + usual[2]
+                        client, generation, key, pair, usual[1] / 1000, sent_at + usual[2], sent_at
                     )
+                    if client._timed is not None:
+                        client._timed.took(sent_at)
                     return lease
                 if reply is None and operation is _ops.try_acquire:
+                    if client._timed is not None:
+                        client._timed.refused(sent_at)
                     return None
             answer = link.heard([reply])
         _fork.check(generation)
@@ -197,7 +202,9 @@ async def _take(
         claim.possible = 1  # for whoever interrupts before the operation says so
         op = operation(claim)
         op.send(None)
-        return await client._drive(op, failure, (sent_at, answer), generation)
+        acquired = await client._drive(op, failure, (sent_at, answer), generation)
+        count_acquired(client._meter, acquired)
+        return acquired
     except BaseException:
         if astray:  # nothing of this token can be there, and what came after gave back its own
             raise
@@ -285,6 +292,7 @@ class Lease(BaseLease):
         queue = client._queue
         if not wait:
             client._defer(self)
+            self._ended(self.freed)
             queue.freed(self.pair[0], clock())
             return None
         link = client._server.link_of_this_loop()
@@ -295,7 +303,7 @@ class Lease(BaseLease):
         if not queue.quiet and queue.lines and client._bells.are_of(link.pipe.loop):
             passed = await self._pass_on(clock())
             if passed is not None:
-                return passed
+                return self._ended(passed)
         self.doubt = UNDER_WAY
         try:
             answer: Any = None
@@ -305,6 +313,8 @@ class Lease(BaseLease):
                 reply = await link.pipe.one(link.commands.release(*self.pair))
                 if reply == 1 and generation == _fork.generation:
                     self.over = self.freed = True
+                    if client._timed is not None:
+                        client._timed.freed(self, sent_at)
                     queue.left, queue.left_at = self.pair[0], sent_at
                     if not queue.quiet:
                         queue.freed(self.pair[0], clock())
@@ -323,7 +333,7 @@ class Lease(BaseLease):
                 op.send(None)
                 ours = await client._drive(op, failure, (sent_at, answer))
             queue.freed(self.pair[0], clock())
-            return ours
+            return self._ended(ours)
         except FastlockError:
             raise
         except BaseException:
@@ -336,10 +346,10 @@ class Lease(BaseLease):
         if queue.lines and not self.doubt and client._goes_round():
             passed = await self._pass_on(clock())
             if passed is not None:
-                return passed
+                return self._ended(passed)
         ours = await client._drive(_ops.release(self, client._retries))
         queue.freed(self.pair[0], clock())
-        return ours
+        return self._ended(ours)
 
     async def _pass_on(self, now: float) -> bool | None:
         """Release it to the first who waits, as ``release``; None: do that without."""
@@ -351,11 +361,14 @@ class Lease(BaseLease):
             if not queue.gives(self, now, giving):
                 return None
             if client._local and giving.kept(self, now, client._batches):
+                client._meter.count(HANDED_OVER)
                 return True
             op = hand_over(self, giving, client._retries, now)
             ours = await client._drive(op)
             queue.took(clock() - now)
-            if not giving.done:
+            if giving.done:
+                client._meter.count(HANDED_OVER)
+            else:
                 queue.freed(self.pair[0], clock())
             return ours
         except FastlockError:
@@ -386,10 +399,13 @@ class Lease(BaseLease):
             if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
+            self._remember()
             try:
                 await client._drive(operation(self, milliseconds, client._retries, clock()))
             except BaseException as error:
                 self._unheard(error, milliseconds)
+                if isinstance(error, LockLost):
+                    self._count_lost()
                 raise
         if self._told():  # while the answer was under way
             raise lost_at_exit(self)

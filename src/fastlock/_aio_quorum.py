@@ -71,6 +71,7 @@ class QuorumClient:
         self._retries = first.retries
         self._retry_timeout = first.retry_timeout
         self._tokens = TokenSource(first.label, self._core.numbered)
+        self._meter = self._core.meter()
         self._closed = False
         self._over: asyncio.Future[None] | None = None  # done once it is closed; of the loop
         self._under_way = 0  # operations
@@ -194,6 +195,7 @@ class QuorumClient:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
+        self._meter.forked()
         self._tokens.renew()
         self._nodes.forked()
         self._renewing.forked()

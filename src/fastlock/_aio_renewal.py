@@ -7,16 +7,14 @@ acquired the lease. Names and arguments are those of ``_renewal.py`` and ``_lost
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Generator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from ._clock import clock
+from ._logs import WARNING, failed, tell
 from ._lost import Lost
 from ._renewal import Keeper, Renewal, Terms, run_callback
-
-_log = logging.getLogger("fastlock")
 
 #: Seconds between two looks whether a renewal under way has been answered.
 SOON = 0.002
@@ -43,7 +41,8 @@ class AsyncRenewal(Renewal):
         try:
             self._loop.call_soon_threadsafe(self._deliver, lease)
         except RuntimeError:  # the loop is closed: nobody is left to be told
-            _log.warning("%r was lost after its event loop was closed", lease.key)
+            tell(WARNING, "lost", "%r was lost after its event loop was closed", lease.key,
+                 key=lease.key, reason=self.reason)  # fmt: skip
 
     def _deliver(self, lease: Any) -> None:
         self.ended.set()
@@ -150,7 +149,7 @@ async def _log_failure(running: Any, lease: Any) -> None:
     try:
         await running
     except Exception:
-        _log.exception("on_lost of %r failed", lease.key)
+        failed("on_lost_failed", "on_lost of %r failed", lease.key, key=lease.key)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -43,7 +43,7 @@ class AsyncCluster:
     """All nodes of an asyncio client's cluster. Belongs to one event loop at a time."""
 
     def __init__(
-        self, config: Config, core: Core, on_connect: Callable[[], None], new_bell: NewBell
+        self, config: Config, core: Core, on_connect: Callable[[bool], None], new_bell: NewBell
     ) -> None:
         self.core = core
         self.on_connect = on_connect
@@ -261,7 +261,7 @@ class AsyncClusterListener:
             await node.listener.close()
 
 
-def _nothing() -> None:
+def _nothing(_again: bool) -> None:
     """For a connection that no tokens are drawn for."""
 
 

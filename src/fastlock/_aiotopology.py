@@ -25,7 +25,7 @@ from .errors import FastlockError, ServerError, TransportError
 class AsyncServer:
     """The one server of an asyncio client. Belongs to one event loop at a time."""
 
-    def __init__(self, config: Config, core: Core, on_connect: Callable[[], None]) -> None:
+    def __init__(self, config: Config, core: Core, on_connect: Callable[[bool], None]) -> None:
         self._config = config
         self._core = core
         self._on_connect = on_connect
@@ -94,8 +94,9 @@ class AsyncServer:
         if self._closed:
             await link.pipe.close()
             raise closed_error()
+        again = self._last is not None
         self._link, self._last = link, link.info
-        self._on_connect()
+        self._on_connect(again)
         return link
 
     async def end_strays(self, link: Link, timeout: float) -> None:

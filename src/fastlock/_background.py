@@ -8,7 +8,6 @@ second for it.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
@@ -17,8 +16,8 @@ from . import _leaving
 from ._clock import clock
 from ._commands import Pair
 from ._errands import Errands
-
-_log = logging.getLogger("fastlock")
+from ._logs import WARNING, tell
+from ._metrics import LEFT_BEHIND, MeterLike
 
 
 def _one_lane(pairs: list[Pair]) -> Mapping[Hashable, list[Pair]]:
@@ -35,9 +34,11 @@ class Background:
     def __init__(
         self,
         settle: Callable[[list[Pair], float, str], None],
+        meter: MeterLike,
         lanes: Callable[[list[Pair]], Mapping[Hashable, list[Pair]]] = _one_lane,
     ) -> None:
         self._settle = settle
+        self._meter = meter
         self._lanes_of = lanes
         self._lanes: dict[Hashable, Errands] = {}
         self._mutex = threading.RLock()  # a signal handler may interrupt its holder
@@ -83,7 +84,7 @@ class Background:
         try:
             self._settle(pairs, min(until, self._ends), verb)
         except Exception as error:
-            could_not_give_back(len(pairs), error)
+            could_not_give_back(self._meter, len(pairs), error)
 
     def end(self, timeout: float) -> None:
         """The process ends: as ``finish``, and do what no thread could be started for."""
@@ -93,6 +94,10 @@ class Background:
             errands.run_left()
 
 
-def could_not_give_back(count: int, error: Exception) -> None:
+def could_not_give_back(meter: MeterLike, count: int, error: Exception) -> None:
     """Say that the ttl must do."""
-    _log.warning("%d lock(s) that nobody waits for stay until their ttl ends: %s", count, error)
+    meter.count(LEFT_BEHIND, count)
+    tell(
+        WARNING, "left_behind", "%d lock(s) that nobody waits for stay until their ttl ends: %s",
+        count, error, count=count, error=type(error).__name__,
+    )  # fmt: skip

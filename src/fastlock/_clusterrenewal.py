@@ -156,6 +156,7 @@ class ClusterKeeper:
         self._errands = Errands("fastlock-homes")
         self._settling = False
         self.used = False
+        self._gone = 0  # renewals of keepers that are no more
 
     def at(self, address: Address | None) -> NodeKeeper:
         """The keeper for what the node there serves; None: nobody knows, so any."""
@@ -166,11 +167,17 @@ class ClusterKeeper:
             if keeper is None or keeper.node is not node:
                 config = book.config_of(node.address)
                 keeper = NodeKeeper(node, self.cluster.core, config, self)
-                self._keepers[node.address] = keeper
+                self._replace(node.address, keeper)
                 self.used = True
                 if self._stopped:
                     keeper.stop()
             return keeper
+
+    @property
+    def renewed(self) -> int:
+        """As of ``Keeper``, of all."""
+        with self.mutex:
+            return self._gone + sum(keeper.renewed for keeper in self._keepers.values())
 
     # -- moving
 
@@ -218,8 +225,16 @@ class ClusterKeeper:
             if keeper.renewals() or self.cluster.book.nodes.get(address) is keeper.node:
                 return
             if self._keepers.get(address) is keeper:
-                del self._keepers[address]
+                self._replace(address, None)
         keeper.stop()
+
+    def _replace(self, address: Address, keeper: NodeKeeper | None) -> None:
+        """Mutex held. What the former one has counted stays counted."""
+        before = self._keepers.pop(address, None)
+        if before is not None:
+            self._gone += before.renewed
+        if keeper is not None:
+            self._keepers[address] = keeper
 
     # -- the end
 

@@ -70,7 +70,7 @@ class Cluster:
         self,
         config: Config,
         core: Core,
-        on_connect: Callable[[], None],
+        on_connect: Callable[[bool], None],
         on_patched: Callable[[], Core],
     ) -> None:
         self.core = core
@@ -94,9 +94,9 @@ class Cluster:
             raise closed_error()
         return Node(config, self)
 
-    def on_connect(self) -> None:
+    def on_connect(self, again: bool) -> None:
         """A node's connection was made; not for a client that was closed meanwhile."""
-        self._on_connect()
+        self._on_connect(again)
         if self._closed:
             self._close_nodes()
             raise closed_error()
@@ -343,5 +343,5 @@ class ClusterListener:
         """Its nodes are made with the core of then."""
 
 
-def _nothing() -> None:
+def _nothing(_again: bool) -> None:
     """For a connection that no tokens are drawn for."""

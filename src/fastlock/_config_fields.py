@@ -411,6 +411,7 @@ _ALL = (
     Field("handover", "swap", _handover),
     Field("handover_limit", 1000, _whole(0, 10**9), _read_whole),
     Field("handover_time", 0.05, _number(MAX_SECONDS, "seconds"), _read_number),
+    Field("metrics", True, _flag, _read_flag),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}

@@ -6,14 +6,12 @@ thread may call any method, and so may signal handlers. A forked child has none 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from . import _fork
-
-_log = logging.getLogger("fastlock")
+from ._logs import failed
 
 
 class Errands:
@@ -73,4 +71,4 @@ class Errands:
             try:
                 errand()
             except BaseException:  # SystemExit, as of a callback: the others still have theirs
-                _log.exception("%s was left by an exception", self._name)
+                failed("internal", "%s was left by an exception", self._name)

@@ -101,6 +101,16 @@ cdef class Heartbeat(Scheduler):
         """How many entries there are."""
         return self.ends.count
 
+    @property
+    def renewed(self):
+        """How often the usual reply has come in time."""
+        cdef unsigned long long renewals
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            renewals = self.renewals
+            pthread_mutex_unlock(&self.mutex)
+        return renewals
+
     def add(
         self, bytes data not None, usual, double period, double span, double deadline,
         double until
@@ -223,6 +233,7 @@ cdef class Heartbeat(Scheduler):
         fl_bell_init(&self.landed)
         self.epoch += 1
         self.running = False
+        self.renewals = 0
         self.due.items = self.ends.items = NULL
         self.due.count = self.ends.count = self.due.room = self.ends.room = 0
         self.first_news = self.last_news = NULL

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
+from ._metrics import MeterLike
 from ._sockets import patched_by
 from .errors import ConfigError
 
 VARIABLE = "FASTLOCK_CORE"
 _MODULES = {"cython": "fastlock._core", "python": "fastlock._pycore"}
 _STRAIGHT = {"cython": "fastlock._straight", "python": "fastlock._pystraight"}
+_METERS = {"cython": "fastlock._meter", "python": "fastlock._pymeter"}
 _HEARTBEATS = {"cython": "fastlock._heartbeat", "python": "fastlock._pyheartbeat"}
 
 
@@ -111,6 +113,8 @@ class HeartbeatLike(Protocol):
 
     @property
     def count(self) -> int: ...
+    @property
+    def renewed(self) -> int: ...
     def add(
         self,
         data: bytes,
@@ -139,6 +143,7 @@ class Core:
     leases: Callable[[type], Any]
     divide: Callable[[list[tuple[bytes, bytes]], list[Any]], DivisionLike]
     slot: Callable[[bytes], int]
+    meter: Callable[[], MeterLike]
     decoder: Callable[[], DecoderLike]
     pipe: Callable[[Any], PipeLike]
     tls_pipe: Callable[[Any], PipeLike]
@@ -169,6 +174,7 @@ def load(name: str) -> Core:
         leases=module.Leases,
         divide=module.Division,
         slot=module.slot,
+        meter=importlib.import_module(_METERS[name]).Meter,
         decoder=decoder,
         pipe=module.Pipe,
         straight=straight,

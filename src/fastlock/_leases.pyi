@@ -14,6 +14,7 @@ class Leases:
         pair: tuple[bytes, bytes],
         ttl: float,
         deadline: float,
+        since: float | None = None,
     ) -> Any: ...
     def make(
         self,
@@ -26,6 +27,9 @@ class Leases:
         deadline: float,
     ) -> list[Any]: ...
     def foreign(self, client: Any, generation: int, leases: list[Any]) -> int: ...
+    def holds(
+        self, leases: list[Any], results: list[bool], now: float
+    ) -> list[tuple[float, int]]: ...
     def held(self, leases: list[Any]) -> Sequence[int]: ...
     def release(
         self, leases: list[Any], places: Sequence[int]

@@ -8,7 +8,8 @@ fastest from Python; here they are reached where the slots' descriptors say that
 
 Without the GIL: ``key``, ``pair``, ``_client`` and ``_generation`` are written once, when a
 lease is made; of the other fields only bools and ``doubt`` are read or written here, atomically,
-as CPython does it. They are never freed, so that it does not matter who gives back which reference.
+as CPython does it, and times are read in the lease's critical section, where CPython writes them.
+Bools and ``doubt`` are never freed, so that it does not matter who gives back which reference.
 """
 
 cimport cython
@@ -44,6 +45,7 @@ cdef extern from "Python.h":
     ctypedef struct PyMemberDescrObject:
         PyMemberDef *d_member
     PyObject *Py_False
+    PyObject *Py_None
     PyObject *Py_True
     PyObject *PyType_GenericAlloc(PyTypeObject *, Py_ssize_t) except NULL
     PyObject *PySequence_Fast_GET_ITEM(object sequence, Py_ssize_t place)  # borrowed
@@ -118,6 +120,7 @@ cdef class Leases:
         self.pair = offset_of(kind, "pair")
         self.ttl = offset_of(kind, "ttl")
         self.deadline = offset_of(kind, "_deadline")
+        self.since = offset_of(kind, "since")
         self.doubt = offset_of(kind, "doubt")
         self.over = offset_of(kind, "over")
         self.freed = offset_of(kind, "freed")
@@ -125,11 +128,11 @@ cdef class Leases:
     def __reduce__(self):
         raise TypeError("what belongs to a client cannot be pickled or copied")
 
-    def one(self, client, generation, key, tuple pair not None, ttl, deadline):
-        """A lease; ``ttl`` in seconds."""
-        return self.new(client, generation, key, pair, ttl, deadline)
+    def one(self, client, generation, key, tuple pair not None, ttl, deadline, since=None):
+        """A lease; ``ttl`` in seconds. ``since`` is when it began, if that is said."""
+        return self.new(client, generation, key, pair, ttl, deadline, since)
 
-    cdef object new(self, client, generation, key, pair, ttl, deadline):
+    cdef object new(self, client, generation, key, pair, ttl, deadline, since):
         cdef PyObject *raw = PyType_GenericAlloc(<PyTypeObject *>self.kind, 0)
         cdef object lease = <object>raw
         Py_XDECREF(raw)  # ``lease`` has a reference of its own
@@ -140,6 +143,7 @@ cdef class Leases:
         put_first(raw, self.pair, pair)
         put_first(raw, self.ttl, ttl)
         put_first(raw, self.deadline, deadline)
+        put_first(raw, self.since, since)
         put_first(raw, self.doubt, False)
         put_first(raw, self.over, False)
         put_first(raw, self.freed, False)
@@ -168,6 +172,7 @@ cdef class Leases:
                     <object>PySequence_Fast_GET_ITEM(pairs, place),
                     ttl,
                     deadline,
+                    None,
                 ))
             elif reply is None:
                 leases.append(None)
@@ -252,8 +257,41 @@ cdef class Leases:
                 put(<PyObject *>lease, self.doubt, False)
                 results[place_of(&at, i)] = True
 
-    cdef tuple pair_to_free(self, object lease, object generation):
-        """Say that it is under way; None if it is over, in doubt already, or another process's."""
+    def holds(self, list leases not None, list results not None, double now):
+        """Seconds that leases were held whose result is True, and how many were held so long."""
+        cdef list found = []
+        cdef Py_ssize_t i, many = 0
+        cdef PyObject *deadline
+        cdef PyObject *last = NULL
+        cdef double seconds = 0
+        if len(results) != len(leases):
+            raise ValueError("as many results as leases")
+        for i in range(len(results)):
+            if <PyObject *>results[i] != Py_True:
+                continue
+            lease = leases[i]
+            self.check(lease)
+            deadline = fl_get(field(<PyObject *>lease, self.deadline))
+            if many and deadline == last and (
+                fl_get(field(<PyObject *>lease, self.since)) == Py_None
+            ):  # of the same batch
+                many += 1
+                continue
+            if many:
+                found.append((seconds, many))
+            with cython.critical_section(lease):
+                seconds = now - self.began(<PyObject *>lease)
+            many = 1
+            last = deadline if fl_get(field(<PyObject *>lease, self.since)) == Py_None else NULL
+        if many:
+            found.append((seconds, many))
+        return found
+
+    cdef tuple pair_to_free(self, object lease, object generation, double *since):
+        """Say that it is under way; None if it is over, in doubt already, or another process's.
+
+        ``since`` is when it began, in seconds. The lease's critical section is entered.
+        """
         cdef PyObject *raw = <PyObject *>lease
         if (
             self.is_over(lease)
@@ -262,7 +300,16 @@ cdef class Leases:
         ):
             return None
         put(raw, self.doubt, UNDER_WAY)
+        since[0] = self.began(raw)
         return <tuple>field(raw, self.pair)[0]
+
+    cdef double began(self, PyObject *raw) except? -1:
+        """When it began, in seconds; the lease's critical section is entered."""
+        if field(raw, self.since)[0] != Py_None:
+            return <object>field(raw, self.since)[0]
+        return since_of(
+            <object>field(raw, self.deadline)[0], <object>field(raw, self.ttl)[0]
+        )
 
     cdef int freed_by_us(self, object lease) except -1:
         put(<PyObject *>lease, self.over, True)

@@ -41,6 +41,11 @@ class Heartbeat(Scheduler):
         """How many entries there are."""
         return len(self._entries)
 
+    @property
+    def renewed(self) -> int:
+        """How often the usual reply has come in time."""
+        return self._renewed
+
     def add(
         self,
         data: bytes,

@@ -7,6 +7,7 @@ lease and what the usual answers are, and no operation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 from ._doubt import SHARED, UNDER_WAY
@@ -32,8 +33,9 @@ class Leases:
         pair: tuple[bytes, bytes],
         ttl: float,
         deadline: float,
+        since: float | None = None,
     ) -> Any:
-        """A lease; ``ttl`` in seconds."""
+        """A lease; ``ttl`` in seconds. ``since`` is when it began, if that is said."""
         lease: Any = _blank(self._kind)
         lease._client = client
         lease._generation = generation
@@ -42,6 +44,7 @@ class Leases:
         lease.pair = pair
         lease.ttl = ttl
         lease._deadline = deadline
+        lease.since = since
         lease.doubt = lease.over = lease.freed = False
         return lease
 
@@ -68,6 +71,25 @@ class Leases:
             else:
                 break
         return leases
+
+    def holds(self, leases: list[Any], results: list[bool], now: float) -> list[tuple[float, int]]:
+        """Seconds that leases were held whose result is True, and how many were held so long."""
+        found: list[tuple[float, int]] = []
+        if len(results) != len(leases):
+            raise ValueError("as many results as leases")
+        seconds, many, last = 0.0, 0, None
+        for lease in compress(leases, results):
+            deadline, since = lease._deadline, lease.since
+            if deadline is last and since is None:  # of the same batch
+                many += 1
+                continue
+            if many:
+                found.append((seconds, many))
+            many, last = 1, deadline if since is None else None
+            seconds = now - (deadline - (0.99 * lease.ttl - 0.002) if since is None else since)
+        if many:
+            found.append((seconds, many))
+        return found
 
     def foreign(self, client: Any, generation: int, leases: list[Any]) -> int:
         """Where the first is that is neither None nor this client's of this process; or -1."""

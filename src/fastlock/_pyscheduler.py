@@ -11,7 +11,6 @@ while it interrupts anything here: the mutex is re-entrant, bells are rung by a 
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 import threading
 from collections import deque
@@ -19,12 +18,12 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from . import _logs
 from ._pytime import clock
 from .errors import ServerError, TransportError
 
 __all__ = ["Scheduler"]
 
-_log = logging.getLogger("fastlock")
 
 BATCH = 1000  # most that leaves in one write: others' commands come in between
 COARSEST = 0.25  # s: what is due within such a step leaves together
@@ -112,6 +111,7 @@ class Scheduler:
         self._news: deque[Entry] = deque()
         self._pipe: Any = None  # None: none, or it has ended
         self._asking: bool | None = None  # True: for a Pipe; False: that has been told
+        self._renewed = 0
         self._wakes = 0.0  # when the thread looks again by itself
         self._thread: threading.Thread | None = None
 
@@ -250,7 +250,7 @@ class Scheduler:
                 pipe.abort("no answer in time")
         except Exception:
             failed = True
-            _log.exception("a heartbeat could not be sent")
+            _logs.failed("internal", "a heartbeat could not be sent")
         now = clock()
         with self._mutex:
             for place, entry in enumerate(batch):
@@ -272,6 +272,7 @@ class Scheduler:
                 entry.deadline = sent_at + entry.span
                 entry.said = sent_at
                 entry.unsure = False
+                self._renewed += 1
                 self._plan(entry, _aligned(sent_at + entry.period, entry.period))
             return
         if answered and type(reply) is not ServerError:

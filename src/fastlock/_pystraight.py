@@ -19,16 +19,19 @@ __all__ = ["Straight"]
 
 
 class Straight:
-    """``client``'s way over one Pipe: its ``leases``, commands, tokens and prefix of keys."""
+    """``client``'s way over one Pipe: its ``leases``, commands, tokens, prefix of keys, meter."""
 
     __slots__ = (
         "_acquire",
         "_call",
         "_client",
+        "_frees",
+        "_meter",
         "_new",
         "_next",
         "_prefix",
         "_release",
+        "_ticks",
         "freed",
         "freed_at",
     )
@@ -42,6 +45,7 @@ class Straight:
         release: Any,
         tokens: Any,
         prefix: bytes,
+        meter: Any,
     ) -> None:
         self._client = client
         self._new = leases.one
@@ -50,6 +54,9 @@ class Straight:
         self._release = release.fill
         self._next = tokens.next
         self._prefix = prefix
+        self._meter = meter  # None: nothing is counted
+        self._ticks = None if meter is None else meter.ticks
+        self._frees = None if meter is None else meter.frees
         # The key of the latest release, and when it was sent; of any thread.
         self.freed, self.freed_at = b"", 0.0
 
@@ -84,8 +91,17 @@ class Straight:
         except (TransportError, Reentered) as error:
             return pair, sent_at, error
         if reply == b"OK":
-            return self._new(self._client, generation, key, pair, ttl / 1000, sent_at + span)
-        return None if reply is None else (pair, sent_at, reply)
+            ticks = self._ticks
+            if ticks is not None and next(ticks):
+                self._meter.sample(sent_at)
+            return self._new(
+                self._client, generation, key, pair, ttl / 1000, sent_at + span, sent_at
+            )
+        if reply is None:
+            if self._meter is not None:
+                self._meter.answered(sent_at)
+            return None
+        return pair, sent_at, reply
 
     def free(self, lease: Any, generation: int, timeout: float) -> Any:
         """True: freed. None: it takes more than this. Else (sent at, reply or error)."""
@@ -94,13 +110,17 @@ class Straight:
         lease.doubt = UNDER_WAY  # whoever is interrupted from here on leaves it in doubt
         if lease.over:  # handed over at this moment
             return None
-        self.freed = lease.pair[0]
+        wire, token = lease.pair
+        self.freed = wire
         self.freed_at = sent_at = clock()
         try:
-            (reply,) = self._call(self._release(*lease.pair), 1, timeout)
+            (reply,) = self._call(self._release(wire, token), 1, timeout)
         except (TransportError, Reentered) as error:
             return sent_at, error
         if reply == 1:
             lease.over = lease.freed = True
+            frees = self._frees
+            if frees is not None and next(frees):
+                self._meter.held(sent_at - lease.began())
             return True
         return sent_at, reply

@@ -28,6 +28,7 @@ from ._handover import (
     Run,
     Turn,
 )
+from ._metrics import MeterLike
 from ._rivals import Race, Rivals
 
 _FOR_EVER = float("inf")
@@ -50,7 +51,8 @@ class Place:
 
     __slots__ = (
         "_front", "_line", "_queue", "_race", "_thread_and_key", "behind", "calm", "key", "lined",
-        "news", "offer", "run", "told", "trusted", "turn", "vain", "wakes_at", "watched", "who",
+        "news", "offer", "run", "since", "told", "trusted", "turn", "vain", "wakes_at", "watched",
+        "who",
     )  # fmt: skip
 
     def __init__(self, queue: Queue, key: bytes, who: int | None, lined: bool) -> None:
@@ -58,6 +60,7 @@ class Place:
         self.who = who
         self.lined = lined  # False: it waits beside the lines
         self.news: News | None = None  # replaced by the owner before each look at what is told
+        self.since = 0.0  # when it began to wait
         self.told = False  # it is to try now; the owner takes it back
         self.watched = False  # the server tells when the key changes
         self.offer: Offer | None = None  # to be given the lock, while it waits
@@ -106,6 +109,8 @@ class Place:
             queue.quiet = False  # each time: a look around may have come between the steps below
         if self in queue.waiting:
             return
+        if queue.meter is not None:
+            self.since = queue.meter.now()
         queue.waiting[self] = None
         if not self.lined:
             return
@@ -146,7 +151,9 @@ class Place:
         queue = self._queue
         if self.offer is not None:
             self.offer.leave()
-        queue.waiting.pop(self, None)
+        known = queue.waiting.pop(self, self) is None
+        if known and queue.meter is not None:
+            queue.meter.waited(self.since)
         behind, line = self.behind, self._line
         if line is None and behind is None and self.lined:
             line = queue.lines.get(self.key)  # interrupted between making and keeping it
@@ -198,7 +205,10 @@ class Queue:
     and others are let go first. ``held`` knows the leases that lines got.
     """
 
-    def __init__(self, limit: int = 0, seconds: float = 0.0) -> None:
+    def __init__(
+        self, limit: int = 0, seconds: float = 0.0, meter: MeterLike | None = None
+    ) -> None:
+        self.meter = meter  # is told how long each has waited
         self._limit = limit
         self._seconds = seconds
         self._trip = 0.0  # seconds: about the longest round trip of late

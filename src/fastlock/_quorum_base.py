@@ -108,6 +108,7 @@ def blank(
     lease.pair = (_args.wire_key(key, b""), token)
     lease.ttl = ttl / 1000
     lease._deadline = until
+    lease.since = None
     lease.doubt = lease.over = lease.freed = False
     lease.votes = votes
     return lease

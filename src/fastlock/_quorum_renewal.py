@@ -8,7 +8,6 @@ is waited for longer than the shortest lease allows; a majority counts.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 from weakref import WeakSet
@@ -19,6 +18,7 @@ from ._commands import extended
 from ._effects import Op
 from ._errands import Errands
 from ._event import Event
+from ._logs import failed
 from ._ops_quorum import Votes, renewed
 from ._quorum_links import PART
 from ._quorum_nodes import Nodes
@@ -26,8 +26,6 @@ from ._quorum_polls import AT_ONCE, Answer, Lacking, Poll, heard, majority_of
 from ._renewal import IDLE, REFUSED, UNANSWERED, Renewal
 from ._topology import closed_error
 from .errors import FastlockError
-
-_log = logging.getLogger("fastlock")
 
 #: Part of a period after which a renewal without a majority is tried again.
 SOON = 10
@@ -132,6 +130,7 @@ class QuorumKeeper:
         self.callbacks = Errands("fastlock-on-lost")
         self._renewals: WeakSet[Renewal] = WeakSet()
         self._thread: threading.Thread | None = None
+        self.renewed = 0  # how many renewals had a majority in time; its thread counts
         self._news = Event()  # made anew by the thread before it looks
 
     def forked(self) -> None:
@@ -187,7 +186,7 @@ class QuorumKeeper:
             try:
                 self._look_after(known)
             except Exception:  # about some leases: those that last are tried again
-                _log.exception("a renewal's outcome could not be told")
+                failed("internal", "a renewal's outcome could not be told")
                 news.wait(1.0)
             pause = min((self._next(r) - clock() for r in known if not r.done), default=IDLE)
             known = []
@@ -238,7 +237,7 @@ class QuorumKeeper:
                 try:
                     self._judge(one)
                 except Exception:  # the others go on
-                    _log.exception("a renewal's outcome could not be told")
+                    failed("internal", "a renewal's outcome could not be told")
                 finally:
                     one.end()
 
@@ -263,6 +262,7 @@ class QuorumKeeper:
         elif verdict and now < one.sent_at + one.span:
             beat.deadline = max(beat.deadline, one.sent_at + one.span)
             beat.due, beat.unsure = one.sent_at + one.period, False
+            self.renewed += 1
         elif one.answers is not None or one.poll is not None:
             beat.due, beat.unsure = now + one.period / SOON, True
 

@@ -8,7 +8,6 @@ but in the heartbeat: connecting and callbacks have threads of their own.
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from ._clock import clock
 from ._commands import Commands, Pair, is_transient
 from ._errands import Errands
 from ._event import Event
+from ._logs import INFO, WARNING, failed, tell
 from ._pause import backoff_pause
 from ._topology import closed_error
 from .errors import ConfigError, FastlockError, ServerError
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ._impl import BeatLike, Core
     from ._topology import Link, SyncServer
     from .config import Config
-
-_log = logging.getLogger("fastlock")
 
 #: Seconds after which a lease is renewed no more, unless the caller says otherwise.
 MAX_HOLD = 3600.0
@@ -159,8 +157,9 @@ class Renewal:
             if self.reason is not None:  # a lock is lost once
                 return
             self.reason = reason
-        if self.terms.on_lost is None:
-            _log.warning("%r was lost: %s", lease.key, reason)
+        lease._count_lost()
+        level = WARNING if self.terms.on_lost is None else INFO
+        tell(level, "lost", "%r was lost: %s", lease.key, reason, key=lease.key, reason=reason)
         self._announce(lease)
 
     def _announce(self, lease: Any) -> None:
@@ -217,7 +216,7 @@ def run_callback(on_lost: Callable[[Any], Any], lease: Any) -> Any:
     try:
         return on_lost(lease)
     except Exception:
-        _log.exception("on_lost of %r failed", lease.key)
+        failed("on_lost_failed", "on_lost of %r failed", lease.key, key=lease.key)
         return None
 
 
@@ -250,6 +249,11 @@ class Keeper:
         """In a forked child: its parent's leases are none of its own."""
         self._heart.forked()
         self._forget()
+
+    @property
+    def renewed(self) -> int:
+        """How many renewals were answered in time."""
+        return self._heart.renewed
 
     # -- for renewals
 
@@ -304,9 +308,11 @@ class Keeper:
                 link = self._server.link(self._patience)
             except Exception as error:
                 if not isinstance(error, FastlockError):
-                    _log.exception("connecting for renewals failed")
+                    failed("internal", "connecting for renewals failed")
                 self._unreached()
                 failures += 1
+                tell(INFO, "retry", "no connection for renewals (failure %d): %s", failures, error,
+                     failures=failures, error=type(error).__name__)  # fmt: skip
                 self._closing.wait(min(backoff_pause(failures), LONGEST_PAUSE))
                 continue
             with self.mutex:
@@ -343,7 +349,7 @@ class Keeper:
                 try:
                     self._hear(number, what, said)
                 except Exception:  # about one lease: the others go on
-                    _log.exception("a renewal's outcome could not be told")
+                    failed("internal", "a renewal's outcome could not be told")
             if not news:
                 with self.mutex:
                     if self._closing.is_set() or not self._heart.count:

@@ -34,6 +34,7 @@ cdef class Scheduler:
     cdef Heap due
     cdef Heap ends
     cdef long long numbers
+    cdef unsigned long long renewals  # usual replies in time
     cdef Entry *first_news
     cdef Entry *last_news
     cdef void *pipe                 # NULL: none, or it has ended

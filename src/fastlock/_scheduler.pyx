@@ -254,6 +254,7 @@ cdef class Scheduler:
                 entry.deadline = sent_at + entry.span
                 entry.said = sent_at
                 entry.unsure = False
+                self.renewals += 1
                 self.plan(entry, aligned(sent_at + entry.period, entry.period))
             return False
         if reply != NULL and reply.kind != REDIS_REPLY_ERROR:

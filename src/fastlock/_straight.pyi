@@ -17,6 +17,7 @@ class Straight:
         release: Any,
         tokens: Any,
         prefix: bytes,
+        meter: Any,
     ) -> Straight: ...
     def take(
         self,

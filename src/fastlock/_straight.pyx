@@ -15,6 +15,15 @@ from fastlock._codec cimport Reply, free_chain, text_of, values_of
 from fastlock._core cimport Pipe
 from fastlock._hiredis cimport REDIS_REPLY_INTEGER, REDIS_REPLY_NIL, REDIS_REPLY_STATUS
 from fastlock._leases cimport Leases
+from fastlock._meter cimport (
+    FL_ACQUIRED,
+    FL_HOLD,
+    FL_RELEASED,
+    FL_TRIP,
+    Meter,
+    fl_add,
+    fl_time,
+)
 from fastlock._mux cimport ANSWERED, Outcome
 from fastlock._pack cimport Filling, Numbered, Prepared, wire_of
 
@@ -31,12 +40,13 @@ cdef enum:
 
 @cython.final
 cdef class Straight:
-    """``client``'s way over one Pipe: its ``leases``, commands, tokens and prefix of keys."""
+    """``client``'s way over one Pipe: its ``leases``, commands, tokens, prefix of keys, meter."""
     cdef object client
     cdef Leases leases
     cdef Pipe pipe
     cdef Prepared acquire, release
     cdef Numbered tokens
+    cdef Meter meter  # None: nothing is counted
     cdef bytes prefix
     cdef readonly bytes freed  # the key of the latest release, and when it was sent; of any thread
     cdef readonly double freed_at
@@ -50,6 +60,7 @@ cdef class Straight:
         Prepared release not None,
         Numbered tokens not None,
         bytes prefix not None,
+        Meter meter,
     ):
         self.client = client
         self.leases = leases
@@ -58,6 +69,7 @@ cdef class Straight:
         self.release = release
         self.tokens = tokens
         self.prefix = prefix
+        self.meter = meter
         self.freed = b""
 
     def __reduce__(self):
@@ -76,7 +88,7 @@ cdef class Straight:
         cdef Filling filling
         cdef Reply *chain = NULL
         cdef bint sent = False
-        cdef double sent_at
+        cdef double sent_at, seconds
         cdef Outcome outcome
         token = self.tokens.one()
         pair = (wire, token)
@@ -90,9 +102,15 @@ cdef class Straight:
             return pair, sent_at, self.failure(outcome, chain, sent)
         if is_ok(chain):
             free_chain(chain)
-            return self.leases.new(self.client, generation, key, pair, ttl / 1000, sent_at + span)
+            self.tell(FL_ACQUIRED, sent_at)
+            seconds = <double>ttl / 1000
+            return self.leases.new(
+                self.client, generation, key, pair, seconds, sent_at + span, None
+            )
         if chain.kind == REDIS_REPLY_NIL:
             free_chain(chain)
+            if self.meter is not None:
+                fl_time(&self.meter.data, FL_TRIP, fl_clock() - sent_at, 1)
             return None
         return pair, sent_at, values_of(chain)[0]
 
@@ -102,10 +120,10 @@ cdef class Straight:
         cdef Filling filling
         cdef Reply *chain = NULL
         cdef bint sent = False
-        cdef double sent_at
+        cdef double sent_at, since = 0
         cdef Outcome outcome
         with cython.critical_section(lease):
-            pair = self.leases.pair_to_free(lease, generation)
+            pair = self.leases.pair_to_free(lease, generation, &since)
         if pair is None:
             return None
         self.release.weigh(&filling, 0, pair[0])
@@ -119,8 +137,17 @@ cdef class Straight:
         if chain.kind == REDIS_REPLY_INTEGER and chain.integer == 1:
             free_chain(chain)
             self.leases.freed_by_us(lease)
+            self.tell(FL_RELEASED, sent_at)
+            if self.meter is not None:
+                fl_time(&self.meter.data, FL_HOLD, sent_at - since, 1)
             return True
         return sent_at, values_of(chain)[0]
+
+    cdef void tell(self, int counter, double sent_at) noexcept:
+        """What was sent then has just been answered so."""
+        if self.meter is not None:
+            fl_add(&self.meter.data.counters[counter], 1)
+            fl_time(&self.meter.data, FL_TRIP, fl_clock() - sent_at, 1)
 
     cdef Outcome ask(
         self, Prepared command, Filling *filling, double timeout, Reply **chain, bint *sent

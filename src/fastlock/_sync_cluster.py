@@ -75,7 +75,7 @@ class Clustered(OnCluster, Client):
     def _reach(self) -> None:
         here: Any = self
         here._server = self._cluster = Cluster(
-            self.config, self._core, self._tokens.renew, self._patched
+            self.config, self._core, self._connected, self._patched
         )
         self._book, self._slot = self._cluster.book, self._core.slot
         here._asides = ClusterAsides(self._cluster.book, self._call)
@@ -86,7 +86,7 @@ class Clustered(OnCluster, Client):
         )
 
     def _new_background(self) -> Background:
-        return Background(self._settle, self._lanes)
+        return Background(self._settle, self._meter, self._lanes)
 
     def _patched(self) -> _impl.Core:
         self._core = _impl.fit(self._core)
@@ -231,6 +231,7 @@ class Clustered(OnCluster, Client):
         try:
             left = flight.sent_at + flight.timeout - clock()
             replies = flight.ticket.wait(max(left, GLANCE))
+            self._meter.answered(flight.sent_at)
             return flight.sent_at, without_asking(replies, asking)
         except TransportError as error:
             node.failed_at = clock()
@@ -257,6 +258,7 @@ class Clustered(OnCluster, Client):
             if timeout <= 0:
                 raise TransportError(TOO_LATE)
             replies = link.pipe.call(data, count, timeout)
+            self._meter.answered(sent_at)
             return sent_at, without_asking(replies, asking)
         except Reentered:
             call.left = True

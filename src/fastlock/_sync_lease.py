@@ -21,12 +21,13 @@ from ._doubt import UNDER_WAY, interrupted
 from ._effects import Op
 from ._handover import Giving
 from ._lost import Lost
+from ._metrics import HANDED_OVER, REFUSED, count_acquired
 from ._ops_fair import acquire_fair, in_queue
 from ._ops_fenced import fenced
 from ._ops_handover import hand_over
 from ._ops_replicas import replicated
 from ._renewal import MAX_HOLD, terms_of
-from .errors import FastlockError
+from .errors import FastlockError, LockLost
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 
 if TYPE_CHECKING:
@@ -183,8 +184,11 @@ def _take(
         taken = way.take(key, milliseconds, span, generation, patience, trace)
         if generation != _fork.generation:
             _fork.check(generation)
-        if type(taken) is Lease or (taken is None and operation is _ops.try_acquire):
+        if type(taken) is Lease:
             return taken
+        if taken is None and operation is _ops.try_acquire:
+            client._meter.count(REFUSED)
+            return None
         begun, failure, answer = True, None, (0.0 if until is None else begun_at, [None])
         if taken is not None:
             begun, failure, answer = client._outcome(link, taken, patience)
@@ -196,7 +200,9 @@ def _take(
         op = operation(claim)
         if begun:
             op.send(None)
-        return client._drive(op, failure, answer, claim.generation)
+        acquired = client._drive(op, failure, answer, claim.generation)
+        count_acquired(client._meter, acquired)
+        return acquired
     except BaseException:
         if claim is not None:
             client._give_back(claim)
@@ -215,6 +221,7 @@ def _way(client: Client, link: Link) -> StraightLike:
         commands.releasing,
         client._tokens.source,
         client._prefix,
+        client._timed,
     )
     link.way = way
     return way
@@ -273,7 +280,7 @@ class Lease(BaseLease):
             ):
                 passed = self._pass_on(clock())
                 if passed is not None:
-                    return passed
+                    return self._ended(passed)
             if wait and way is not None:
                 freed = way.free(self, generation, client._patience)
                 if freed is True:
@@ -286,6 +293,7 @@ class Lease(BaseLease):
                 return False
             if not wait:
                 client._deferred.send(self)
+                self._ended(self.freed)
                 queue.freed(self.pair[0], clock())
                 return None
             begun, failure, answer = False, None, None
@@ -299,7 +307,7 @@ class Lease(BaseLease):
                 op.send(None)
             ours = client._drive(op, failure, answer)
             queue.freed(self.pair[0], clock())
-            return ours
+            return self._ended(ours)
         except FastlockError:
             raise
         except BaseException:
@@ -315,10 +323,13 @@ class Lease(BaseLease):
             if not queue.gives(self, now, giving):
                 return None
             if client._local and giving.kept(self, now, client._batches):
+                client._meter.count(HANDED_OVER)
                 return True
             ours = client._drive(hand_over(self, giving, client._retries, now))
             queue.took(clock() - now)
-            if not giving.done:
+            if giving.done:
+                client._meter.count(HANDED_OVER)
+            else:
                 queue.freed(self.pair[0], clock())
             return ours
         finally:
@@ -347,10 +358,13 @@ class Lease(BaseLease):
         if self.over or self._told():
             raise lost_at_exit(self)
         client = self._client
+        self._remember()
         try:
             client._drive(operation(self, milliseconds, client._retries, clock()))
         except BaseException as error:
             self._unheard(error, milliseconds)
+            if isinstance(error, LockLost):
+                self._count_lost()
             raise
 
     def __enter__(self) -> Lease:

@@ -122,7 +122,7 @@ class SyncServer:
         self,
         config: Config,
         core: Core,
-        on_connect: Callable[[], None],
+        on_connect: Callable[[bool], None],
         on_patched: Callable[[], Core],
     ) -> None:
         self._config = config
@@ -194,11 +194,12 @@ class SyncServer:
                 with self._mutex:
                     if self._closed:
                         raise closed_error()
+                    again = self._last is not None
                     self._link, self._last = link, link.info
             except BaseException:
                 link.pipe.close()
                 raise
-            self._on_connect()
+            self._on_connect(again)
             return link
         except FastlockError as error:
             if self._closed:  # which has ended the connecting

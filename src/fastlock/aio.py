@@ -27,6 +27,17 @@ from ._clock import clock
 from ._commands import Pair, ServerInfo
 from ._config_options import Options, Unpack
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
+from ._metrics import (
+    ADOPTED,
+    Stats,
+    connected,
+    count_acquired,
+    count_failure,
+    count_lost,
+    count_released,
+    retrying,
+    stats_of,
+)
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
 from ._queue import Queue
@@ -83,12 +94,15 @@ class Client:
         self._patience = self.config.socket_timeout
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
+        self._meter = self._core.meter()
+        self._timed = self._meter if self.config.metrics else None  # what goes straight
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._settling: set[asyncio.Task[None]] = set()
         self._deferred: set[asyncio.Future[Any]] = set()  # releases nobody waits for
         self._pausing: set[asyncio.Future[None]] = set()
         # Of those who wait for locks.
-        self._queue = Queue(self.config.handover_limit, self.config.handover_time)
+        config = self.config
+        self._queue = Queue(config.handover_limit, config.handover_time, self._meter)
         self._local = self.config.handover == "local"
         self._batches: set[object] = set()  # one for each release or extension of many under way
         self._bells = Bells()
@@ -100,12 +114,17 @@ class Client:
     def _reach(self) -> None:
         """Make what leads to the server."""
         core = self._core
-        self._server = AsyncServer(self.config, core, self._tokens.renew)
+        self._server = AsyncServer(self.config, core, self._connected)
         self._asides = AsyncAsides(self._server)
         self._listener = AsyncListener(self.config, core, self._bells.new)
         # Renewals have a connection of their own: this one's socket belongs to the loop.
         self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
         self._keeper = Keeper(self._renewing, core, self.config)
+
+    def _connected(self, again: bool) -> None:
+        """A connection for commands was made; ``again``: where another one was before."""
+        self._tokens.renew()
+        connected(self._meter, self.config.address, again)
 
     @property
     def _kind(self) -> type[Client]:
@@ -207,9 +226,8 @@ class Client:
         mark = object()
         try:
             self._batches.add(mark)
-            return await self._drive(
-                _ops_each.release_many(listed, self._loops, self._retries, self._shares)
-            )
+            op = _ops_each.release_many(listed, self._loops, self._retries, self._shares)
+            return count_released(self, listed, await self._drive(op))
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
@@ -234,11 +252,15 @@ class Client:
         async with turns(listed):
             if self._keeper.used:
                 listed = not_told(listed)
+            for lease in listed:
+                if lease is not None:
+                    lease._remember()
             op = _ops_each.extend_many(
                 listed, milliseconds, self._loops, self._retries, self._shares
             )
             try:
                 results = await self._drive(op)
+                count_lost(listed, results)
             except BaseException as error:
                 if milliseconds is not None and self._keeper.used:
                     for lease in listed:
@@ -286,6 +308,7 @@ class Client:
         lease = await self._drive(_ops.adopt(key, pair, self._retries, self._lease))
         if number is not None:
             lease.number = number
+        self._meter.count(ADOPTED)
         return lease
 
     # -- questions
@@ -326,6 +349,13 @@ class Client:
     def core(self) -> str:
         """The core this client runs on: "cython" or "python"."""
         return self._core.name
+
+    def stats(self) -> Stats:
+        """What this client has counted and timed; no I/O. Any thread may ask, also after close.
+
+        In a forked child all begins at zero. ConfigError: of a client with ``metrics=False``.
+        """
+        return stats_of(self)
 
     # -- life
 
@@ -374,6 +404,7 @@ class Client:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
+        self._meter.forked()
         self._tokens.renew()
         self._settling = set()
         self._deferred = set()
@@ -433,6 +464,7 @@ class Client:
             acquired = await self._drive(op, generation=claim.generation)
             if terms is not None:
                 self._keep(acquired, terms)
+            count_acquired(self._meter, acquired)
             result: R = acquired
             return result
         except BaseException:
@@ -501,6 +533,9 @@ class Client:
             _fork.check(generation)
             result: R = end.value
             return result
+        except FastlockError as failure:
+            count_failure(self._meter, failure)
+            raise
 
     @property
     def _shares(self) -> int:
@@ -533,8 +568,11 @@ class Client:
         try:
             answer = link.pipe.call(data, call.count)
             if call.until is None or call.until - sent_at >= self._patience:
-                return sent_at, link.heard(await answer)
-            return sent_at, link.heard(await within(answer, call.until - sent_at))
+                replies = link.heard(await answer)
+            else:
+                replies = link.heard(await within(answer, call.until - sent_at))
+            self._meter.answered(sent_at)
+            return sent_at, replies
         except TransportError as error:
             error.sent_at = sent_at
             link.heard(error.replies)
@@ -548,6 +586,7 @@ class Client:
             pause = backoff_pause(effect.failures)
             if effect.until is not None:
                 pause = min(pause, max(0.0, effect.until - clock()))
+            retrying(self._meter, effect.failures, pause)
             await self._sleep(pause)
         return clock()
 
@@ -645,7 +684,7 @@ class Client:
         try:
             await self._drive(_ops_many.settle(pairs, until, verb))
         except FastlockError as error:
-            could_not_give_back(len(pairs), error)
+            could_not_give_back(self._meter, len(pairs), error)
 
 
 async def _over(futures: Iterable[asyncio.Future[Any]]) -> None:
@@ -656,7 +695,7 @@ async def _over(futures: Iterable[asyncio.Future[Any]]) -> None:
         await asyncio.wait(ours, timeout=1.0)
 
 
-def _nothing() -> None:
+def _nothing(_again: bool) -> None:
     """For a connection that no tokens are drawn for."""
 
 

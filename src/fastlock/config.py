@@ -65,7 +65,8 @@ class Config:
     waits ("swap" or "local"), ``handover_limit`` how often in a row (0: never), and
     ``handover_time`` for how long, before others have their turn; ``prefix`` is put before
     every key; ``label`` is the readable part of tokens (None: host:pid); ``protocol`` is
-    RESP 2 or 3.
+    RESP 2 or 3; ``metrics`` says whether the client counts and times what it does, for
+    ``stats()``.
     """
 
     uri: str | None = None
@@ -104,6 +105,7 @@ class Config:
     handover: Literal["swap", "local"] = _default("swap")
     handover_limit: int = _default(1000)
     handover_time: float = _default(0.05)
+    metrics: bool = _default(True)
 
     def __new__(cls, *_args: object, **options: object) -> Config:
         _refuse_unknown(options)

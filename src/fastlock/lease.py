@@ -6,7 +6,6 @@ Law: no I/O. A lease's own words about itself come from its deadline and the clo
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -16,13 +15,16 @@ from . import _args, _fork
 from ._claim import span
 from ._clock import clock
 from ._commands import Pair
+from ._logs import WARNING, tell
+from ._metrics import HOLD, LOST, RELEASED
 from ._renewal import Renewal, Terms
 from .config import Config
 from .errors import ConfigError, FastlockError, LockError, LockLost, OutcomeUnknown
 
 L = TypeVar("L", bound="BaseLease")
 
-_log = logging.getLogger("fastlock")
+#: Instead of when it began, of a lease that was counted as lost.
+COUNTED = float("nan")
 
 
 class BaseLease:
@@ -49,6 +51,7 @@ class BaseLease:
         "number",
         "over",
         "pair",
+        "since",
         "ttl",
     )
 
@@ -58,6 +61,7 @@ class BaseLease:
     key: str | bytes
     pair: Pair  # wire key, token
     ttl: float
+    since: Any  # when it began, if its deadline and ttl do not tell (else None); or COUNTED
     _deadline: float  # unless it is renewed: then its Renewal knows
     number: int  # for fencing; not set where none was asked for
     doubt: int  # whether a release may have been carried out without our knowing: see _doubt
@@ -127,6 +131,32 @@ class BaseLease:
         unsure = self.doubt or (renewal is not None and renewal.beat.unsure)
         return "unknown" if unsure else "held"
 
+    # -- for the client's figures
+
+    def began(self) -> float:
+        """When it was got, in seconds on fastlock's clock; not a number once it was lost."""
+        since: float | None = self.since
+        return self._deadline - span(round(self.ttl * 1000)) if since is None else since
+
+    def _remember(self) -> None:
+        """Before its deadline moves by hand: when it began."""
+        self.since = self.began()
+
+    def _ended(self, ours: bool) -> bool:
+        """A release has ended so: count it."""
+        if ours:
+            self._client._meter.count(RELEASED)
+            self._client._meter.time(HOLD, clock() - self.began())
+        elif not self.freed:
+            self._count_lost()
+        return ours
+
+    def _count_lost(self) -> None:
+        """Once."""
+        if self.since is not COUNTED:
+            self.since = COUNTED
+            self._client._meter.count(LOST)
+
     # -- being renewed
 
     @property
@@ -172,7 +202,11 @@ class BaseLease:
     def _lost_before(self) -> None:
         """The answer to a deferred release: it was no longer ours."""
         self.freed = False
-        _log.warning("%r was no longer held when its deferred release arrived", self.key)
+        self._count_lost()
+        tell(
+            WARNING, "lost", "%r was no longer held when its deferred release arrived", self.key,
+            key=self.key, reason="it had ended before its deferred release arrived",
+        )  # fmt: skip
         renewal = self._renewal
         if renewal is not None:
             renewal.lose_late(self)
@@ -403,7 +437,8 @@ def left(lease: BaseLease, freed: bool, if_lost: str) -> None:
     if if_lost == "raise":
         raise lost_at_exit(lease)
     if if_lost == "warn":
-        _log.warning("%s", lost_at_exit(lease))
+        lost = lost_at_exit(lease)
+        tell(WARNING, "lost_at_exit", "%s", lost, key=lease.key, reason=lease._why_lost())
 
 
 def add_note(error: BaseException, failure: Exception) -> None:
@@ -411,7 +446,8 @@ def add_note(error: BaseException, failure: Exception) -> None:
     if hasattr(error, "add_note"):  # Python 3.11
         error.add_note(f"and the lock was not released in order: {failure}")
     else:
-        _log.warning("the lock was not released in order: %s", failure)
+        tell(WARNING, "not_released", "the lock was not released in order: %s", failure,
+             key=getattr(failure, "key", None), error=type(failure).__name__)  # fmt: skip
 
 
 # -- clients by where they lead, for unpickled specs

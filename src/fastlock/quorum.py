@@ -83,6 +83,7 @@ class QuorumClient:
         self._retries = first.retries
         self._retry_timeout = first.retry_timeout
         self._tokens = TokenSource(first.label, self._core.numbered)
+        self._meter = self._core.meter()
         self._closing = Event()
         self._turns = Turns()
         self._nodes = Nodes(node_clients(self), self.node_timeout, lambda: self.closed)
@@ -199,6 +200,7 @@ class QuorumClient:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
+        self._meter.forked()
         self._tokens.renew()
         self._turns.forked()
         self._nodes.forked()

@@ -19,6 +19,17 @@ from ._deferred import Deferred
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._event import Event
 from ._listener import Listener
+from ._metrics import (
+    ADOPTED,
+    Stats,
+    connected,
+    count_acquired,
+    count_failure,
+    count_lost,
+    count_released,
+    retrying,
+    stats_of,
+)
 from ._ops_fenced import fenced
 from ._pause import backoff_pause
 from ._queue import Queue
@@ -76,13 +87,16 @@ class Client:
         self._patience = self.config.socket_timeout
         self._usual: tuple[float, int, float] = (0.0, 0, 0.0)  # see lease.usual_of
         self._loops = self._core.leases(Lease)
+        self._meter = self._core.meter()
+        self._timed = self._meter if self.config.metrics else None  # what goes straight
         self._tokens = TokenSource(self.config.label, self._core.numbered)
         self._background = self._new_background()
         self._closing = Event()  # callers are told
         self._closed = Event()  # the background too
         self._turns = Turns()
         # Of those who wait for locks.
-        self._queue = Queue(self.config.handover_limit, self.config.handover_time)
+        config = self.config
+        self._queue = Queue(config.handover_limit, config.handover_time, self._meter)
         self._local = self.config.handover == "local"
         self._batches: set[object] = set()  # one for each release or extension of many under way
         self._reach()
@@ -91,7 +105,7 @@ class Client:
 
     def _reach(self) -> None:
         """Make what leads to the server."""
-        self._server = SyncServer(self.config, self._core, self._tokens.renew, self._patched)
+        self._server = SyncServer(self.config, self._core, self._connected, self._patched)
         self._asides = Asides(self._server)
         self._deferred = Deferred(self._server.ready, self._background, self._patience)
         self._keeper = Keeper(self._server, self._core, self.config)
@@ -99,7 +113,12 @@ class Client:
 
     def _new_background(self) -> Background:
         """What gives back for this client."""
-        return Background(self._settle)
+        return Background(self._settle, self._meter)
+
+    def _connected(self, again: bool) -> None:
+        """A connection for commands was made; ``again``: where another one was before."""
+        self._tokens.renew()
+        connected(self._meter, self.config.address, again)
 
     @property
     def _kind(self) -> type[Client]:
@@ -196,9 +215,8 @@ class Client:
         mark = object()
         try:
             self._batches.add(mark)
-            return self._drive(
-                _ops_each.release_many(listed, self._loops, self._retries, self._shares)
-            )
+            op = _ops_each.release_many(listed, self._loops, self._retries, self._shares)
+            return count_released(self, listed, self._drive(op))
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
@@ -234,9 +252,14 @@ class Client:
         """False for those whose holder was told meanwhile that they are lost."""
         if self._keeper.used:
             leases = not_told(leases)
+        for lease in leases:
+            if lease is not None:
+                lease._remember()
         op = _ops_each.extend_many(leases, milliseconds, self._loops, self._retries, self._shares)
         try:
-            return self._drive(op)
+            results = self._drive(op)
+            count_lost(leases, results)
+            return results
         except BaseException as error:
             if milliseconds is not None and self._keeper.used:
                 for lease in leases:
@@ -279,6 +302,7 @@ class Client:
         lease = self._drive(_ops.adopt(key, pair, self._retries, self._lease))
         if number is not None:
             lease.number = number
+        self._meter.count(ADOPTED)
         return lease
 
     # -- questions
@@ -321,6 +345,13 @@ class Client:
         """The core this client runs on: "cython" or "python"."""
         return self._core.name
 
+    def stats(self) -> Stats:
+        """What this client has counted and timed; no I/O. Any thread may ask, also after close.
+
+        In a forked child all begins at zero. ConfigError: of a client with ``metrics=False``.
+        """
+        return stats_of(self)
+
     # -- life
 
     @property
@@ -359,6 +390,7 @@ class Client:
 
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
+        self._meter.forked()
         self._tokens.renew()
         self._turns.forked()
         self._queue.wake_all()  # a call that a handler has forked in the middle of
@@ -432,6 +464,7 @@ class Client:
             acquired = self._drive(operation(claim), generation=claim.generation)
             if terms is not None:
                 self._keep(acquired, terms)
+            count_acquired(self._meter, acquired)
             result: R = acquired
             return result
         except BaseException:
@@ -497,6 +530,7 @@ class Client:
             return result
         except BaseException as caught:
             if op.gi_frame is None:  # type: ignore[attr-defined]
+                count_failure(self._meter, caught)
                 raise
             return self._drive(op, caught, None, generation)
 
@@ -518,7 +552,9 @@ class Client:
                 timeout = min(self._patience, call.until - sent_at)
                 if timeout <= 0:
                     raise TransportError("the caller's time was over before it could be sent")
-            return sent_at, link.heard(link.pipe.call(data, call.count, timeout))
+            replies = link.heard(link.pipe.call(data, call.count, timeout))
+            self._meter.answered(sent_at)
+            return sent_at, replies
         except Reentered:
             call.left = True
             return self._call_aside(call, timeout)
@@ -583,6 +619,7 @@ class Client:
             pause = backoff_pause(effect.failures)
             if effect.until is not None:
                 pause = min(pause, max(0.0, effect.until - clock()))
+            retrying(self._meter, effect.failures, pause)
             over = self._closed if self._background.runs_here() else self._closing
             if over.wait(pause):
                 raise closed_error()

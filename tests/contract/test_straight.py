@@ -20,6 +20,7 @@ class Way:
     def __init__(self, core: str, line: Line) -> None:
         self.line = line
         parts = _impl.load(core)
+        self.meter = parts.meter()
         self.client = object()
         self.trace: list[tuple[bytes, bytes]] = []
         self.straight = parts.straight(
@@ -30,6 +31,7 @@ class Way:
             parts.prepare(b"DEL", bytes, bytes),
             parts.numbered(b"t-", b".me"),
             b"p:",
+            self.meter,
         )
 
     def take(self, key: Any = "k", ttl: int = 5000, timeout: float = 5) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 
 from fastlock._background import Background
 from fastlock._commands import Pair
+from fastlock._pymeter import Meter
 
 
 def by_key(pairs: list[Pair]) -> dict[Hashable, list[Pair]]:
@@ -28,7 +29,7 @@ def test_a_slow_lane_keeps_only_its_own_waiting() -> None:
         if pairs[0][0] == b"fast":
             done.set()
 
-    background = Background(settle, by_key)
+    background = Background(settle, Meter(), by_key)
     background.add([(b"slow", b"1"), (b"fast", b"2")], 100.0)
     background.add([(b"slow", b"3")], 100.0)
     assert done.wait(20)
@@ -41,7 +42,7 @@ def test_a_slow_lane_keeps_only_its_own_waiting() -> None:
 
 
 def test_a_lane_with_nothing_to_do_is_forgotten() -> None:
-    background = Background(lambda pairs, until, verb: None, by_key)
+    background = Background(lambda pairs, until, verb: None, Meter(), by_key)
     for number in range(20):
         background.add([(b"%d" % number, b"t")], 100.0)
         background.finish(20.0)
@@ -55,7 +56,7 @@ def test_each_lane_knows_its_own_thread() -> None:
     def settle(pairs: list[Pair], until: float, verb: str) -> None:
         here.append(background.runs_here())
 
-    background = Background(settle, by_key)
+    background = Background(settle, Meter(), by_key)
     background.add([(b"a", b"1"), (b"b", b"2")], 100.0)
     background.finish(20.0)
     assert here == [True, True]

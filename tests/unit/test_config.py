@@ -182,7 +182,7 @@ def test_a_wrong_tls_value_is_refused_by_name(field: str, value: Any, word: str)
     ("name", "hint"),
     [
         ("hots", "did you mean host?"),
-        ("retrys", "did you mean retries?"),
+        ("retrys", "did you mean retries or metrics?"),
         ("socket_connect_timeout", "here it is called connect_timeout"),
         ("url", "here it is called uri"),
         ("ssl_cert_reqs", "here it is called ssl_verify"),

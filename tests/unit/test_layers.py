@@ -140,6 +140,7 @@ def test_the_compiled_core_takes_only_what_is_below_it() -> None:
     assert imports(SOURCES / "_scheduler.pyx") == {"_codec", "_mux"}
     assert imports(SOURCES / "_leases.pyx") == {"_doubt"}
     assert imports(SOURCES / "_divide.pyx") == {"_slots", "errors"}
+    assert imports(SOURCES / "_meter.pyx") == {"_metrics"}
     assert imports(SOURCES / "_pack.pyx") == {"_args", "_resp"}
     assert imports(SOURCES / "_codec.pyx") == {"_resp", "errors"}
 
