@@ -57,6 +57,7 @@ class Settings(TypedDict, total=False):
     handover: Literal["swap", "local"]
     handover_limit: int
     handover_time: float
+    metrics: bool
 
 
 class Options(Settings, total=False):
