@@ -6,7 +6,7 @@ Law: names, numbers and values; no clock, no I/O. The counting is done by a core
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, Protocol
@@ -245,8 +245,12 @@ def count_failure(meter: MeterLike, error: BaseException) -> None:
         meter.count(FAILED)
 
 
-def connected(meter: MeterLike, address: str, again: bool) -> None:
-    """A connection for commands was made; ``again``: where another one was before."""
+def connected(renew: Callable[[], None], meter: MeterLike, address: str, again: bool) -> None:
+    """A connection for commands was made, for which tokens are drawn anew.
+
+    ``again``: where another one was before.
+    """
+    renew()
     meter.count(CONNECTIONS)
     if again:
         meter.count(RECONNECTS)

@@ -107,6 +107,10 @@ class Client:
         self._batches: set[object] = set()  # one for each release or extension of many under way
         self._bells = Bells()
         self._closed = False
+        # Not a method, by which the client would hold on to itself.
+        self._connected = functools.partial(
+            connected, self._tokens.renew, self._meter, self.config.address
+        )
         self._reach()
         remember(self)
         _fork.register(self)
@@ -120,11 +124,6 @@ class Client:
         # Renewals have a connection of their own: this one's socket belongs to the loop.
         self._renewing = SyncServer(self.config, core, _nothing, lambda: core)
         self._keeper = Keeper(self._renewing, core, self.config)
-
-    def _connected(self, again: bool) -> None:
-        """A connection for commands was made; ``again``: where another one was before."""
-        self._tokens.renew()
-        connected(self._meter, self.config.address, again)
 
     @property
     def _kind(self) -> type[Client]:

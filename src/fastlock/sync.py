@@ -5,6 +5,7 @@ Law: no lock logic here; operations of ``_ops`` decide, this carries their effec
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -99,6 +100,10 @@ class Client:
         self._queue = Queue(config.handover_limit, config.handover_time, self._meter)
         self._local = self.config.handover == "local"
         self._batches: set[object] = set()  # one for each release or extension of many under way
+        # Not a method, by which the client would hold on to itself.
+        self._connected = functools.partial(
+            connected, self._tokens.renew, self._meter, self.config.address
+        )
         self._reach()
         remember(self)
         _fork.register(self)
@@ -114,11 +119,6 @@ class Client:
     def _new_background(self) -> Background:
         """What gives back for this client."""
         return Background(self._settle, self._meter)
-
-    def _connected(self, again: bool) -> None:
-        """A connection for commands was made; ``again``: where another one was before."""
-        self._tokens.renew()
-        connected(self._meter, self.config.address, again)
 
     @property
     def _kind(self) -> type[Client]:

@@ -15,11 +15,11 @@ from __future__ import annotations
 try:
     import opentelemetry.metrics
     import opentelemetry.trace  # noqa: F401
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"fastlock.contrib.opentelemetry needs opentelemetry-api ({error}): "
+        f"fastlock.contrib.opentelemetry needs opentelemetry-api ({_error}): "
         "pip install 'fastlock[otel]'"
-    ) from error
+    ) from _error
 
 from ._meters import instrument
 from ._spans import traced

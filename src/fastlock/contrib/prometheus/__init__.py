@@ -23,11 +23,11 @@ try:
         Metric,
     )
     from prometheus_client.registry import Collector
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"fastlock.contrib.prometheus needs prometheus_client ({error}): "
+        f"fastlock.contrib.prometheus needs prometheus_client ({_error}): "
         "pip install 'fastlock[prometheus]'"
-    ) from error
+    ) from _error
 
 __all__ = ["FastlockCollector"]
 
