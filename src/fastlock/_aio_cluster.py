@@ -168,8 +168,9 @@ class Clustered(OnCluster, Client):
         try:
             for parcel in parcels:
                 try:
-                    link = parcel.node.server.ready()
-                    if link is None:
+                    server = parcel.node.server
+                    link = server.ready()
+                    if link is None or server.strays:
                         flights.append(loop.create_task(self._deliver(parcel)))
                         continue
                     flight = self._write(parcel, link)

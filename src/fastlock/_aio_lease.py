@@ -232,9 +232,11 @@ async def _in_turn(client: Client, claim: Claim[Lease]) -> Lease:
             failure = error
         verdict = wait.verdict
         if failure is not None or verdict is None or verdict.kind not in HANDED:
-            return await client._drive(op, failure, now, generation)
-        _fork.check(generation)
-        lease: Lease = _end(op, now)
+            lease: Lease = await client._drive(op, failure, now, generation)
+        else:
+            _fork.check(generation)
+            lease = _end(op, now)
+        count_acquired(client._meter, lease)
         return lease
     except BaseException:
         op.close()  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
-from . import _leaving
+from . import _fork, _leaving
 from ._clock import clock
 from ._commands import Pair
 from ._errands import Errands
@@ -40,10 +40,15 @@ class Background:
         self._settle = settle
         self._meter = meter
         self._lanes_of = lanes
-        self._lanes: dict[Hashable, Errands] = {}
-        self._mutex = threading.RLock()  # a signal handler may interrupt its holder
+        self.forked()
         self._ends = float("inf")  # when the process has no more time for it
         _leaving.second(self)
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: what is to be given back, and who was adding it, are not here."""
+        self._lanes: dict[Hashable, Errands] = {}
+        self._mutex = threading.RLock()  # a signal handler may interrupt its holder
 
     def add(self, pairs: list[Pair], until: float, verb: str = "give_back") -> None:
         """Give ``pairs`` back by ``verb``, trying until ``until`` (seconds on fastlock's clock)."""

@@ -184,17 +184,18 @@ class Book(Generic[N]):
 
         It is then routed, as if it had not been sent.
         """
+        node = next((one for one in list(self.nodes.values()) if one.server._link is link), None)
         if failure is not None:
             self.stale = True
+            if node is not None:
+                node.failed_at = clock()
             return not failure.sent
         refusal = refusal_of(replies or ())
         if refusal is None:
             return False
-        if refusal.code == "MOVED":
-            for node in list(self.nodes.values()):
-                if node.server._link is link:
-                    with suppress(TransportError):  # routed, it is refused once more
-                        self.follow(refusal, node.address)
+        if refusal.code == "MOVED" and node is not None:
+            with suppress(TransportError):  # routed, it is refused once more
+                self.follow(refusal, node.address)
         return True
 
     def follow(self, refusal: ServerError, refused_by: Address) -> tuple[N, bool]:

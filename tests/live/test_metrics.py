@@ -135,6 +135,21 @@ async def test_handing_over(fl: Ways, handover: str) -> None:
     assert after.hold.count - before.hold.count == (2 if exact(fl) else 1)
 
 
+@pytest.mark.parametrize("handover", ["swap", "local"])
+async def test_what_is_acquired_is_released(fl: Ways, handover: str) -> None:
+    """By whichever way it came: straight, by a swap, kept, after a wait for the server's word."""
+    clients = [await fl.warm(fl.client(handover=handover, handover_time=0.01)) for _ in range(2)]
+    key = fl.key()
+
+    async def work(client: Any) -> None:
+        for _ in range(20):
+            await (await client.acquire(key, 30, 60)).release()
+
+    await fl.together(work(clients[number % 2]) for number in range(8))
+    figures = [counted(client, "acquired", "released") for client in clients]
+    assert figures == [{"acquired": 81, "released": 81}] * 2  # one to warm it
+
+
 async def test_renewals_and_losses(fl: Ways) -> None:
     client, keys = fl.client(), [fl.key(), fl.key(), fl.key()]
     renewed = await client.acquire(keys[0], 0.3, auto_renew=True)

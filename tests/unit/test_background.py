@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable
 
 from fastlock._background import Background
@@ -60,3 +61,27 @@ def test_each_lane_knows_its_own_thread() -> None:
     background.add([(b"a", b"1"), (b"b", b"2")], 100.0)
     background.finish(20.0)
     assert here == [True, True]
+
+
+def test_a_child_waits_for_none_of_its_parent_s() -> None:
+    """Who was adding something while the process forked, and has the mutex, is not there."""
+    background = Background(lambda pairs, until, verb: None, Meter(), by_key)
+    taken = threading.Thread(target=background._mutex.acquire)
+    taken.start()
+    taken.join()
+    background.forked()
+    ended = threading.Thread(target=background.end, args=(0.1,), daemon=True)
+    ended.start()
+    ended.join(20)
+    assert not ended.is_alive()
+
+
+def test_all_lanes_together_have_one_time_to_end() -> None:
+    go = threading.Event()
+    background = Background(lambda pairs, until, verb: go.wait(20), Meter(), by_key)
+    background.add([(b"%d" % number, b"t") for number in range(20)], 100.0)
+    began = time.monotonic()
+    background.finish(0.2)
+    assert time.monotonic() - began < 2
+    go.set()
+    background.finish(20)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import fastlock
+import fastlock.aio
 from fastlock import _fork
 from fastlock._cluster import Parcel
 from fastlock._effects import Call
@@ -24,8 +27,9 @@ def client() -> Any:
 def parcel(pairs: int, asking: bool, there: Any = None, **server: Any) -> Any:
     """``there``: its connection, which works."""
     server.setdefault("link", lambda timeout: there)
+    server.setdefault("strays", [])
     call = Call("acquire_many", ([(b"k%d" % n, b"t") for n in range(pairs)], 1000), pairs)
-    node = SimpleNamespace(server=SimpleNamespace(strays=[], ready=lambda: there, **server))
+    node = SimpleNamespace(server=SimpleNamespace(ready=lambda: there, **server))
     return Parcel(node, call, asking)
 
 
@@ -184,3 +188,84 @@ def test_a_child_forked_in_the_middle_is_told_so(
     second = parcel(1, False, there=link(client, [b"OK"]))
     with pytest.raises(FastlockError, match="forked in the middle"):
         client._send([first, second])
+
+
+def test_what_was_left_at_a_node_is_ended_before_more_is_sent_there(client: Any) -> None:
+    order: list[str] = []
+    there = link(client, [b"OK"])
+
+    def end(timeout: float) -> None:
+        order.append(f"ended, with {len(there.pipe.tickets)} sent")
+
+    left = parcel(1, False, there=there, strays=["a connection"], end_strays=end)
+    client._send([left, parcel(1, False, there=link(client, [b"OK"]))])
+    assert order == ["ended, with 0 sent"]
+
+
+async def left_in_asyncio(client: Any) -> list[str]:
+    order: list[str] = []
+    there = SimpleNamespace(pipe=SimpleNamespace(call=lambda data, count: send()))
+
+    def send() -> Any:
+        order.append("sent")
+        done = asyncio.get_running_loop().create_future()
+        done.set_result([b"OK"])
+        return done
+
+    async def end(link: Any, timeout: float) -> None:
+        order.append("ended")
+
+    there.encode = lambda call: b"*1\r\n$4\r\nPING\r\n" * call.count
+    there.commands = SimpleNamespace(pack=client._core.pack)
+    left = parcel(1, False, there=there, strays=["a connection"], end_strays=end)
+    await client._send([left])
+    alone = order.copy()
+    await client._send([left, left])
+    return [*alone, "|", *order[len(alone) :]]
+
+
+def test_so_it_is_in_asyncio() -> None:
+    async def main() -> list[str]:
+        async with fastlock.aio.Client("redis+cluster://127.0.0.1:1") as client:
+            return await left_in_asyncio(client)
+
+    ended = asyncio.run(main())
+    assert ended == ["ended", "sent", "|", "ended", "sent", "ended", "sent"]
+
+
+def test_a_node_that_is_silent_loses_its_connection(client: Any) -> None:
+    silent = TransportError("no answer in time", sent=True)
+    silent.timed_out, silent.sent_at = True, 0.0
+    mute, other = link(client, silent), link(client, [b"OK"])
+    mute.info = None
+    answers = client._send([parcel(1, False, there=mute), parcel(1, False, there=other)])
+    assert [type(answer) for answer in answers] == [TransportError, tuple]
+    assert mute.pipe.aborted
+    assert not other.pipe.aborted
+
+
+def test_dead_nodes_have_one_time_together(client: Any) -> None:
+    given: list[float] = []
+
+    def slow(timeout: float) -> Any:
+        given.append(timeout)
+        time.sleep(0.2)
+        raise TransportError("nobody is there")
+
+    client._send([parcel(1, False, link=slow) for _ in range(3)])
+    assert given[0] - given[2] >= 0.4
+
+
+def test_a_map_that_is_doubted_is_read_again_though_all_goes_straight(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints: list[str] = []
+    there = link(client, [b"OK"])
+    node = SimpleNamespace(server=SimpleNamespace(strays=[], _link=there))
+    book = client._book
+    book.serving, book.stale, book.hinted = [node] * 16384, False, True
+    monkeypatch.setattr(client._cluster, "hint", lambda: hints.append("hint"))
+    assert client._home(b"k") is there
+    assert hints == ["hint"]
+    book.stale = True
+    assert client._home(b"k") is None
