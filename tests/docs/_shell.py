@@ -168,6 +168,7 @@ def places(text: str, shell: Shell) -> dict[str, str]:
     replaced['"connection.port", 6379'] = f'"connection.port", {port}'
     replaced["redis.Redis()"] = f"redis.Redis(port={port})"
     replaced["port=6379"] = f"port={port}"
+    replaced["start_http_server(9000)"] = "start_http_server(0)"  # one that is free
     if "a.example" in text:
         shell.servers += _independent()
         for letter, server in zip("abc", _independent(), strict=True):
