@@ -22,8 +22,8 @@ from ._watch import asking, worth
 from .errors import TransportError
 
 if TYPE_CHECKING:
+    from ._aio_driver import Driver
     from ._effects import WaitFor
-    from .aio import Client
 
 
 #: So many bells at most share a timer: to look through more costs more than a timer each.
@@ -128,7 +128,7 @@ class Bells:
         return Bell(self._alarm)
 
 
-async def wait_for(client: Client, effect: WaitFor) -> float:
+async def wait_for(client: Driver, effect: WaitFor) -> float:
     """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time.
 
     Or until the lock was handed over meanwhile, as ``effect.verdict`` tells.
@@ -171,7 +171,7 @@ async def wait_for(client: Client, effect: WaitFor) -> float:
     return now
 
 
-async def _in_patience(client: Client, place: Place, until: float) -> bool:
+async def _in_patience(client: Driver, place: Place, until: float) -> bool:
     """Wait for a lease of this client that holds the lock; whether it was told to try."""
     holder = client._queue.holder(place.key) if place.lined else None
     lease = None if holder is None else holder()
@@ -184,7 +184,7 @@ async def _in_patience(client: Client, place: Place, until: float) -> bool:
     return place.told
 
 
-async def _out_of_the_way(client: Client, place: Place, until: float) -> bool:
+async def _out_of_the_way(client: Driver, place: Place, until: float) -> bool:
     """Let other clients go first; whether it is time to try then."""
     now = clock()
     pause = place.race.pause(now) if place.lined else 0.0
@@ -194,7 +194,7 @@ async def _out_of_the_way(client: Client, place: Place, until: float) -> bool:
     return True
 
 
-async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
+async def _outcome(client: Driver, place: Place, offer: Offer, end: float) -> Verdict:
     """What comes of the hand-over that has begun; SILENCE after ``end``."""
     generation = _fork.generation
     while True:
@@ -215,7 +215,7 @@ async def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Ve
         await news.wait(min(left, LONGEST_SLEEP))
 
 
-async def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
+async def _watched(client: Driver, effect: WaitFor, place: Place, until: float) -> bool:
     """Wait for the server to tell of a change; False if it does not.
 
     Not for long before a try that finds out whether the key holds a lock at all: what else it
@@ -231,7 +231,7 @@ async def _watched(client: Client, effect: WaitFor, place: Place, until: float) 
     return await client._listener.wait(place, effect.keys, until, about, effect.turn)
 
 
-async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
+async def _held_for(client: Driver, effect: WaitFor, until: float) -> float:
     """Seconds until the lock ends by itself, as far as the server says so."""
     link = client._server.serving(effect.keys)
     timeout = min(client._patience, until - clock())
@@ -245,7 +245,7 @@ async def _held_for(client: Client, effect: WaitFor, until: float) -> float:
         return float("inf")
 
 
-async def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:
+async def _sleep(client: Driver, place: Place, end: float, for_turn: bool = False) -> None:
     """Until ``end``, unless it is told to try, or it is its turn before."""
     generation = _fork.generation
     while True:

@@ -23,10 +23,10 @@ from .errors import TransportError
 
 if TYPE_CHECKING:
     from ._effects import WaitFor
-    from .sync import Client
+    from ._sync_driver import Driver
 
 
-def wait_for(client: Client, effect: WaitFor) -> float:
+def wait_for(client: Driver, effect: WaitFor) -> float:
     """Wait for our turn, then until the keys may be free; at most ``effect.until``. The time.
 
     Or until the lock was handed over meanwhile, as ``effect.verdict`` tells.
@@ -67,7 +67,7 @@ def wait_for(client: Client, effect: WaitFor) -> float:
     return now
 
 
-def _in_patience(client: Client, place: Place, until: float) -> bool:
+def _in_patience(client: Driver, place: Place, until: float) -> bool:
     """Wait for a lease of this client that holds the lock; whether it was told to try."""
     holder = client._queue.holder(place.key) if place.lined else None
     lease = None if holder is None else holder()
@@ -80,7 +80,7 @@ def _in_patience(client: Client, place: Place, until: float) -> bool:
     return place.told
 
 
-def _out_of_the_way(client: Client, place: Place, until: float) -> bool:
+def _out_of_the_way(client: Driver, place: Place, until: float) -> bool:
     """Let other clients go first; whether it is time to try then."""
     now = clock()
     pause = place.race.pause(now) if place.lined else 0.0
@@ -90,7 +90,7 @@ def _out_of_the_way(client: Client, place: Place, until: float) -> bool:
     return True
 
 
-def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
+def _outcome(client: Driver, place: Place, offer: Offer, end: float) -> Verdict:
     """What comes of the hand-over that has begun; SILENCE after ``end``."""
     generation = _fork.generation
     while True:
@@ -111,7 +111,7 @@ def _outcome(client: Client, place: Place, offer: Offer, end: float) -> Verdict:
         news.wait(min(left, LONGEST_SLEEP))
 
 
-def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> bool:
+def _watched(client: Driver, effect: WaitFor, place: Place, until: float) -> bool:
     """Wait for the server to tell of a change; False if it does not.
 
     Not for long before a try that finds out whether the key holds a lock at all: what else it
@@ -127,7 +127,7 @@ def _watched(client: Client, effect: WaitFor, place: Place, until: float) -> boo
     return client._listener.wait(place, effect.keys, until, about, effect.turn)
 
 
-def _held_for(client: Client, effect: WaitFor, until: float) -> float:
+def _held_for(client: Driver, effect: WaitFor, until: float) -> float:
     """Seconds until the lock ends by itself, as far as the server says so."""
     link = client._server.serving(effect.keys)
     timeout = min(client._patience, until - clock())
@@ -141,7 +141,7 @@ def _held_for(client: Client, effect: WaitFor, until: float) -> float:
         return float("inf")
 
 
-def _sleep(client: Client, place: Place, end: float, for_turn: bool = False) -> None:
+def _sleep(client: Driver, place: Place, end: float, for_turn: bool = False) -> None:
     """Until ``end``, unless it is told to try, or it is its turn before."""
     generation = _fork.generation
     while True:
