@@ -13,7 +13,8 @@ Promises: Tasks of one customer run one after the other, those of others beside 
           broker delivers it after `visibility_timeout`, and a task that runs for longer than that
           is delivered twice as well. So it may run twice: what it does must allow that. Work does
           not stop by itself when the lock is lost. While the server of the locks is away, tasks
-          are put off; one at work then goes on, and may fail at its end.
+          are put off; one at work then goes on, and may fail at its end. If the broker goes away,
+          what becomes of tasks and of the worker is celery's doing; see docs/recipes.md.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_celery(own_server: Server, messages: Server) -> None:
         for one, other in combinations(results, 2):
             assert one["customer"] != other["customer"] or not overlap(one, other)
 
-        with ask("carol", "1") as asks:
+        with ask("carol", "0.6") as asks:
             assert asks.said() == "sent"
             killed = until(lambda: holder(own_server, "customer:carol"))
             os.kill(killed, signal.SIGKILL)
@@ -200,7 +200,7 @@ def test_worker_pool_cuts_a_job_short_whose_lock_was_lost(
         until(lambda: admin.get(key) not in (None, token))  # begun again, not a minute later
         own_server.stop()
         code, _, complaint = pool.ended()
-        assert (code, complaint.startswith("Traceback")) == (1, False)
+        assert (code, "Traceback" in complaint) == (1, False)
     assert not (tmp_path / "alice").exists()
 
 
