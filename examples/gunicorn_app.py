@@ -59,8 +59,10 @@ def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[
         status, body = "200 OK", f"visit {count(seconds)}, counted by worker {os.getpid()}\n"
     except (fastlock.AcquireTimeout, fastlock.LockLost):  # not counted: it may be tried again
         status, body = "503 Service Unavailable", "somebody counts, or has cut in\n"
+    except fastlock.FastlockError:  # counted, if it comes from the end of the lock
+        status, body = "500 Internal Server Error", "no locks; it may have been counted\n"
     headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
-    start(status, headers if status.startswith("200") else [*headers, ("Retry-After", "1")])
+    start(status, [*headers, ("Retry-After", "1")] if status.startswith("503") else headers)
     return [body.encode()]
 
 

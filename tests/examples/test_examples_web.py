@@ -197,7 +197,9 @@ def test_gunicorn(own_server: Server, tmp_path: Path) -> None:
 
         kept = visits.read_text()
         own_server.kill()
-        assert post(port).status == 500
+        away = post(port)
+        assert (away.status, away.headers["Retry-After"]) == (500, None)
+        assert away.body.startswith("no locks")
         assert visits.read_text() == kept
         master.signal(signal.SIGTERM)
         assert master.ended()[0] == 0
