@@ -5,10 +5,16 @@ Shows:    a task that takes a lock, and is put off while another one has it, so 
 Run:      pip install 'fastlock[examples]'
           python examples/celery_task.py
           python examples/celery_task.py send alice alice bob
-Server:   FASTLOCK_URL=redis://localhost:6379/0, for locks, messages and results; LOCK_TTL=30.
+Server:   FASTLOCK_URL=redis://localhost:6379/0; BROKER_URL, for messages and results, is the same
+          unless set; LOCK_TTL=30.
 Promises: Tasks of one customer run one after the other, those of others beside them. A task
-          whose worker is killed is delivered again, and runs once the killed one's lock has ended,
-          within LOCK_TTL seconds. So it may run twice: what it does must allow that.
+          whose pool process is killed is delivered again at once, and runs when that one's lock
+          has ended, within LOCK_TTL seconds. If the whole worker or its machine dies, Redis as a
+          broker delivers it after `visibility_timeout`, and a task that runs for longer than that
+          is delivered twice as well. So it may run twice: what it does must allow that. Work does
+          not stop by itself when the lock is lost. While the server of the locks is away, tasks
+          are put off; one at work then goes on, and may fail at its end. If the broker goes away,
+          what becomes of tasks and of the worker is celery's doing; see docs/recipes.md.
 """
 
 from __future__ import annotations
@@ -23,14 +29,17 @@ from celery import Celery, Task
 import fastlock
 
 URL = os.environ.get("FASTLOCK_URL", "redis://localhost:6379/0")
+BROKER = os.environ.get("BROKER_URL", URL)
 TTL = float(os.environ.get("LOCK_TTL", "30"))
 
-app = Celery("celery_task", broker=URL, backend=URL)
+app = Celery("celery_task", broker=BROKER, backend=BROKER)
 app.conf.update(
     task_acks_late=True,  # together: what a killed worker had begun is delivered again
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
+    # In seconds. Longer than any task; a dead machine's tasks wait so long.
+    broker_transport_options={"visibility_timeout": 3600},
 )
 # Connects at its first call: each worker that celery forks has a connection of its own.
 locks = fastlock.Client(fastlock.Config.from_env())
@@ -39,7 +48,11 @@ locks = fastlock.Client(fastlock.Config.from_env())
 @app.task(bind=True, max_retries=None)
 def synchronize(self: Task, customer: str, seconds: float = 0.1) -> dict[str, Any]:
     """Bring one customer's data up to date."""
-    lease = locks.try_acquire(f"customer:{customer}", ttl=TTL, auto_renew=True)
+    try:
+        lease = locks.try_acquire(f"customer:{customer}", ttl=TTL, auto_renew=True)
+    except (fastlock.TransportError, fastlock.OutcomeUnknown) as problem:
+        # No lease: what may have arrived is given back by the client, or ends with its ttl.
+        raise self.retry(countdown=1, exc=problem) from problem
     if lease is None:
         raise self.retry(countdown=0.5)  # and this worker is free for other customers
     with lease:  # LockLost at its end, if the lock was lost: the task has failed then

@@ -8,8 +8,10 @@ Run:      pip install 'fastlock[examples]'
           python examples/django_app.py rebuild_report sales --wait 10
 Server:   FASTLOCK_URL=redis://localhost:6379; LOCK_TTL=30 can be set, too.
 Promises: While a report is rebuilt, by whichever process, another request gets 423 and
-          Retry-After, and the command ends with code 75, or waits. Whose lock was lost is told,
-          by 409 or an error. What a killed process had locked is free within LOCK_TTL seconds.
+          Retry-After, and the command ends with code 75, or waits. Whose lock was lost, or whose
+          release goes unheard, is told by 409 without Retry-After, or an error: it may have been
+          carried out. While the server is away, requests get 503 and Retry-After, and nothing is
+          begun. What a killed process had locked is free within LOCK_TTL seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
+from django.views.decorators.http import require_POST
 
 import fastlock
 
@@ -39,26 +42,35 @@ View = Callable[..., HttpResponse]
 
 
 def one_at_a_time(key: str) -> Callable[[View], View]:
-    """Hold a lock while the view runs; ``key`` may name what the url names."""
+    """Hold the lock while the view runs; ``key`` may name what the url names.
+
+    Not longer: open transactions inside the view (no ATOMIC_REQUESTS, which commits after it),
+    and do not stream.
+    """
 
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(request: HttpRequest, **named: Any) -> HttpResponse:
-            lease = locks.try_acquire(key.format(**named), ttl=TTL, auto_renew=True)
+            later = {"Retry-After": "1"}  # nothing has begun
+            try:
+                lease = locks.try_acquire(key.format(**named), ttl=TTL, auto_renew=True)
+            except (fastlock.TransportError, fastlock.ServerError, fastlock.OutcomeUnknown):
+                return JsonResponse({"detail": "locks cannot be had"}, status=503, headers=later)
             if lease is None:
-                busy = {"detail": "somebody is at it"}
-                return JsonResponse(busy, status=423, headers={"Retry-After": "1"})
+                return JsonResponse({"detail": "somebody is at it"}, status=423, headers=later)
             try:
                 with lease:
                     return view(request, **named)
-            except fastlock.LockLost:
-                return JsonResponse({"detail": "the lock was lost meanwhile"}, status=409)
+            except fastlock.FastlockError:  # it may be done: nobody may simply try again
+                doubt = {"detail": "the lock was lost, or is in doubt; see what has become of it"}
+                return JsonResponse(doubt, status=409)
 
         return guarded
 
     return decorate
 
 
+@require_POST
 @one_at_a_time("report:{name}")
 def rebuild(request: HttpRequest, name: str) -> HttpResponse:
     time.sleep(float(request.GET.get("seconds", "0.1")))  # the work
@@ -74,12 +86,11 @@ class RebuildReport(BaseCommand):  # in a project: management/commands/rebuild_r
         parser.add_argument("--seconds", type=float, default=0.1, help="that the work takes")
 
     def handle(self, name: str, wait: float, seconds: float, **_: Any) -> None:
-        key = f"report:{name}"
         try:
-            with locks.lock(key, ttl=TTL, timeout=wait, auto_renew=True):
+            with locks.lock(f"report:{name}", ttl=TTL, timeout=wait, auto_renew=True):
                 time.sleep(seconds)  # the work
-        except fastlock.AcquireTimeout:
-            raise CommandError(f"{locks.holder(key)} is at {name}", returncode=75) from None
+        except fastlock.AcquireTimeout as busy:
+            raise CommandError(str(busy), returncode=75) from None
         self.stdout.write(f"rebuilt {name}")
 
 

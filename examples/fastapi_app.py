@@ -7,8 +7,10 @@ Run:      pip install 'fastlock[examples]'
           curl -i -X POST 'http://localhost:8000/orders/42/pay?seconds=5'
 Server:   FASTLOCK_URL=redis://localhost:6379; PORT=8000 and LOCK_TTL=30 can be set, too.
 Promises: A second request for an order is refused at once, by 423 and Retry-After, and other
-          orders go on. A request whose lock is lost is cut short, and answered by 409. What a
-          killed process had locked is free within LOCK_TTL seconds.
+          orders go on. A request whose lock is lost is cut short. A request whose lock is lost,
+          or whose release goes unheard, is answered by 409 without Retry-After: it may have been
+          carried out. While the server is away, requests get 503 and Retry-After, and nothing is
+          begun. What a killed process had locked is free within LOCK_TTL seconds.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ async def order_lock(order_id: str, request: Request) -> AsyncIterator[fastlock.
     async with locks.lock(
         f"order:{order_id}", ttl=TTL, timeout=0, fence=True, auto_renew=True, cancel_on_lost=True
     ) as lease:
+        request.state.begun = True
         yield lease
 
 
@@ -63,10 +66,11 @@ async def pay(order_id: str, lease: OrderLock, seconds: float = 0.1) -> dict[str
 @app.exception_handler(fastlock.FastlockError)
 async def answer(request: Request, error: Exception) -> JSONResponse:
     """Every error of a lock, as HTTP says it. The text of an error may name the server."""
+    if getattr(request.state, "begun", False):  # it may be paid: nobody may simply try again
+        detail = "the order's lock was lost, or is in doubt; see what has become of the order"
+        return JSONResponse({"detail": detail}, 409)
     if isinstance(error, fastlock.AcquireTimeout):
         status, detail = 423, "another request is at work on this order"
-    elif isinstance(error, fastlock.LockLost):
-        status, detail = 409, "the order's lock was lost meanwhile; see what has become of it"
     else:
         status, detail = 503, "locks cannot be had"
     return JSONResponse({"detail": detail}, status, {"Retry-After": "1"})

@@ -6,6 +6,8 @@ Run:      python examples/fenced_table.py
 Server:   FASTLOCK_URL=redis://localhost:6379; DATABASE=orders.db names the file.
 Promises: A row that was written under one lease cannot be written under an earlier one, whatever
           has become of its holder. No lock can promise that: the statement that writes does.
+          While the server is away nobody gets a lease, and an error ends the program; who has
+          one may go on to write, for the table refuses without it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ import fastlock
 
 DATABASE = os.environ.get("DATABASE", "orders.db")
 KEY, TTL = "order:42", 0.5
-SCHEMA = "CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, status TEXT, fence BIGINT)"
+# NOT NULL: nothing compares with NULL, so one write without a number would refuse all later ones.
+SCHEMA = """
+    CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, status TEXT, fence BIGINT NOT NULL)
+"""
 # One statement, so nobody comes in between; <=, so that a holder may write several times.
 WRITE = """
     INSERT INTO orders (id, status, fence) VALUES (:id, :status, :fence)
@@ -28,7 +33,7 @@ WRITE = """
 """
 
 
-def write(order: str, status: str, fence: int | None) -> None:
+def write(order: str, status: str, fence: int) -> None:
     """StaleFence if a later holder of the order's lock has written."""
     db = sqlite3.connect(DATABASE)
     try:
@@ -43,6 +48,7 @@ def write(order: str, status: str, fence: int | None) -> None:
 def holder(locks: fastlock.Client) -> None:
     """A process of its own: takes the lock, and writes when it is let."""
     lease = locks.acquire(KEY, ttl=TTL, fence=True)
+    assert lease.fence is not None  # it was asked for
     print(f"holder   {lease.fence} has the lock", flush=True)
     sys.stdin.readline()
     try:
@@ -61,6 +67,7 @@ def scene(locks: fastlock.Client) -> None:
         other.send_signal(signal.SIGSTOP)  # as a swapped-out process, or a paused machine
         try:
             with locks.lock(KEY, ttl=TTL, fence=True) as lease:  # once that ttl is over
+                assert lease.fence is not None
                 write("42", "paid", lease.fence)
                 write("42", "shipped", lease.fence)
                 print(f"we       {lease.fence} wrote: paid, shipped")

@@ -5,8 +5,9 @@ Shows:    leadership as a lock that renews itself, with a fencing number for eac
 Run:      python examples/leader.py    (in several terminals; end one with Ctrl-C or kill -9)
 Server:   FASTLOCK_URL=redis://localhost:6379; LOCK_TTL=10 can be set, too.
 Promises: A leader that is told to end is followed at once, one that is killed within LOCK_TTL
-          seconds. One that was stopped for longer steps down when it goes on. Each term has a
-          higher number than all before: who is given it can refuse an earlier leader.
+          seconds. One that was stopped for longer steps down when it goes on. Without the server
+          nobody leads; when it is back, one of them does. Each term has a higher number than all
+          before, while the server keeps its data: who is given it can refuse an earlier leader.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 import fastlock
@@ -42,10 +44,14 @@ def run(client: fastlock.Client) -> None:
     )
     while True:
         say("stands by")
-        with term as lease:
-            say(f"leads {lease.fence}")
-            lead(lease)
-            say(f"steps down {lease.fence}: {lease.lost.reason}")
+        try:
+            with term as lease:
+                say(f"leads {lease.fence}")
+                lead(lease)
+                say(f"steps down {lease.fence}: {lease.lost.reason}")
+        except (fastlock.TransportError, fastlock.ServerError, fastlock.OutcomeUnknown) as problem:
+            say(f"has no server: {problem}")  # it may come back; whoever led has stepped down
+            time.sleep(PERIOD)
 
 
 def end(number: int, frame: FrameType | None) -> None:
@@ -58,6 +64,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, end)
     try:
         with fastlock.Client(fastlock.Config.from_env()) as locks:
+            locks.ping()  # a first start without a server is a mistake
             run(locks)
     except fastlock.TransportError as problem:
         sys.exit(f"{problem}\nStart a server, or name one: FASTLOCK_URL=redis://host:6379")

@@ -88,9 +88,9 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def post(port: int, path: str = "/") -> Answer:
+def post(port: int, path: str = "/", method: str = "POST") -> Answer:
     """One request."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method="POST")
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as got:
             return Answer(got.status, got.headers, got.read().decode())

@@ -9,6 +9,7 @@ import ast
 import os
 import signal
 import sqlite3
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -37,23 +38,31 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return bool(one["began"] < other["ended"] and other["began"] < one["ended"])
 
 
-def test_celery(own_server: Server) -> None:
+@pytest.fixture
+def messages() -> Iterator[Server]:
+    """A server for what celery sends, so that the one of the locks can be away."""
+    server = Server("valkey")
+    yield server
+    server.discard()
+
+
+def test_celery(own_server: Server, messages: Server) -> None:
     needs("celery_task")
-    uri = f"{own_server.uri}/0"
+    uri, broker = f"{own_server.uri}/0", f"{messages.uri}/0"
     quiet = (
         "--concurrency", "3", "--loglevel", "ERROR", "--without-gossip", "--without-mingle",
         "--without-heartbeat",
     )  # fmt: skip
 
     def ask(*words: str) -> Any:
-        named = {"FASTLOCK_URL": uri, "PYTHONPATH": str(EXAMPLES)}
+        named = {"FASTLOCK_URL": uri, "BROKER_URL": broker, "PYTHONPATH": str(EXAMPLES)}
         return program("-W", "ignore", "-c", ASK, *words, **named)
 
-    with example("celery_task", uri, *quiet, LOCK_TTL="1") as worker:
+    with example("celery_task", uri, *quiet, LOCK_TTL="1", BROKER_URL=broker) as worker:
         customers = ["bob", "bob", "alice", "alice", "alice"]
         with (
             fastlock.Client(own_server.uri) as client,
-            example("celery_task", uri, "send", *customers) as sends,
+            example("celery_task", uri, "send", *customers, BROKER_URL=broker) as sends,
         ):
             lease = client.acquire("customer:alice", ttl=60)
             results = [ast.literal_eval(sends.said()) for _ in range(2)]  # bob's go on meanwhile
@@ -64,12 +73,21 @@ def test_celery(own_server: Server) -> None:
         for one, other in combinations(results, 2):
             assert one["customer"] != other["customer"] or not overlap(one, other)
 
-        with ask("carol", "1") as asks:
+        with ask("carol", "0.6") as asks:
             assert asks.said() == "sent"
             killed = until(lambda: holder(own_server, "customer:carol"))
             os.kill(killed, signal.SIGKILL)
             assert 0 < own_server.admin.pttl("customer:carol") <= 1000
             assert ast.literal_eval(asks.said())["by"] != killed
+            assert asks.ended()[0] == 0
+
+        assert own_server.admin.keys("customer:*") == []
+        own_server.stop()
+        with ask("dave", "0") as asks:  # nobody can have a lock: it is put off
+            kept = messages.admin
+            until(lambda: any(b'"RETRY"' in kept.get(key) for key in kept.keys("celery-task-*")))
+            own_server.start()
+            assert ast.literal_eval(asks.said() and asks.said())["customer"] == "dave"
             assert asks.ended()[0] == 0
         worker.signal(signal.SIGTERM)
         assert worker.ended()[0] == 0
@@ -112,6 +130,12 @@ def test_leader(own_server: Server) -> None:
         admin.delete("leader")
         assert said(second, "steps")[3] == f"{number}:"
         said(second, "leads")  # it may try again
+
+        own_server.stop()
+        assert said(second, "steps")[1] == "steps"
+        assert said(second, "server:")[1:4] == ["has", "no", "server:"]
+        own_server.start()
+        said(second, "leads")
         second.signal(signal.SIGTERM)
         assert second.ended()[0] == 0
     assert not admin.exists("leader")
@@ -148,13 +172,18 @@ def test_worker_pool_does_a_job_again_whose_lock_was_lost(
     own_server: Server, tmp_path: Path
 ) -> None:
     admin, balance = own_server.admin, tmp_path / "alice"
-    with example("worker_pool", own_server.uri, str(tmp_path), "alice", LOCK_TTL="0.3") as pool:
+    balance.write_text("1")
+    with (
+        example("worker_pool", own_server.uri, str(tmp_path), "alice", LOCK_TTL="0.3") as pool,
+        balance.open() as opened,
+    ):
         until(lambda: admin.exists("customer:alice"))
         pool.signal(signal.SIGSTOP)
         with fastlock.Client(own_server.uri).lock("customer:alice"):
             balance.write_text("100")
         pool.signal(signal.SIGCONT)
         assert pool.ended()[:2] == (0, "1 jobs\n1 done, 0 left\n")
+        assert opened.read() == "100"  # written beside, and put in its place as a whole
     assert balance.read_text() == "101"
     assert admin.keys() == []
 
@@ -163,10 +192,15 @@ def test_worker_pool_cuts_a_job_short_whose_lock_was_lost(
     own_server: Server, tmp_path: Path
 ) -> None:
     admin, key, named = own_server.admin, "customer:alice", {"LOCK_TTL": "0.3", "WORK": "60"}
-    with example("worker_pool", own_server.uri, str(tmp_path), "alice", **named):
+    with example(
+        "worker_pool", own_server.uri, str(tmp_path), "alice", *"bcdefgh", **named
+    ) as pool:
         token = until(lambda: admin.get(key))
         admin.delete(key)
         until(lambda: admin.get(key) not in (None, token))  # begun again, not a minute later
+        own_server.stop()
+        code, _, complaint = pool.ended()
+        assert (code, "Traceback" in complaint) == (1, False)
     assert not (tmp_path / "alice").exists()
 
 
@@ -182,4 +216,6 @@ def test_fenced_table(own_server: Server, tmp_path: Path) -> None:
     assert table == f"table    [('42', 'shipped', {ours})]\n"
     db = sqlite3.connect(database)
     assert db.execute("SELECT * FROM orders").fetchall() == [("42", "shipped", ours)]
+    with pytest.raises(sqlite3.IntegrityError):  # which would refuse everybody from then on
+        db.execute("INSERT INTO orders VALUES ('43', 'paid', NULL)")
     db.close()
