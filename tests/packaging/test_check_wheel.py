@@ -97,7 +97,7 @@ def unstripped(files: dict[str, bytes]) -> dict[str, bytes]:
             REPAIRED,
             without("fastlock/_core."),
             (
-                "compiled modules ['_codec', '_divide', '_heartbeat', '_leases', '_mux', "
+                "compiled modules ['_codec', '_divide', '_heartbeat', '_leases', '_meter', '_mux', "
                 "'_pack', '_scheduler', '_straight']"
             ),
         ),

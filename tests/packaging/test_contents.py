@@ -18,7 +18,7 @@ from pathlib import Path
 from _builds import Built
 
 MODULES = (
-    "_codec", "_core", "_divide", "_heartbeat", "_leases", "_mux", "_pack", "_scheduler",
+    "_codec", "_core", "_divide", "_heartbeat", "_leases", "_meter", "_mux", "_pack", "_scheduler",
     "_straight",
 )  # fmt: skip
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")

@@ -76,7 +76,7 @@ async def test_a_release_that_nobody_waits_for(fl: Ways) -> None:
 
 
 async def test_usual_answers_take_no_operation(fl: Ways) -> None:
-    client, key = fl.client(), fl.key()
+    client, key = fl.client(handover_time=60), fl.key()  # no courtesy, however slow all this is
     raw = fl.raw(client)
     assert await (await client.acquire(key, ttl=10)).release() is True
 

