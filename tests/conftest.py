@@ -22,7 +22,7 @@ from _harness import APIS, CORES, FREE_THREADED, SERVERS, Ways, gil
 from _matrix import TOTALS, summary
 from _proxy import INJECTED
 
-WORKERS_PER_CPU = 3
+WORKERS_PER_CPU = 3.5
 MOST_WORKERS = 16
 
 _expected = Path(__file__).with_name("expected_skips.txt")
@@ -181,7 +181,7 @@ def pytest_xdist_auto_num_workers() -> int:
     tests count its connections and empty its memory of scripts.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if _servers.GIVEN_URL else min(WORKERS_PER_CPU * (cpus or 1), MOST_WORKERS)
+    return 0 if _servers.GIVEN_URL else min(int(WORKERS_PER_CPU * (cpus or 1)), MOST_WORKERS)
 
 
 # ------------------------------------------------------------------ the sum
