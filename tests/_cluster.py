@@ -34,7 +34,8 @@ class ClusterServers:
         options = {
             "cluster_enabled": "yes",
             "cluster_config_file": "nodes.conf",
-            "cluster_node_timeout": str(NODE_TIMEOUT),
+            # With TLS none is killed, and a busy machine takes long over a handshake.
+            "cluster_node_timeout": str(NODE_TIMEOUT if tls is None else 3 * NODE_TIMEOUT),
             "cluster_replica_validity_factor": "0",
             "repl_diskless_sync_delay": "0",
         }
