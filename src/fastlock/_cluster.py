@@ -425,6 +425,8 @@ def routed_many(
                 elif isinstance(reply, TransportError) and not reply.sent:
                     again.append(place)
                     failure = failure or reply
+                elif _unread(call, reply) and redirections < MOST_REDIRECTIONS:
+                    again.append(place)
                 else:
                     heard = True
                     replies[place] = reply
@@ -459,6 +461,11 @@ def routed_many(
     missing = TransportError(str(trouble), sent)
     missing.replies, missing.sent_at = replies, sent_at
     raise missing
+
+
+def _unread(call: Call, reply: Any) -> bool:
+    """Whether the script was to come with the batch's first command, which was refused unread."""
+    return call.spelled_out and isinstance(reply, ServerError) and reply.code == "NOSCRIPT"
 
 
 def unsent(error: FastlockError) -> TransportError:
