@@ -207,6 +207,23 @@ def test_of_a_batch_only_what_was_refused_goes_elsewhere(divide: Any) -> None:
     assert replies == [1, 1, 0]
 
 
+def test_a_script_that_came_with_what_was_sent_elsewhere_comes_again(divide: Any) -> None:
+    """It is spelled out in the batch's first command, which the node refused without reading it."""
+    pairs = [(b"k%d" % number, b"t") for number in range(3)]
+    call = Call("release_many", (pairs,), 3, spelled_out=True)
+    op = _cluster.routed_many(call, book(), 5.0, divide)
+    op.send(None)
+    asked = fastlock.ServerError(f"ASK {slot(pairs[0][0])} 127.0.0.1:7002")
+    unread = fastlock.ServerError("NOSCRIPT No matching script")
+    effect = op.send([(1.0, [asked, unread, unread])])
+    assert [(p.node.address, p.call.args[0], p.call.spelled_out) for p in effect.parcels] == [
+        (B, pairs[:1], True),
+        (A, pairs[1:], True),
+    ]
+    _, replies = result(op, [(2.0, [1]), (2.0, [1, 0])])
+    assert replies == [1, 1, 0]
+
+
 @pytest.mark.parametrize(
     "said", [b"OK", [[0]], [[0, 16384, [b"h", 1]]], [[5, 2, [b"h", 1]]], [[0, 1, [b"h", b"1"]]], 7]
 )
