@@ -327,7 +327,7 @@ async def test_ctrl_c_while_it_waits(fl: Ways, nodes: Masters) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    await fl.until(lambda: nodes.held(key)[2] is None, 15)
+    await fl.until(lambda: nodes.held(key)[2] is None)
     for node in nodes.all:
         node.admin.delete(key)
 
@@ -355,7 +355,7 @@ async def test_a_handler_may_lock_in_the_middle_of_a_call(fl: Ways, nodes: Maste
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert True in outcomes
+    assert outcomes.count(True) > len(outcomes) / 2
     assert False not in outcomes
     await fl.until(lambda: nodes.free(key) and nodes.free(other))
 
