@@ -144,6 +144,15 @@ class Fault:
         assert self.happened.wait(timeout), f"the fault {self.name!r} never happened"
 
 
+def _bound(port: int) -> socket.socket:
+    """A socket on this loopback port (0: a free one), which others made here may share."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
 class Proxy:
     """Listens on a loopback port of its own and passes everything on to ``target``."""
 
@@ -157,7 +166,9 @@ class Proxy:
         self._pairs: set[_Pair] = set()
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
-        self.port = 0
+        # Keeps the port while nobody listens on it; other tests' sockets would get it.
+        self._claim = _bound(0)
+        self.port = self._claim.getsockname()[1]
         self.up()
 
     @property
@@ -195,8 +206,8 @@ class Proxy:
 
     def up(self) -> None:
         """Accept connections, on the same port as before."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
-        self.port = self._listener.getsockname()[1]
+        self._listener = _bound(self.port)
+        self._listener.listen(128)
         self._start(self._accept, self._listener)
 
     def down(self) -> None:
@@ -218,6 +229,7 @@ class Proxy:
         for fault in self._faults:
             fault.go()
         self.down()
+        self._claim.close()
         for thread in list(self._threads):
             thread.join(5)
 

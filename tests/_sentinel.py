@@ -26,7 +26,7 @@ SERVICE = "main"
 _DOWN_AFTER, _FAILOVER = 1000, 3000
 
 
-def wait_until(true: Callable[[], Any], timeout: float = 20.0) -> None:
+def wait_until(true: Callable[[], Any], timeout: float = 60.0) -> None:
     """Until ``true()`` is; fails after ``timeout`` seconds. What cannot be reached is not."""
     end = time.monotonic() + timeout
     while True:

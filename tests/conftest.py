@@ -18,11 +18,12 @@ from typing import Any
 
 import _servers
 import pytest
+from _alone import Gate
 from _harness import APIS, CORES, FREE_THREADED, SERVERS, Ways, gil
 from _matrix import TOTALS, summary
 from _proxy import INJECTED
 
-WORKERS_PER_CPU = 3.5
+WORKERS_PER_CPU = 3
 MOST_WORKERS = 16
 
 _expected = Path(__file__).with_name("expected_skips.txt")
@@ -31,6 +32,7 @@ _ways: Counter[str] = Counter()  # "sync cython" -> tests run
 _skips: dict[tuple[str, str], str | None] = {}  # node id and reason -> why that is fine
 _gils: Counter[str] = Counter()  # how the GIL was at the end -> processes
 _silent: list[str] = []  # workers that ended without a word: what they counted is lost
+_gate: Gate | None = None  # of one of pytest -n's workers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -150,9 +152,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark whole folders. With ``--one-kind``, of tests that are alike but for the server, one
-    stays, of each kind in turn.
+    """Mark whole folders; those alone first. With ``--one-kind``, of tests that are alike but
+    for the server, one stays, of each kind in turn.
     """
+    items.sort(key=lambda item: not _alone(item))
     for item in items:
         mark = {"contract": "contract", "redis_py": "drop_in"}.get(item.path.parent.name)
         if mark is not None:
@@ -171,6 +174,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 # ------------------------------------------------------------------ several workers: pytest -n
+
+
+def _alone(item: pytest.Item | None) -> bool:
+    return item is not None and item.get_closest_marker("alone") is not None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # waiting is not of the test's own time
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[Any]:
+    """Let tests be alone that are marked so."""
+    if _gate is None:
+        return (yield)
+    _gate.enter(_alone(item))
+    try:
+        return (yield)
+    finally:
+        _gate.leave(_alone(nextitem))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -233,6 +252,8 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     _gils[gil()] += 1
+    if _gate is not None:
+        _gate.remove()
     if output is not None:  # one of pytest -n's workers: the controller does the sum
         skips = [list(key) for key in _skips]
         output["fastlock"] = [
@@ -269,6 +290,10 @@ def pytest_configure(config: pytest.Config) -> None:
         wrong = f"--no-gil: {sys.executable} is built with the GIL"
     if wrong is not None:
         raise pytest.UsageError(wrong)
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is not None:
+        global _gate
+        _gate = Gate(worker["testrunuid"])
 
 
 def pytest_report_header() -> list[str]:

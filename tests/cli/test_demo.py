@@ -31,6 +31,8 @@ from fastlock.config import Config
 pytestmark = pytest.mark.slow
 
 SHORT = ("demo", "--seconds", "1")
+#: Where connections are counted: the one for wake-ups is made when somebody waits.
+LONGER = ("demo", "--seconds", "2")
 ENDLESS = ("demo", "--seconds", "60", "--threads", "4", "--tasks", "8")
 ROWS = ["fastlock threads", "fastlock tasks", "fastlock both at once", "redis-py Lock threads"]
 
@@ -79,7 +81,7 @@ def test_the_table_without_rich_says_the_same() -> None:
 def test_json(server_of: Any, core: str) -> None:
     for kind in ("valkey", "redis"):
         server = server_of(kind)
-        ran = cli(*SHORT, "--json", "--url", server.uri, FASTLOCK_CORE=core)
+        ran = cli(*LONGER, "--json", "--url", server.uri, FASTLOCK_CORE=core)
         assert (ran.code, ran.err) == (0, "")
         said = json.loads(ran.out)
         assert said["core"] == core
@@ -122,7 +124,7 @@ def test_other_ways_to_the_server(shop: Any, uri: str) -> None:
     rights = "+hello +set +get +mset +mget +del +ping +delifeq +@scripting +client|setname".split()  # noqa: SIM905
     shop.admin.execute_command("ACL", "SETUSER", "minimal", *acl, *rights)
     url = shop.unix_uri if uri == "unix_uri" else f"redis://{uri}:{SECRET}@127.0.0.1:{shop.port}"
-    ran = cli(*SHORT, "--json", "--url", url)
+    ran = cli(*LONGER, "--json", "--url", url)
     assert (ran.code, ran.err) == (0, "")
     connections = [row["connections"] for row in json.loads(ran.out)["rows"][:3]]
     # Of each client one, and one by which the server wakes those who wait.

@@ -127,6 +127,7 @@ def test_renewed_locks_in_a_slot_on_its_way(cluster: ClusterServers) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_master_that_is_killed(cluster: ClusterServers) -> None:
     """All goes on within a second of the promotion; what did not survive is told to be lost."""
     victim = cluster.master_of("{dying}")

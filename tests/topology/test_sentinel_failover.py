@@ -115,6 +115,7 @@ class Load:
             assert one.until <= next_one.since, "two held the key on the new master"
 
 
+@pytest.mark.alone
 async def test_clients_go_on_with_the_promoted_master(fl: Ways, server: Watched) -> None:
     server.restore()
     old = server.master

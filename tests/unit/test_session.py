@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,29 @@ import pytest
 def need():
     pytest.skip("nobody has it", allow_module_level=True)
 """
+TIMED = """
+import time
+from pathlib import Path
+
+import pytest
+
+
+def run(name, seconds):
+    begun = time.monotonic()
+    time.sleep(seconds)
+    (Path(__file__).parent / f"{name}.span").write_text(f"{begun} {time.monotonic()}")
+
+
+@pytest.mark.parametrize("turn", range(20))
+def test_beside_others(turn):
+    run(f"other {turn}", 0.1)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("turn", range(3))
+def test_alone(turn):
+    run(f"alone {turn}", 0.3)
+"""
 NEEDING = "import _need\n\n_need.need()\n"
 ALIKE = "tests/test_a_module.py :: not on this machine :: it is so\n"
 ENTRIES = ALIKE + "*skips* :: such thing :: none is needed\n*needing* :: nobody :: that is known\n"
@@ -75,8 +99,8 @@ def folder(tmp_path: Path) -> Path:
     """A project with this suite's settings and conftest, without its tests."""
     tests = tmp_path / "tests"
     tests.mkdir()
-    for name in ("conftest.py", "_harness.py", "_matrix.py", "_proxy.py", "_servers.py"):
-        shutil.copy(HERE / name, tests)
+    for name in ("conftest", "_alone", "_harness", "_matrix", "_proxy", "_servers"):
+        shutil.copy(HERE / f"{name}.py", tests)
     shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
     (tests / "_need.py").write_text(HELPER)
     return tmp_path
@@ -93,6 +117,7 @@ def session(folder: Path, workers: str, entries: str | None, **tests: str) -> Se
     if entries is not None:
         (folder / "tests" / "expected_skips.txt").write_text(entries)
     alone = {name: text for name, text in os.environ.items() if "PYTEST" not in name}
+    alone["TMPDIR"] = str(folder)
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", workers, "--dist", "worksteal"],
         cwd=folder,
@@ -164,3 +189,19 @@ def test_a_worker_that_dies_is_not_passed_over(folder: Path) -> None:
     ran = session(folder, WORKERS, "", dying=dying)
     assert ran.code == pytest.ExitCode.TESTS_FAILED, ran.out
     assert any(line.startswith("NOT COUNTED: what worker gw") for line in ran.sum), ran.out
+
+
+def test_some_are_alone(folder: Path) -> None:
+    ran = session(folder, WORKERS, "", timed=TIMED)
+    assert ran.code == 0, ran.out
+    spans = {
+        path.stem: tuple(map(float, path.read_text().split()))
+        for path in (folder / "tests").glob("*.span")
+    }
+    assert len(spans) == 23
+    alone = [spans.pop(f"alone {turn}") for turn in range(3)]
+    for begun, ended in alone:
+        assert not [name for name, (a, z) in spans.items() if a < ended and z > begun]
+    others = sorted(spans.values())
+    assert any(late < ended for (_, ended), (late, _) in pairwise(others)), "nothing ran beside"
+    assert not list(folder.glob("fastlock-*"))
