@@ -8,10 +8,11 @@ as the outcome of its first Call.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
@@ -37,6 +38,41 @@ if TYPE_CHECKING:
     from .aio import Client
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+# As in ``_sync_lease.py``: a call without keyword-only arguments goes straight.
+def _straight_try(full: F) -> F:
+    @functools.wraps(full)
+    async def try_acquire(
+        client: Client, key: str | bytes, ttl: float = 30.0, **options: Any
+    ) -> Any:
+        if options:
+            return await full(client, key, ttl, **options)
+        return await _take(client, key, ttl, _ops.try_acquire, None)
+
+    return cast(F, try_acquire)
+
+
+def _straight_acquire(full: F) -> F:
+    @functools.wraps(full)
+    async def acquire(
+        client: Client,
+        key: str | bytes,
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        if options:
+            return await full(client, key, ttl, timeout, **options)
+        if client._queue.lets_others_first(_args.wire_key(key, client._prefix), clock()):
+            return await _in_turn(client, client._claim([key], ttl, until_of(timeout)))
+        return await _take(client, key, ttl, _ops.acquire, until_of(timeout))
+
+    return cast(F, acquire)
+
+
+@_straight_try
 async def try_acquire(
     client: Client,
     key: str | bytes,
@@ -57,24 +93,24 @@ async def try_acquire(
     too.
     """
     if (
-        fence is not False
-        or min_replicas is not None
-        or auto_renew
-        or on_lost is not None
-        or max_hold is not MAX_HOLD
-        or cancel_on_lost
+        fence is False
+        and min_replicas is None
+        and not auto_renew
+        and on_lost is None
+        and max_hold is MAX_HOLD
+        and not cancel_on_lost
     ):
-        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
-        claim = client._claim([key], ttl)
-        if fence is not False:
-            claim = fenced(claim, fence)
-        if min_replicas is not None:
-            claim = replicated(claim, min_replicas, replica_timeout)
-        return await client._acquire(_ops.try_acquire, claim, terms=terms)
-    lease: Lease | None = await _take(client, key, ttl, _ops.try_acquire, None)
-    return lease
+        return await try_acquire(client, key, ttl)
+    terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+    claim = client._claim([key], ttl)
+    if fence is not False:
+        claim = fenced(claim, fence)
+    if min_replicas is not None:
+        claim = replicated(claim, min_replicas, replica_timeout)
+    return await client._acquire(_ops.try_acquire, claim, terms=terms)
 
 
+@_straight_acquire
 async def acquire(
     client: Client,
     key: str | bytes,
@@ -113,36 +149,27 @@ async def acquire(
         OutcomeUnknown: an answer was lost for good.
         NotReplicated: too few replicas confirmed it, and it was released again.
     """
-    operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
-    queue = client._queue
-    wire, now = _args.wire_key(key, client._prefix), clock()
-    if not queue.quiet and queue.in_turn(wire, now):
-        operation = _ops.acquire_in_turn
-    elif fair is False and queue.comes_back(wire, now):
-        queue.suspect(wire, now)
-        operation = _ops.acquire_in_turn
     if (
-        fence is not False
-        or fair is not False
-        or min_replicas is not None
-        or auto_renew
-        or on_lost is not None
-        or max_hold is not MAX_HOLD
-        or cancel_on_lost
+        fence is False
+        and fair is False
+        and min_replicas is None
+        and not auto_renew
+        and on_lost is None
+        and max_hold is MAX_HOLD
+        and not cancel_on_lost
     ):
-        terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
-        claim = client._claim([key], ttl, until_of(timeout))
-        if fence is not False:
-            claim = fenced(claim, fence)
-        if min_replicas is not None:
-            claim = replicated(claim, min_replicas, replica_timeout, fair)
-        if fair is not False:
-            return await client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
-        return await client._acquire(operation, claim, terms=terms)
-    if operation is _ops.acquire_in_turn:
-        return await _in_turn(client, client._claim([key], ttl, until_of(timeout)))
-    lease: Lease = await _take(client, key, ttl, _ops.acquire, until_of(timeout))
-    return lease
+        return await acquire(client, key, ttl, timeout)
+    terms = terms_of(auto_renew, max_hold, on_lost, cancel_on_lost, asynchronous=True)
+    claim = client._claim([key], ttl, until_of(timeout))
+    if fence is not False:
+        claim = fenced(claim, fence)
+    if min_replicas is not None:
+        claim = replicated(claim, min_replicas, replica_timeout, fair)
+    if fair is not False:
+        return await client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
+    in_turn = client._queue.lets_others_first(_args.wire_key(key, client._prefix), clock())
+    operation = _ops.acquire_in_turn if in_turn else _ops.acquire
+    return await client._acquire(operation, claim, terms=terms)
 
 
 async def _take(

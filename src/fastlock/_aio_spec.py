@@ -49,9 +49,7 @@ class Lock(BaseLock):
     async def __aenter__(self) -> Lease:
         who = asyncio.current_task()
         self._entries.check(who)
-        lease = await self._client.acquire(
-            self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self._options
-        )
+        lease = await self._client.acquire(self.key, self.ttl, self.timeout, **self._waiting)
         self._entries.add(who, (lease,))
         return lease
 
@@ -89,12 +87,10 @@ class Lock(BaseLock):
         try:
             if blocking or self.fair:
                 lease: Lease | None = await self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self._options
+                    self.key, self.ttl, patience, **self._waiting
                 )
             else:
-                lease = await self._client.try_acquire(
-                    self.key, self.ttl, fence=self.fence, **self._options
-                )
+                lease = await self._client.try_acquire(self.key, self.ttl, **self._options)
         except AcquireTimeout:
             return False
         if lease is not None:

@@ -246,6 +246,15 @@ class Queue:
         self._row = now
         return True
 
+    def lets_others_first(self, key: bytes, now: float) -> bool:
+        """Whether who comes now must wait in turn: ``in_turn``, or it ``comes_back``."""
+        if not self.quiet and self.in_turn(key, now):
+            return True
+        if not self.comes_back(key, now):
+            return False
+        self.suspect(key, now)
+        return True
+
     def suspect(self, key: bytes, now: float) -> None:
         """Others may wait: let them go first once."""
         self.rivals.suspect(key, now)

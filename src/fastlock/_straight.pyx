@@ -24,7 +24,7 @@ from fastlock._meter cimport (
     fl_add,
     fl_time,
 )
-from fastlock._mux cimport ANSWERED, Outcome
+from fastlock._mux cimport ANSWERED, SIGNALS, Outcome
 from fastlock._pack cimport Filling, Numbered, Prepared, wire_of
 
 from .errors import TransportError
@@ -88,7 +88,8 @@ cdef class Straight:
         cdef Filling filling
         cdef Reply *chain = NULL
         cdef bint sent = False
-        cdef double sent_at, seconds
+        cdef double sent_at
+        cdef long long milliseconds = ttl
         cdef Outcome outcome
         token = self.tokens.one()
         pair = (wire, token)
@@ -103,9 +104,8 @@ cdef class Straight:
         if is_ok(chain):
             free_chain(chain)
             self.tell(FL_ACQUIRED, sent_at)
-            seconds = <double>ttl / 1000
             return self.leases.new(
-                self.client, generation, key, pair, seconds, sent_at + span, None
+                self.client, generation, key, pair, milliseconds / 1000.0, sent_at + span, None
             )
         if chain.kind == REDIS_REPLY_NIL:
             free_chain(chain)
@@ -151,7 +151,7 @@ cdef class Straight:
 
     cdef Outcome ask(
         self, Prepared command, Filling *filling, double timeout, Reply **chain, bint *sent
-    ) except *:
+    ) except? SIGNALS:
         cdef char[FITS] stack
         cdef char *text = stack
         cdef size_t size = command.size(filling)

@@ -8,9 +8,10 @@ alone. What that saves: ``python -m bench instructions`` counts a pair.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from . import _args, _fork, _ops
 from ._args import REPLICA_TIMEOUT
@@ -36,6 +37,42 @@ if TYPE_CHECKING:
     from .sync import Client
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+# CPython looks the default of each keyword-only argument up in a dict, which takes a twentieth of
+# a pair: a call without any goes straight, and ``full`` is what it looks like.
+
+
+def _straight_try(full: F) -> F:
+    @functools.wraps(full)
+    def try_acquire(client: Client, key: str | bytes, ttl: float = 30.0, **options: Any) -> Any:
+        if options:
+            return full(client, key, ttl, **options)
+        return _take(client, key, ttl, _ops.try_acquire, None)
+
+    return cast(F, try_acquire)
+
+
+def _straight_acquire(full: F) -> F:
+    @functools.wraps(full)
+    def acquire(
+        client: Client,
+        key: str | bytes,
+        ttl: float = 30.0,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        if options:
+            return full(client, key, ttl, timeout, **options)
+        if _comes_in_turn(client, key):
+            claim = client._claim([key], ttl, until_of(timeout))
+            return client._acquire(_ops.acquire_in_turn, claim)
+        return _take(client, key, ttl, _ops.acquire, until_of(timeout))
+
+    return cast(F, acquire)
+
+
+@_straight_try
 def try_acquire(
     client: Client,
     key: str | bytes,
@@ -55,23 +92,23 @@ def try_acquire(
     lost and the retries too.
     """
     if (
-        fence is not False
-        or min_replicas is not None
-        or auto_renew
-        or on_lost is not None
-        or max_hold is not MAX_HOLD
+        fence is False
+        and min_replicas is None
+        and not auto_renew
+        and on_lost is None
+        and max_hold is MAX_HOLD
     ):
-        terms = terms_of(auto_renew, max_hold, on_lost)
-        claim = client._claim([key], ttl)
-        if fence is not False:
-            claim = fenced(claim, fence)
-        if min_replicas is not None:
-            claim = replicated(claim, min_replicas, replica_timeout)
-        return client._acquire(_ops.try_acquire, claim, terms=terms)
-    taken: Lease | None = _take(client, key, ttl, _ops.try_acquire, None)
-    return taken
+        return try_acquire(client, key, ttl)
+    terms = terms_of(auto_renew, max_hold, on_lost)
+    claim = client._claim([key], ttl)
+    if fence is not False:
+        claim = fenced(claim, fence)
+    if min_replicas is not None:
+        claim = replicated(claim, min_replicas, replica_timeout)
+    return client._acquire(_ops.try_acquire, claim, terms=terms)
 
 
+@_straight_acquire
 def acquire(
     client: Client,
     key: str | bytes,
@@ -109,48 +146,39 @@ def acquire(
         OutcomeUnknown: an answer was lost for good.
         NotReplicated: too few replicas confirmed it, and it was released again.
     """
-    operation: Callable[[Claim[Lease]], Op[Lease]] = _ops.acquire
-    queue = client._queue
-    wire, now = _args.wire_key(key, client._prefix), clock()
-    if not queue.quiet and queue.in_turn(wire, now):
-        operation = _ops.acquire_in_turn
-    elif fair is False and _comes_back(client, wire, now):
-        queue.suspect(wire, now)
-        operation = _ops.acquire_in_turn
     if (
-        fence is not False
-        or fair is not False
-        or min_replicas is not None
-        or auto_renew
-        or on_lost is not None
-        or max_hold is not MAX_HOLD
+        fence is False
+        and fair is False
+        and min_replicas is None
+        and not auto_renew
+        and on_lost is None
+        and max_hold is MAX_HOLD
     ):
-        terms = terms_of(auto_renew, max_hold, on_lost)
-        claim = client._claim([key], ttl, until_of(timeout))
-        if fence is not False:
-            claim = fenced(claim, fence)
-        if min_replicas is not None:
-            claim = replicated(claim, min_replicas, replica_timeout, fair)
-        if fair is not False:
-            return client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
-        return client._acquire(operation, claim, terms=terms)
-    until = until_of(timeout)
-    if operation is _ops.acquire_in_turn:
-        return client._acquire(operation, client._claim([key], ttl, until))
-    lease: Lease = _take(client, key, ttl, operation, until)
-    return lease
+        return acquire(client, key, ttl, timeout)
+    terms = terms_of(auto_renew, max_hold, on_lost)
+    claim = client._claim([key], ttl, until_of(timeout))
+    if fence is not False:
+        claim = fenced(claim, fence)
+    if min_replicas is not None:
+        claim = replicated(claim, min_replicas, replica_timeout, fair)
+    if fair is not False:
+        return client._acquire(acquire_fair, in_queue(claim, fair), terms=terms)
+    in_turn = _comes_in_turn(client, key)
+    operation = _ops.acquire_in_turn if in_turn else _ops.acquire
+    return client._acquire(operation, claim, terms=terms)
 
 
-def _comes_back(client: Client, wire: bytes, now: float) -> bool:
-    """As of its ``Queue``, which hears of the releases that have gone straight only here."""
-    queue = client._queue
+def _comes_in_turn(client: Client, key: str | bytes) -> bool:
+    """As its ``Queue`` says, which hears of the releases that have gone straight only here."""
+    queue, now = client._queue, clock()
+    wire = _args.wire_key(key, client._prefix)
     link = client._server._link
     if link is None:
         link = client._home(wire)
     way = None if link is None else link.way
     if way is not None and way.freed_at > queue.left_at:
         queue.left, queue.left_at = way.freed, way.freed_at
-    return queue.comes_back(wire, now)
+    return queue.lets_others_first(wire, now)
 
 
 def _take(

@@ -49,9 +49,7 @@ class Lock(BaseLock):
         self._entries.check(who)
         lease = entry = None
         try:
-            lease = self._client.acquire(
-                self.key, self.ttl, self.timeout, fence=self.fence, fair=self.fair, **self._options
-            )
+            lease = self._client.acquire(self.key, self.ttl, self.timeout, **self._waiting)
             entry = self._entries.add(who, (lease,))
             return lease
         except BaseException:
@@ -107,13 +105,9 @@ class Lock(BaseLock):
         lease: Lease | None = None
         try:
             if blocking or self.fair:
-                lease = self._client.acquire(
-                    self.key, self.ttl, patience, fence=self.fence, fair=self.fair, **self._options
-                )
+                lease = self._client.acquire(self.key, self.ttl, patience, **self._waiting)
             else:
-                lease = self._client.try_acquire(
-                    self.key, self.ttl, fence=self.fence, **self._options
-                )
+                lease = self._client.try_acquire(self.key, self.ttl, **self._options)
             if lease is not None:
                 self._held = [lease]
             return lease is not None

@@ -327,10 +327,12 @@ class BaseLock:
         self.renews: dict[str, Any] = {} if terms is None else terms.options()
         named = {"min_replicas": wanted, "replica_timeout": replicas[1]}
         self.replicas: dict[str, Any] = named if wanted else {}
-        self._options = {**self.renews, **self.replicas}
         self.deferred: bool = release == "deferred"
         self.fence: bool = fence is not False and _args.flag("fence", fence)
         self.fair: bool = fair is not False and _args.flag("fair", fair)
+        # What its acquires are asked for: a call without options goes straight.
+        self._options = {**self.renews, **self.replicas, **({"fence": True} if fence else {})}
+        self._waiting = {**self._options, **({"fair": True} if fair else {})}
         self.key = key
         self.ttl = ttl
         self.timeout = timeout
@@ -344,8 +346,7 @@ class BaseLock:
     def __reduce__(self) -> Any:
         public = self._client.config.public()
         release = "deferred" if self.deferred else "wait"
-        options = {"release": release, "fence": self.fence, "if_lost": self.if_lost}
-        options |= {"fair": self.fair, **self._options}
+        options = {"release": release, "if_lost": self.if_lost, **self._waiting}
         return _unpickle, (self._client._kind, public, self.key, self.ttl, self.timeout, options)
 
     def _wait_of(self, blocking: bool, timeout: float) -> float | None:
