@@ -19,6 +19,7 @@ import fastlock
 from fastlock.cli import main
 from fastlock.cli._look import wire_keys
 from fastlock.cli._servers import Servers
+from fastlock.cli.watch import Scene
 
 Say = Callable[..., tuple[int, str, str]]
 MASTERS = 3
@@ -124,16 +125,42 @@ def test_the_doctor_asks_a_node_for_a_key_of_its_own(cluster: ClusterServers, sa
         assert "not usable" not in out
 
 
-def test_one_node_is_watched(cluster: ClusterServers, client: fastlock.Client, say: Say) -> None:
+def test_all_nodes_are_watched(
+    cluster: ClusterServers, client: fastlock.Client, say: Say
+) -> None:
     keys = one_at_each(cluster, "seen")
-    client.try_acquire_many(keys, ttl=30)
-    code, out, err = say("watch", "seen:", "--once", "--url", cluster.uri)
-    assert (code, out) == (2, "")
-    assert "name one of the cluster's nodes, by redis://" in err
+    leases = client.try_acquire_many(keys, ttl=30)
+    code, out, err = say("watch", "seen:", "--once", "--json", "--url", cluster.uri)
+    assert (code, err) == (0, "")
+    assert [lock["key"] for lock in json.loads(out)["locks"]] == sorted(keys)
     port = cluster.servers[0].port
     code, out, err = say("watch", "seen:", "--once", "--json", "--url", f"redis://127.0.0.1:{port}")
     assert (code, err) == (0, "")
     assert [lock["key"] for lock in json.loads(out)["locks"]] == keys[:1]
+    assert client.release_many(leases) == [True] * MASTERS
     code, out, err = say("status", keys[1], "--url", f"redis://127.0.0.1:{port}")
     assert (code, out) == (69, "")
     assert "; try: write redis+cluster:// instead of redis://" in err
+
+
+def scans(cluster: ClusterServers) -> int:
+    """How often keys were scanned for, at any node."""
+    stats = [server.admin.info("commandstats") for server in cluster.servers]
+    return sum(one.get("cmdstat_scan", {"calls": 0})["calls"] for one in stats)
+
+
+def test_each_node_tells_who_watches(cluster: ClusterServers, client: fastlock.Client) -> None:
+    keys = one_at_each(cluster, "told")
+    config = fastlock.Config(cluster.uri)
+    with Servers(config) as servers:
+        scene = Scene(servers, config, "told:", limit=10)
+        assert scene.look() == []
+        assert scene.told
+        before = scans(cluster)
+        for _ in range(2):
+            leases = client.try_acquire_many(keys, ttl=30)
+            seen = scene.look()
+            assert {one.look.key for one in seen} == set(keys)
+            assert all(one.rate > 0 for one in seen)
+            assert client.release_many(leases) == [True] * MASTERS
+        assert scans(cluster) == before

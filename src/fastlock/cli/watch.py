@@ -1,8 +1,9 @@
 """``fastlock watch``: the locks under a prefix, live.
 
-Law: reads only. The server tells which keys change (client tracking, broadcast for the prefix), and
-only those, and those shown, are looked at; they are scanned for once at the start, after a flush,
-and where the server does not tell. Whatever it tells is a hint: what is shown was looked at.
+Law: reads only. The server, or each master of a cluster, tells which keys change (client tracking,
+broadcast for the prefix), and only those, and those shown, are looked at; they are scanned for once
+at the start, after a flush, when another master has come, and where one does not tell. What they
+tell is a hint: what is shown was looked at.
 Ctrl-C is the way to end it, and no error; however it is told to end, the terminal has its cursor.
 """
 
@@ -22,8 +23,9 @@ from fastlock._watch import changed
 from fastlock.config import Config
 
 from ._ending import signals_as_exits
-from ._look import Look, is_companion, literal, look, scan
+from ._look import Look, is_companion, literal, scan
 from ._screen import Shown, live_table
+from ._servers import Servers
 from ._settings import config_of
 from ._wire import Wire
 
@@ -42,36 +44,45 @@ class Seen(NamedTuple):
 
 
 class Scene:
-    """The locks under one prefix, as last looked at. Owns its connection's pushes."""
+    """The locks under one prefix, as last looked at. Owns its connections' pushes."""
 
-    def __init__(self, wire: Wire, config: Config, prefix: str, limit: int) -> None:
-        self._wire = wire
-        self._prefix = config.prefix
+    def __init__(self, servers: Servers, config: Config, prefix: str, limit: int) -> None:
+        self._servers = servers
+        self._tells: dict[Wire, bool] = {}  # each, and whether it tells of changes
+        self._asks = config.protocol == 3
         self._start = config.prefix.encode() + prefix.encode(errors="surrogateescape")
         self._limit = limit
         self._keys: dict[bytes, None] = {}  # in the order found
         self._seen: dict[bytes, Seen] = {}
         self._changes: Counter[bytes] = Counter()  # since the last look
         self._looked = time.monotonic()
-        self._stale = True  # they are to be scanned for
+        self._stale = False  # they are to be scanned for
         #: Whether there are more than may be shown.
         self.more: bool = False
-        #: Whether the server tells of changes.
-        self.told: bool = config.protocol == 3 and self._track()
 
-    def _track(self) -> bool:
-        """Have the server tell of all keys that begin so."""
+    @property
+    def told(self) -> bool:
+        """Whether all tell of changes."""
+        return all(self._tells.values())
+
+    def _track(self, wire: Wire) -> bool:
+        """Have it tell of all keys that begin so."""
         words = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._start)
-        return self._wire.refusal(*words) is None
+        return self._asks and wire.refusal(*words) is None
 
     def listen(self) -> None:
-        """Take what the server has told by now: it keeps what nobody takes."""
-        if not self.told:
-            return
-        self._wire.call("PING")
-        pushes = self._wire.pushes
-        while pushes:
-            keys = changed(pushes.popleft())
+        """Take what was told by now: a server keeps what nobody takes."""
+        for wire in self._servers.all():
+            if wire not in self._tells:
+                self._tells[wire] = self._track(wire)
+                self._stale = True
+            if self._tells[wire]:
+                self._listen_to(wire)
+
+    def _listen_to(self, wire: Wire) -> None:
+        wire.call("PING")
+        while wire.pushes:
+            keys = changed(wire.pushes.popleft())
             if keys is None:  # flushed: all of them
                 self._stale = True
             else:
@@ -93,7 +104,7 @@ class Scene:
         passed = max(now - self._looked, 1e-3)
         before, self._seen, self._looked = self._seen, {}, now
         keys = list(self._keys)
-        for key, one in zip(keys, look(self._wire, keys, self._prefix), strict=True):
+        for key, one in zip(keys, self._servers.look(keys), strict=True):
             last = before.get(key)
             # One that is free at this moment, but in use, is not to come and go.
             busy = last is not None and changes[key] > 0 and one.token is None
@@ -107,8 +118,9 @@ class Scene:
 
     def _scan(self) -> None:
         self._stale = False
-        for found in scan(self._wire, literal(self._start) + b"*"):
-            self._add(found)
+        for wire in self._servers.all():
+            for found in scan(wire, literal(self._start) + b"*"):
+                self._add(found)
 
     def _add(self, keys: list[bytes]) -> None:
         for key in keys:
@@ -122,8 +134,8 @@ class Scene:
 def run(options: Namespace) -> int:
     """Show them until Ctrl-C."""
     config = config_of(options.url)
-    with suppress(KeyboardInterrupt), signals_as_exits(), Wire(config) as wire:
-        scene = Scene(wire, config, options.prefix, options.limit)
+    with suppress(KeyboardInterrupt), signals_as_exits(), Servers(config) as servers:
+        scene = Scene(servers, config, options.prefix, options.limit)
         if options.json:
             for seen in _looks(scene, options):
                 print(json.dumps(_as_json(scene, seen)), flush=True)
