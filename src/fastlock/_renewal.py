@@ -63,6 +63,9 @@ def terms_of(
     asynchronous: bool = False,
 ) -> Terms | None:
     """The arguments about renewal, checked; None without it."""
+    usual = auto_renew is False and cancel_on_lost is False and on_lost is None
+    if usual and max_hold is MAX_HOLD:  # most locks are made so, each in the hot path
+        return None
     for name, flag in (("auto_renew", auto_renew), ("cancel_on_lost", cancel_on_lost)):
         if not isinstance(flag, bool):
             raise ConfigError(name, f"{flag!r} is neither True nor False")
