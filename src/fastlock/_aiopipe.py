@@ -2,7 +2,8 @@
 
 Law: the codec of the chosen core, the loop's own transport; it knows no lock words.
 The commands of one loop tick leave in one write, the replies of one read resolve
-together, and no command costs a task or a timer.
+together, and no command costs a task or a timer. Where each command finds the connection idle,
+it does not wait for the tick's end.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class AsyncPipe(asyncio.Protocol):
         self._places: deque[_Place] = deque()  # unanswered, oldest first
         self._answered = 0  # how many left the line of places
         self._out: list[bytes] = []  # of the places that were not sent yet
+        self._lone = False  # whether the latest write was of one command, to an idle connection
         self._flights: deque[tuple[int, float]] = deque()  # of each write: places until then, when
         self._watchdog: asyncio.TimerHandle | None = None
         self._reason: str | None = None
@@ -84,10 +86,14 @@ class AsyncPipe(asyncio.Protocol):
         if self._reason is not None:
             raise TransportError(self._reason)
         future = self._future()
-        if not self._out:
-            self.loop.call_soon(self._flush)
-        self._out.append(data)
+        idle = not self._places
         self._places.append(future)
+        self._out.append(data)
+        if idle and self._lone:
+            self._flush()
+        elif len(self._out) == 1:
+            self._lone = False
+            self.loop.call_soon(self._flush)
         return future
 
     def call(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
@@ -150,6 +156,7 @@ class AsyncPipe(asyncio.Protocol):
         out = self._out
         if out and self._reason is None:
             data = out[0] if len(out) == 1 else b"".join(out)
+            self._lone = len(out) == 1 and len(self._places) == 1
             out.clear()
             now = self.loop.time()
             self._flights.append((self._answered + len(self._places), now))
