@@ -125,9 +125,7 @@ def test_the_doctor_asks_a_node_for_a_key_of_its_own(cluster: ClusterServers, sa
         assert "not usable" not in out
 
 
-def test_all_nodes_are_watched(
-    cluster: ClusterServers, client: fastlock.Client, say: Say
-) -> None:
+def test_all_nodes_are_watched(cluster: ClusterServers, client: fastlock.Client, say: Say) -> None:
     keys = one_at_each(cluster, "seen")
     leases = client.try_acquire_many(keys, ttl=30)
     code, out, err = say("watch", "seen:", "--once", "--json", "--url", cluster.uri)
