@@ -1,4 +1,4 @@
-"""Tests that judge how soon something happens have the machine to themselves.
+"""Tests that judge how soon or how often something happens have the machine to themselves.
 
 Law: among the workers of one session, a test marked ``alone`` runs while no other does. They come
 first, on one worker, which lets the others begin after the last of them.

@@ -90,6 +90,21 @@ class ClusterServers:
         role = server.admin.execute_command("ROLE")
         return bool(role[0] == b"master")
 
+    def promote(self, replica: Server, master: Server) -> None:
+        """In order, under load. A node gives up after 5 s, so it is asked again."""
+        asked = 0.0
+
+        def promoted() -> bool:
+            nonlocal asked
+            if self.is_master(replica):
+                return not self.is_master(master)
+            if time.monotonic() > asked + 6:
+                asked = time.monotonic()
+                replica.admin.execute_command("CLUSTER", "FAILOVER")
+            return False
+
+        until(promoted, 60)
+
     def settled(self, timeout: float = 20.0) -> None:
         """Wait until all that run agree that all is well."""
         until(lambda: all(map(_is_well, self.alive())), timeout)

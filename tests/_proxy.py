@@ -167,8 +167,8 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
         # Keeps the port while nobody listens on it; other tests' sockets would get it.
-        self._claim = _bound(0)
-        self.port = self._claim.getsockname()[1]
+        self._claim: socket.socket | None = None
+        self.port = 0
         self.up()
 
     @property
@@ -208,12 +208,17 @@ class Proxy:
         """Accept connections, on the same port as before."""
         self._listener = _bound(self.port)
         self._listener.listen(128)
+        self.port = self._listener.getsockname()[1]
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
         self._start(self._accept, self._listener)
 
     def down(self) -> None:
         """Refuse connections and cut those there are."""
         listener, self._listener = self._listener, None
         if listener is not None:
+            self._claim = _bound(self.port)
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
             listener.close()
@@ -229,7 +234,8 @@ class Proxy:
         for fault in self._faults:
             fault.go()
         self.down()
-        self._claim.close()
+        if self._claim is not None:
+            self._claim.close()
         for thread in list(self._threads):
             thread.join(5)
 

@@ -264,7 +264,7 @@ async def test_a_try_does_not_wait_for_anybody(fl: Ways) -> None:
 
 
 async def storm(fl: Ways, client: Any, key: str, workers: int, rounds: int, **options: Any) -> Any:
-    """Each has it so often; a counter that only the holder may change."""
+    """Each has it so often, once all wait; a counter that only the holder may change."""
     counter = {"value": 0, "inside": 0}
 
     async def work(number: int) -> None:
@@ -278,7 +278,13 @@ async def storm(fl: Ways, client: Any, key: str, workers: int, rounds: int, **op
                 counter["value"] = value + 1
                 counter["inside"] -= 1
 
-    await fl.together([work(number) for number in range(workers)])
+    first = await client.acquire(key, 30)
+    working = [fl.spawn(work(number)) for number in range(workers)]
+    queue = fl.raw(client)._queue
+    await fl.until(lambda: len(queue.waiting) == workers, 20)
+    assert await first.release() is True
+    for one in working:
+        await one
     return counter["value"]
 
 

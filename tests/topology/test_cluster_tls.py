@@ -113,8 +113,7 @@ def test_a_replica_that_takes_over(
     four = Four(cluster, body)
     try:
         until(lambda: four.check() or all_went_on(dict.fromkeys(WAYS, 0)))
-        until(lambda: replica.admin.execute_command("CLUSTER", "FAILOVER"))
-        until(lambda: cluster.is_master(replica) and not cluster.is_master(master))
+        cluster.promote(replica, master)
         until(lambda since=dict(rounds): four.check() or all_went_on(since))  # type: ignore[misc]
     finally:
         over = True

@@ -333,6 +333,7 @@ async def test_ctrl_c_while_it_waits(fl: Ways, nodes: Masters) -> None:
 
 
 @sync_only
+@pytest.mark.alone  # beside others it would strike nothing but the code of a connection
 async def test_a_handler_may_lock_in_the_middle_of_a_call(fl: Ways, nodes: Masters) -> None:
     uris = nodes.uris
     client, key, other = fl.raw(await warmed(fl, quorum(fl, uris))), fl.key(), fl.key("other")
