@@ -105,7 +105,7 @@ class ClusterServers:
 
         until(promoted, 60)
 
-    def settled(self, timeout: float = 20.0) -> None:
+    def settled(self, timeout: float = 60.0) -> None:
         """Wait until all that run agree that all is well."""
         until(lambda: all(map(_is_well, self.alive())), timeout)
 
@@ -202,7 +202,7 @@ class Admin:
             server.admin.connection_pool.disconnect()
 
 
-def until(true: Callable[[], Any], timeout: float = 20.0) -> None:
+def until(true: Callable[[], Any], timeout: float = 60.0) -> None:
     end = time.monotonic() + timeout
     while True:
         with suppress(redis.RedisError):
