@@ -86,15 +86,27 @@ class AsyncPipe(asyncio.Protocol):
         if self._reason is not None:
             raise TransportError(self._reason)
         future = self._future()
-        idle = not self._places
-        self._places.append(future)
-        self._out.append(data)
-        if idle and self._lone:
-            self._flush()
-        elif len(self._out) == 1:
+        if self._lone and not self._places and not self._out:
+            self._send_lone(data, future)
+            return future
+        if not self._out:
             self._lone = False
             self.loop.call_soon(self._flush)
+        self._out.append(data)
+        self._places.append(future)
         return future
+
+    def _send_lone(self, data: bytes, future: asyncio.Future[Any]) -> None:
+        try:
+            self._out.append(data)
+            self._places.append(future)
+            self._flush()
+        except BaseException:  # an interrupt: no command without its place, nor the other way round
+            if self._places:
+                self.loop.call_soon(self._flush)
+            else:
+                self._out.clear()
+            raise
 
     def call(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
         """As ``one``, of ``count`` replies in order to ``data``, which is whole commands."""
@@ -156,13 +168,17 @@ class AsyncPipe(asyncio.Protocol):
         out = self._out
         if out and self._reason is None:
             data = out[0] if len(out) == 1 else b"".join(out)
-            self._lone = len(out) == 1 and len(self._places) == 1
-            out.clear()
-            now = self.loop.time()
-            self._flights.append((self._answered + len(self._places), now))
-            if self._watchdog is None:
-                self._watchdog = self.loop.call_at(now + self.patience, self._watch)
-            self._transport.write(data)
+            try:
+                self._lone = len(out) == 1 and len(self._places) == 1
+                out.clear()
+                now = self.loop.time()
+                self._flights.append((self._answered + len(self._places), now))
+                if self._watchdog is None:
+                    self._watchdog = self.loop.call_at(now + self.patience, self._watch)
+                self._transport.write(data)
+            except BaseException:  # an interrupt: nobody knows what has left
+                self.abort("interrupted while sending")
+                raise
 
     def data_received(self, data: bytes) -> None:
         """Each answer belongs to the oldest unanswered command."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from _strikes import Interrupt, struck_at
+
 from fastlock import _impl
 from fastlock._aiopipe import AsyncPipe
+from fastlock.errors import TransportError
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 
@@ -63,3 +66,46 @@ def test_a_lone_command_leaves_at_once_and_others_together(core: str) -> None:
 
     asyncio.run(play())
     far.sock.close()
+
+
+def test_an_interrupt_while_it_is_sent_gives_nobody_another_s_answer(core: str) -> None:
+    struck: list[str] = []
+    gone = 0
+
+    async def play(step: int) -> bool:
+        """Whether the interrupt came."""
+        nonlocal gone
+        far = Far()
+        loop = asyncio.get_running_loop()
+        pipe = AsyncPipe(_impl.load(core).decoder(), 20.0)
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=far.near)
+        pipe.attach(transport)
+        for _ in range(2):
+            call = pipe.one(b"0")
+            await asyncio.sleep(0)
+            assert far.heard() == b"0"
+            await far.answer([call])
+        try:
+            with struck_at(step) as where:
+                pipe.one(b"1")
+        except Interrupt:
+            pass
+        struck.extend(where)
+        try:
+            call = pipe.one(b"2")
+            await asyncio.sleep(0)
+            for said in far.heard().decode():
+                far.sock.sendall(f"+{said}\r\n".encode())
+            assert await asyncio.wait_for(call, 10) == b"2"
+            await pipe.close()
+        except TransportError:
+            gone += 1
+        far.sock.close()
+        return bool(where)
+
+    step = 1
+    while asyncio.run(play(step)):
+        step += 1
+    assert step > 8
+    assert {line.rpartition(" ")[2] for line in struck} >= {"one", "_send_lone", "_flush"}
+    assert 0 < gone < step - 1
