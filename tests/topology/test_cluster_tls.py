@@ -88,10 +88,14 @@ async def test_a_slot_that_moves(
     assert source.admin.exists(key) == 0
 
 
+@pytest.mark.alone  # beside others the nodes are too slow to hand over in their 5 s
 def test_a_replica_that_takes_over(
     cluster: ClusterServers, certificates: _servers.Certificates
 ) -> None:
-    """In order, under load of four ways at once: nobody loses a lock, and no error is raised."""
+    """In order, under load of four ways at once: nobody loses a lock, and no error is raised.
+
+    A master answers nobody while it hands over, for 5 s at most: less than the ttl of what is held.
+    """
     master = cluster.master_of("{handed}")
     replica = cluster.replica_of(master)
     rounds = dict.fromkeys(WAYS, 0)
@@ -100,7 +104,7 @@ def test_a_replica_that_takes_over(
     async def body(fl: Ways) -> None:
         client = trusting(fl, certificates)
         name = f"{{handed}}{fl.api}:{fl.core}"
-        async with client.lock(f"{name}:held", 3.0, auto_renew=True) as held:
+        async with client.lock(f"{name}:held", 12.0, auto_renew=True) as held:
             while not over:
                 async with client.lock(name, TTL, timeout=20):
                     assert not held.lost
