@@ -35,10 +35,10 @@ from ._cluster import (
 from ._clustered import OnCluster
 from ._clusterrenewal import ClusterKeeper
 from ._clustertopology import Cluster, ClusterAsides
-from ._commands import Pair
 from ._effects import Call, Confirmed, Op
 from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
+from ._tokens import Pair
 from ._topology import Link
 from .aio import Client
 from .errors import FastlockError, TransportError

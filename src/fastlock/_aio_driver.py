@@ -22,7 +22,6 @@ from ._aiotopology import AsyncServer
 from ._background import could_not_give_back
 from ._claim import Claim
 from ._clock import clock
-from ._commands import Pair
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._metrics import (
     MeterLike,
@@ -33,7 +32,7 @@ from ._metrics import (
 from ._pause import backoff_pause
 from ._queue import Queue
 from ._renewal import Keeper, Terms
-from ._tokens import TokenSource
+from ._tokens import Pair, TokenSource
 from ._topology import Link, closed_error
 from .config import Config
 from .errors import FastlockError, TransportError

@@ -13,11 +13,11 @@ from typing import Any
 
 from . import _args
 from ._clock import clock
-from ._commands import is_nonsense
 from ._effects import Call
 from ._pause import backoff_pause
 from ._quorum_links import Connecting, distinct, patience_of
 from ._quorum_polls import Answer, GiveBack, Lacking, Poll
+from ._replies import is_nonsense
 from ._topology import closed_error
 from .aio import Client
 from .errors import FastlockError, TransportError

@@ -14,9 +14,10 @@ from typing import Any
 from . import _commands, _fork
 from ._aiopipe import AsyncPipe, within
 from ._clock import clock
-from ._commands import ServerInfo, is_transient, not_ready
+from ._commands import ServerInfo
 from ._connect import open_async
 from ._impl import Core
+from ._replies import is_transient, not_ready
 from ._topology import Link, closed_error, connection_to_kill, copy_of
 from .config import Config
 from .errors import FastlockError, ServerError, TransportError

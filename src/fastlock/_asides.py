@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _fork
 from ._clock import clock
-from ._commands import is_nonsense, out_of_step
+from ._replies import is_nonsense, out_of_step
 from ._topology import Attempt, Link, SyncServer, closed_error
 from .errors import ServerError, TransportError
 

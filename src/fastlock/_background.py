@@ -14,10 +14,10 @@ from functools import partial
 
 from . import _fork, _leaving
 from ._clock import clock
-from ._commands import Pair
 from ._errands import Errands
 from ._logs import WARNING, tell
 from ._metrics import LEFT_BEHIND, MeterLike
+from ._tokens import Pair
 
 
 def _one_lane(pairs: list[Pair]) -> Mapping[Hashable, list[Pair]]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ._args import NO_EXPIRY
-from ._commands import Pair, checked
 from ._effects import Call, Op
+from ._replies import checked
+from ._tokens import Pair
 
 #: Verbs of a first try, which need no spelling out; answered by ``acquired``.
 PLAIN = ("acquire", "acquire_unending")

@@ -19,9 +19,10 @@ from random import uniform
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ._clock import clock
-from ._commands import Pair, not_ready
 from ._config_fields import divided, joined
+from ._replies import not_ready
 from ._slots import SLOTS, slot
+from ._tokens import Pair
 from .config import Config
 from .errors import ConfigError, FastlockError, ServerError, TransportError
 

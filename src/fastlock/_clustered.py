@@ -9,8 +9,8 @@ from collections.abc import Hashable
 from typing import Any
 
 from ._clock import clock
-from ._commands import Pair
 from ._effects import Call
+from ._tokens import Pair
 
 _classes: dict[type[Any], type[Any]] = {}
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from ._args import NO_EXPIRY
 from ._claim import OK, PLAIN, Claim, HeldLease, L, deadline
-from ._commands import (
+from ._doubt import SHARED, UNDER_WAY
+from ._effects import Backoff, Call, Distrust, Downgrade, Now, Op, WaitFor
+from ._handover import ASK, GIVEN, KEPT, SILENT, settle
+from ._replies import (
     OURS,
     TAKEN,
-    Pair,
     acquired,
     asked,
     checked,
@@ -29,9 +31,7 @@ from ._commands import (
     out_of_step,
     wants_spelling_out,
 )
-from ._doubt import SHARED, UNDER_WAY
-from ._effects import Backoff, Call, Distrust, Downgrade, Now, Op, WaitFor
-from ._handover import ASK, GIVEN, KEPT, SILENT, settle
+from ._tokens import Pair
 from .errors import (
     AcquireTimeout,
     FastlockError,

@@ -10,19 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ._claim import deadline
-from ._commands import (
-    Pair,
-    checked,
-    extended,
-    is_transient,
-    lacks_command,
-    not_ready,
-    wants_spelling_out,
-)
 from ._doubt import interrupted
 from ._effects import Backoff, Call, Downgrade, Now, Op
 from ._ops import extension_unknown, release_unknown, released, unheard
 from ._ops_many import portions, up_to_nonsense
+from ._replies import checked, extended, is_transient, lacks_command, not_ready, wants_spelling_out
+from ._tokens import Pair
 from .errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 
 

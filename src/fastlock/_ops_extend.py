@@ -6,9 +6,9 @@ Law: that of ``_ops.py``.
 from __future__ import annotations
 
 from ._claim import HeldLease, deadline, margin
-from ._commands import checked, is_unusual
 from ._effects import Backoff, Call, Op
 from ._ops import extend, mended
+from ._replies import checked, is_unusual
 from .errors import (
     FastlockError,
     LockError,

@@ -14,11 +14,12 @@ from typing import Any
 
 from . import _args
 from ._claim import Claim, L
-from ._commands import Pair, with_queue
 from ._effects import Now, Op, WaitFor
 from ._ops import _try
 from ._ops_fenced import Fenced
+from ._replies import with_queue
 from ._scripted import BEHIND, FIRST, PLACE, turn
+from ._tokens import Pair
 from .errors import AcquireTimeout, FastlockError, ServerError
 
 #: Seconds after which a waiter asks again at the latest, to keep its place.

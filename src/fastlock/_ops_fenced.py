@@ -11,7 +11,7 @@ from typing import Any
 
 from . import _args
 from ._claim import Claim, L
-from ._commands import number_of, with_companion
+from ._replies import number_of, with_companion
 from .errors import ServerError
 
 

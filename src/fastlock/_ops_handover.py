@@ -8,11 +8,11 @@ whose answer was lost. What the taker is to know is said the moment it is known.
 from __future__ import annotations
 
 from ._claim import HeldLease
-from ._commands import checked, handed, is_unusual
 from ._doubt import SHARED, UNDER_WAY
 from ._effects import Backoff, Call, Now, Op
 from ._handover import Giving
 from ._ops import mended, release, release_unknown, released, unheard
+from ._replies import checked, handed, is_unusual
 from .errors import FastlockError, ServerError, TransportError
 
 

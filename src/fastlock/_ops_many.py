@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from ._claim import PLAIN, Claim, L
-from ._commands import (
+from ._effects import Backoff, Call, Distrust, Downgrade, Now, Op, WaitFor
+from ._ops import GRACE, back_off, mended, recognised, sensible
+from ._replies import (
     OURS,
     TAKEN,
-    Pair,
     acquired,
     asked,
     checked,
@@ -27,8 +28,7 @@ from ._commands import (
     told,
     wants_spelling_out,
 )
-from ._effects import Backoff, Call, Distrust, Downgrade, Now, Op, WaitFor
-from ._ops import GRACE, back_off, mended, recognised, sensible
+from ._tokens import Pair
 from .errors import (
     AcquireTimeout,
     FastlockError,

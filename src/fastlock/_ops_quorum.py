@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from ._claim import deadline
-from ._commands import checked, extended
 from ._doubt import UNDER_WAY
 from ._effects import Backoff, Now, Op
 from ._quorum_polls import AT_ONCE, Answer, GiveBack, Pause, Poll, Tally, heard, majority_of
+from ._replies import checked, extended
 from .errors import (
     AcquireTimeout,
     FastlockError,

@@ -13,10 +13,10 @@ from typing import Any
 
 from . import _args
 from ._claim import Claim, L
-from ._commands import checked
 from ._effects import Call, Confirmed, Op
 from ._ops import release
 from ._ops_fenced import Fenced
+from ._replies import checked
 from .errors import FastlockError, NotReplicated, ServerError
 
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ._claim import PLAIN, Claim, L
-from ._commands import Pair, checked, is_transient, not_ready, wants_spelling_out
 from ._effects import Backoff, Now, Op, WaitFor
 from ._ops import GRACE, acquire_unknown, sensible
 from ._ops_many import all_held, give_back, portions, try_all
+from ._replies import checked, is_transient, not_ready, wants_spelling_out
 from ._slots import slot
+from ._tokens import Pair
 from .errors import TransportError
 
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from . import _args
 from ._clock import clock
-from ._commands import is_nonsense
 from ._effects import Call
 from ._errands import Errands
 from ._event import Event
 from ._pause import backoff_pause
 from ._quorum_links import Connecting, distinct, patience_of
 from ._quorum_polls import Answer, GiveBack, Lacking, Poll
+from ._replies import is_nonsense
 from ._resp import Reentered
 from ._topology import closed_error
 from .errors import FastlockError, TransportError

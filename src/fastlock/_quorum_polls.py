@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ._commands import is_nonsense, is_transient, lacks_native, told, wants_spelling_out
 from ._effects import Op
+from ._replies import is_nonsense, is_transient, lacks_native, told, wants_spelling_out
 from .errors import FastlockError, ServerError, TransportError
 
 #: No connection is waited for longer than an answer: the lease may end meanwhile.

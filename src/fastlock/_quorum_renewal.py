@@ -14,7 +14,6 @@ from weakref import WeakSet
 
 from . import _fork, _leaving
 from ._clock import clock
-from ._commands import extended
 from ._effects import Op
 from ._errands import Errands
 from ._event import Event
@@ -24,6 +23,7 @@ from ._quorum_links import PART
 from ._quorum_nodes import Nodes
 from ._quorum_polls import AT_ONCE, Answer, Lacking, Poll, heard, majority_of
 from ._renewal import IDLE, REFUSED, UNANSWERED, Renewal
+from ._replies import extended
 from ._topology import closed_error
 from .errors import FastlockError
 

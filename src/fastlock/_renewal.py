@@ -17,11 +17,13 @@ from weakref import WeakValueDictionary, ref
 from . import _args, _fork, _leaving
 from ._claim import span
 from ._clock import clock
-from ._commands import Commands, Pair, is_transient
+from ._commands import Commands
 from ._errands import Errands
 from ._event import Event
 from ._logs import INFO, WARNING, failed, tell
 from ._pause import backoff_pause
+from ._replies import is_transient
+from ._tokens import Pair
 from ._topology import closed_error
 from .errors import ConfigError, FastlockError, ServerError
 

@@ -31,7 +31,6 @@ from ._cluster import (
 from ._clustered import OnCluster
 from ._clusterrenewal import ClusterKeeper, on_a_thread
 from ._clustertopology import Cluster, ClusterAsides, ClusterListener, Node
-from ._commands import Pair
 from ._deferred import Deferred
 from ._effects import Call, Confirmed, Op
 from ._errands import Errands
@@ -39,6 +38,7 @@ from ._impl import TicketLike
 from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
+from ._tokens import Pair
 from ._topology import Link, closed_error
 from .errors import FastlockError, TransportError
 from .sync import Client

@@ -14,7 +14,6 @@ from ._asides import Asides
 from ._background import Background
 from ._claim import Claim
 from ._clock import clock
-from ._commands import Pair
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._event import Event
 from ._listener import Listener
@@ -29,7 +28,7 @@ from ._queue import Queue
 from ._renewal import Keeper, Renewal, Terms
 from ._resp import Reentered
 from ._sync_lease import Lease
-from ._tokens import TokenSource
+from ._tokens import Pair, TokenSource
 from ._topology import Link, SyncServer, closed_error
 from ._waiting import wait_for
 from .config import Config

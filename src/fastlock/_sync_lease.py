@@ -17,7 +17,6 @@ from . import _args, _fork, _ops
 from ._args import REPLICA_TIMEOUT
 from ._claim import Claim
 from ._clock import clock
-from ._commands import Pair
 from ._doubt import UNDER_WAY, interrupted
 from ._effects import Op
 from ._handover import Giving
@@ -28,6 +27,7 @@ from ._ops_fenced import fenced
 from ._ops_handover import hand_over
 from ._ops_replicas import replicated
 from ._renewal import MAX_HOLD, terms_of
+from ._tokens import Pair
 from .errors import FastlockError, LockLost
 from .lease import BaseLease, add_note, left, lost_at_exit, until_of, usual_of
 

@@ -14,6 +14,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+Pair = tuple[bytes, bytes]  # wire key, token
+
 _FORM = re.compile(rb"[A-Za-z0-9_-]{22}-[0-9a-f]+\.(.*)", re.DOTALL)
 
 
@@ -36,7 +38,7 @@ class TokenSource:
         source = self._numbered(f"{secret}-".encode(), f".{label}".encode())
         self.source = source
         self.next: Callable[[], bytes] = source.next
-        self.pairs: Callable[[list[str | bytes], bytes], list[tuple[bytes, bytes]]] = source.pairs
+        self.pairs: Callable[[list[str | bytes], bytes], list[Pair]] = source.pairs
 
 
 def label_of(token: bytes) -> str:

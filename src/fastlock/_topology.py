@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _commands, _fork
 from ._clock import clock
-from ._commands import Commands, ServerInfo, is_demoted, is_transient, not_ready
+from ._commands import Commands, ServerInfo
 from ._connect import open_sync
 from ._event import Event
 from ._impl import Core, PipeLike, StraightLike
+from ._replies import is_demoted, is_transient, not_ready
 from ._resp import Reentered
 from ._sockets import Held, close_descriptor, patched_by
 from ._watch import held_for, refused

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ._commands import is_transient
 from ._queue import Place
+from ._replies import is_transient
 from .errors import ServerError, TransportError
 
 #: More keys at once are not watched: each costs two commands every time.

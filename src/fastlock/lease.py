@@ -14,10 +14,10 @@ from weakref import WeakValueDictionary
 from . import _args, _fork
 from ._claim import span
 from ._clock import clock
-from ._commands import Pair
 from ._logs import WARNING, tell
 from ._metrics import HOLD, LOST, RELEASED
 from ._renewal import Renewal, Terms
+from ._tokens import Pair
 from .config import Config
 from .errors import ConfigError, FastlockError, LockError, LockLost, OutcomeUnknown
 

@@ -14,7 +14,7 @@ from ._asides import Asides
 from ._background import Background
 from ._claim import Claim
 from ._clock import clock
-from ._commands import Pair, ServerInfo
+from ._commands import ServerInfo
 from ._config_options import Options, Unpack
 from ._deferred import Deferred
 from ._event import Event
@@ -33,7 +33,7 @@ from ._renewal import MAX_HOLD, Keeper, terms_of
 from ._sync_driver import Driver
 from ._sync_lease import Lease, acquire, try_acquire
 from ._sync_spec import Lock, LockAll
-from ._tokens import TokenSource, label_of
+from ._tokens import Pair, TokenSource, label_of
 from ._topology import SyncServer
 from ._turns import Turns
 from .config import Config

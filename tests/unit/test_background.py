@@ -7,8 +7,8 @@ import time
 from collections.abc import Hashable
 
 from fastlock._background import Background
-from fastlock._commands import Pair
 from fastlock._pymeter import Meter
+from fastlock._tokens import Pair
 
 
 def by_key(pairs: list[Pair]) -> dict[Hashable, list[Pair]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import _servers
 import pytest
 
-from fastlock import _commands, _impl
+from fastlock import _commands, _impl, _replies
 from fastlock.errors import ServerError
 
 REFUSED = ServerError("NOPERM this user has no permissions to run the 'info' command")
@@ -109,7 +109,7 @@ def test_the_documentation_s_table_is_what_tests_expect() -> None:
     ],
 )
 def test_what_a_master_says_that_is_one_no_more(said: str) -> None:
-    assert _commands.is_demoted(ServerError(said))
+    assert _replies.is_demoted(ServerError(said))
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_what_a_master_says_that_is_one_no_more(said: str) -> None:
     [ServerError("ERR READONLY"), ServerError("OOM command not allowed"), b"READONLY x", None, 1],
 )
 def test_what_says_nothing_of_that(reply: object) -> None:
-    assert not _commands.is_demoted(reply)
+    assert not _replies.is_demoted(reply)

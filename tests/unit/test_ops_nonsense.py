@@ -14,11 +14,11 @@ import pytest
 from test_ops import TTL, Held, claim
 
 from fastlock import _ops, _ops_each, _ops_extend, _ops_many
-from fastlock._commands import is_nonsense
 from fastlock._effects import Backoff, Call, Distrust, Now
 from fastlock._ops_fair import acquire_fair, in_queue
 from fastlock._ops_fenced import fenced
 from fastlock._pyleases import Leases
+from fastlock._replies import is_nonsense
 from fastlock.errors import FastlockError, OutcomeUnknown, ServerError, TransportError
 
 VALUES: list[Any] = [

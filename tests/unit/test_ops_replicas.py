@@ -10,10 +10,10 @@ from test_ops import claim as plain_claim
 
 import fastlock
 from fastlock import _ops
-from fastlock._commands import out_of_step
 from fastlock._effects import ANSWERING, Backoff, Call, Confirmed, Now, WaitFor
 from fastlock._ops_fenced import Fenced, fenced
 from fastlock._ops_replicas import Replicated, replicated
+from fastlock._replies import out_of_step
 
 WANTED = 2
 
