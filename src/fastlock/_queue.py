@@ -214,7 +214,7 @@ class Queue:
         self._trip = 0.0  # seconds: about the longest round trip of late
         self.left = b""  # the key of the latest lease that was released
         self.left_at = 0.0  # and when; of any thread, and no more than a hint
-        self._row = 0.0  # since when it has been asked for anew at once, each time
+        self._row = _FOR_EVER  # since when it has been asked for anew at once, each time
         self.held: dict[bytes, Held] = {}
         self.gone = _forgetting(self.held)
         self.lines: dict[bytes, deque[Place]] = {}
@@ -229,7 +229,7 @@ class Queue:
         Who comes back at once to a lock that others are woken for would have it before them.
         """
         if key in self.lines or self.holder(key) is not None or self.rivals.about(key, now):
-            self._row = now
+            self._row = _FOR_EVER
             return True
         return self._calm_down()
 
@@ -239,8 +239,10 @@ class Queue:
         Then others may wait unheard: it is back before those who are woken have asked.
         """
         if key != self.left or now - self.left_at > AT_ONCE or not self._seconds:
-            self._row = now
+            self._row = _FOR_EVER
             return False
+        # From its first release: before that it may have waited, or made the connection.
+        self._row = min(self._row, self.left_at)
         if now - self._row < self._seconds:
             return False
         self._row = now

@@ -350,6 +350,16 @@ def test_who_comes_back_at_once_for_the_length_of_a_turn_is_to_let_others_go_fir
     assert not any(Queue(limit=10).comes_back(b"k", 1.0) for _ in range(10))  # no turns
 
 
+def test_a_first_acquire_that_took_long_is_no_turn() -> None:
+    """It may have made the connection."""
+    queue = Queue(limit=10, seconds=1.0)
+    assert not queue.comes_back(b"k", 10.0)
+    queue.left, queue.left_at = b"k", 12.0
+    assert not queue.comes_back(b"k", 12.0)
+    queue.left_at = 12.999
+    assert queue.comes_back(b"k", 13.0)
+
+
 def test_who_had_to_wait_has_not_come_back_at_once_each_time() -> None:
     queue = Queue(limit=10, seconds=1.0)
     assert not queue.comes_back(b"k", 10.0)
