@@ -19,10 +19,12 @@ from ._aio_spec import Lock
 from ._clock import clock
 from ._config_options import Options, Unpack
 from ._effects import Now, Op
+from ._metrics import Stats, count_acquired, count_failure, retrying, stats_of
 from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
     NODE_TIMEOUT,
     GivesBack,
+    Waits,
     blank,
     configs_of,
     described,
@@ -30,9 +32,10 @@ from ._quorum_base import (
     node_timeout_of,
     pause_of,
     refuse,
+    time_poll,
 )
 from ._quorum_nodes import Nodes
-from ._quorum_polls import GiveBack, Lacking, Poll
+from ._quorum_polls import GiveBack, Lacking, Pause, Poll
 from ._quorum_renewal import QuorumKeeper
 from ._renewal import MAX_HOLD, Terms, terms_of
 from ._tokens import TokenSource
@@ -72,11 +75,15 @@ class QuorumClient:
         self._retry_timeout = first.retry_timeout
         self._tokens = TokenSource(first.label, self._core.numbered)
         self._meter = self._core.meter()
+        self._timed = self._meter if first.metrics else None  # else there is no stats()
+        self._waits = Waits(self._meter)
         self._closed = False
         self._over: asyncio.Future[None] | None = None  # done once it is closed; of the loop
         self._under_way = 0  # operations
         on_core = _on(self._core)
-        self._nodes = AsyncNodes([on_core(config) for config in self.configs], self.node_timeout)
+        clients = [on_core(config) for config in self.configs]
+        self._node_meters = [client._meter for client in clients]
+        self._nodes = AsyncNodes(clients, self.node_timeout)
         self._renewing = Nodes(node_clients(self), self.node_timeout, lambda: self.closed)
         self._keeper = QuorumKeeper(self._renewing, len(self.configs), beside=True)
         _fork.register(self)
@@ -156,6 +163,13 @@ class QuorumClient:
         """The core this client runs on: "cython" or "python"."""
         return self._core.name
 
+    def stats(self) -> Stats:
+        """What this client has counted and timed; see ``fastlock.QuorumClient.stats``.
+
+        No I/O. Any thread may ask, also after close.
+        """
+        return stats_of(self, len(self._waits), self._node_meters)
+
     # -- life
 
     @property
@@ -196,6 +210,7 @@ class QuorumClient:
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
         self._meter.forked()
+        self._waits.forked()
         self._tokens.renew()
         self._nodes.forked()
         self._renewing.forked()
@@ -221,14 +236,19 @@ class QuorumClient:
             if lease is not None and terms is not None:
                 keeper: Any = self._keeper
                 AsyncRenewal(keeper, lease, terms)
+            self._waits.end(claim)
+            count_acquired(self._meter, lease)
             result: R = lease
             return result
         except BaseException:
-            if lease is not None:
-                lease._let_go()
-            op.close()  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none
-            if claim.touched:
-                self._nodes.give_back(claim.trace(clock()))
+            try:
+                if lease is not None:
+                    lease._let_go()
+                op.close()  # a coroutine that is closed, or a loop stopped by Ctrl-C, ends none
+                if claim.touched:
+                    self._nodes.give_back(claim.trace(clock()))
+            finally:
+                self._waits.end(claim)
             raise
 
     async def _drive(self, op: Op[R], generation: int | None = None) -> R:
@@ -255,6 +275,9 @@ class QuorumClient:
             _fork.check(generation)
             result: R = end.value
             return result
+        except FastlockError as failure:
+            count_failure(self._meter, failure)
+            raise
         finally:
             if generation == _fork.generation:
                 self._under_way -= 1
@@ -262,14 +285,21 @@ class QuorumClient:
     async def _carry_out(self, effect: Any) -> Any:
         kind = type(effect)
         if kind is Poll:
-            return await self._nodes.poll(effect, self._open())
+            told = await self._nodes.poll(effect, self._open())
+            time_poll(self._meter, effect, *told)
+            return told
         if kind is GiveBack:
             self._nodes.give_back(effect)
         elif kind is Lacking:
             self._nodes.downgrade(effect)
         elif kind is not Now:
             over = self._open()
-            await asyncio.wait([over], timeout=pause_of(effect, self._retry_timeout, clock()))
+            pause = pause_of(effect, self._retry_timeout, clock())
+            if kind is Pause:
+                self._waits.begin(effect.whose)
+            else:
+                retrying(self._meter, effect.failures, pause)
+            await asyncio.wait([over], timeout=pause)
             if over.done():
                 raise closed_error()
         return clock()
@@ -311,12 +341,13 @@ class QuorumLease(GivesBack, Lease):
             if over:
                 return False
             self.freed = True
+            self._ended(True)
             return None
         client = self._client
         op = _ops_quorum.release(self, client._retries)
         try:
             freed: bool = await client._drive(op)
-            return freed
+            return self._ended(freed)
         except FastlockError:
             raise
         except BaseException:

@@ -14,6 +14,7 @@ from typing import Any
 from . import _args
 from ._clock import clock
 from ._effects import Call
+from ._metrics import RETRIES
 from ._pause import backoff_pause
 from ._quorum_links import Connecting, distinct, patience_of
 from ._quorum_polls import Answer, GiveBack, Lacking, Poll
@@ -73,6 +74,8 @@ class AsyncNode:
         return self.connecting and clock() - self._begun > seconds
 
     async def _connect(self) -> None:
+        if self._failures:
+            self.client._meter.count(RETRIES)
         failure: FastlockError | None = closed_error()
         try:
             await self.client._server.link(self.client.config.connect_timeout)

@@ -6,7 +6,7 @@ Law: names, numbers and values; no clock, no I/O. The counting is done by a core
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, Protocol
@@ -37,6 +37,8 @@ COUNTERS = (
     ACQUIRED, ADOPTED, REFUSED, TIMEOUTS, HANDED_OVER, RELEASED, LOST, UNKNOWN, FAILED, RETRIES,
     CONNECTIONS, RECONNECTS, LEFT_BEHIND,
 ) = range(len(COUNTERS))  # fmt: skip
+#: What happens to each server of a quorum by itself; of the rest its client counts what it does.
+BY_NODE = (RETRIES, CONNECTIONS, RECONNECTS, LEFT_BEHIND)
 #: Places of the histograms.
 TIMES = ("wait", "hold", "round_trip")
 WAIT, HOLD, TRIP = range(len(TIMES))
@@ -190,19 +192,33 @@ class Stats:
     round_trip: Histogram
 
 
-def stats_of(client: Any) -> Stats:
-    """What its meter has counted, and its heartbeat, and its lines."""
+def stats_of(client: Any, waiting: int, nodes: Iterable[MeterLike] = ()) -> Stats:
+    """What its meter has counted, and its heartbeat; ``waiting`` acquires wait now.
+
+    ``nodes`` are the meters of a quorum's servers, whose BY_NODE are its own too.
+    """
     if client._timed is None:
         raise ConfigError("metrics", "it is False for this client, which therefore has no stats()")
     meter: MeterLike = client._meter
     wait, hold, trip = (
         Histogram(tuple(counts), total) for counts, total in map(meter.times, range(len(TIMES)))
     )
-    named = dict(zip(COUNTERS, meter.counts(), strict=True))
+    counts = meter.counts()
+    for node in nodes:
+        of_node = node.counts()
+        for which in BY_NODE:
+            counts[which] += of_node[which]
+    named = dict(zip(COUNTERS, counts, strict=True))
     return Stats(
-        **named, waited=wait.count, waiting=len(client._queue.waiting),
-        renewed=client._keeper.renewed, wait=wait, hold=hold, round_trip=trip,
+        **named, waited=wait.count, waiting=waiting, renewed=client._keeper.renewed,
+        wait=wait, hold=hold, round_trip=trip,
     )  # fmt: skip
+
+
+def places_of(client: Any) -> str:
+    """Its address, by which exporters tell it from others; of a quorum all of them."""
+    configs = getattr(client, "configs", None) or (client.config,)
+    return " ".join(config.address for config in configs)
 
 
 def count_acquired(meter: MeterLike, acquired: Any) -> None:

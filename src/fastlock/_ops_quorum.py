@@ -110,7 +110,7 @@ def acquire(claim: QuorumClaim[L]) -> Op[L]:
                 f"ended, and {claim.majority} are a majority",
                 claim.key,
             )
-        yield Pause(claim.until)
+        yield Pause(claim.until, claim)
 
 
 def _round(claim: QuorumClaim[L]) -> Op[tuple[L | None, float, Tally]]:

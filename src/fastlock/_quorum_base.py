@@ -10,8 +10,10 @@ from typing import Any
 
 from . import _args
 from ._clock import clock
+from ._metrics import MeterLike
 from ._ops_quorum import Votes, rest_of
 from ._pause import backoff_pause, rivals_pause
+from ._quorum_polls import Answer, Poll
 from .config import Config
 from .errors import ConfigError
 from .lease import BaseLock
@@ -81,6 +83,37 @@ def pause_of(effect: Any, retry_timeout: float, now: float) -> float:
     failures = getattr(effect, "failures", None)
     pause = rivals_pause(retry_timeout) if failures is None else backoff_pause(failures)
     return pause if effect.until is None else min(pause, max(0.0, effect.until - now))
+
+
+class Waits:
+    """The acquires of one client that wait, each since when. Any thread, and signal handlers."""
+
+    def __init__(self, meter: MeterLike) -> None:
+        self._meter = meter
+        self.forked()
+
+    def forked(self) -> None:
+        """In a forked child: they are the parent's."""
+        self._since: dict[object, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def begin(self, whose: object) -> None:
+        """It waits from now on, if it does not yet."""
+        self._since.setdefault(whose, self._meter.now())
+
+    def end(self, whose: object) -> None:
+        """It waits no more, if it has; twice does no harm."""
+        since = self._since.pop(whose, None)
+        if since is not None:
+            self._meter.waited(since)
+
+
+def time_poll(meter: MeterLike, poll: Poll, sent_at: float, answers: Sequence[Answer]) -> None:
+    """A majority has just answered, or too few have, of which there is no time."""
+    if sum(answer.heard for answer in answers) >= poll.majority:
+        meter.answered(sent_at)
 
 
 def described(kind: str, configs: Sequence[Config], core: str) -> str:

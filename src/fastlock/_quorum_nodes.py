@@ -18,6 +18,7 @@ from ._clock import clock
 from ._effects import Call
 from ._errands import Errands
 from ._event import Event
+from ._metrics import RETRIES
 from ._pause import backoff_pause
 from ._quorum_links import Connecting, distinct, patience_of
 from ._quorum_polls import Answer, GiveBack, Lacking, Poll
@@ -98,6 +99,8 @@ class Node:
         return self.connecting and clock() - self._begun > seconds
 
     def _connect(self) -> None:
+        if self._failures:
+            self.client._meter.count(RETRIES)
         failure: FastlockError | None = closed_error()
         try:
             self.client._server.link(self.client.config.connect_timeout)

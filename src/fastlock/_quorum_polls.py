@@ -5,7 +5,7 @@ of it:
 
     Poll(verb, ...)         -> (time before sending, an Answer of each node asked, in order)
     GiveBack(...)           -> now; these nodes free the token as soon as they can
-    Pause(until)            -> now, after a random pause between two tries
+    Pause(until, whose)     -> now, after a random pause between two tries
     Lacking(verb, nodes)    -> now; these nodes run a script for it from here on
     Backoff(n, until), Now  -> as in ``_effects``
 
@@ -87,9 +87,10 @@ class GiveBack(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Between two tries, ``until`` at most."""
+    """Between two tries, ``until`` at most; ``whose`` is the acquiring that waits."""
 
     until: float | None
+    whose: object
 
 
 class Lacking(NamedTuple):

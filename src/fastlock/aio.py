@@ -346,7 +346,7 @@ class Client(Driver):
 
         In a forked child all begins at zero. ConfigError: of a client with ``metrics=False``.
         """
-        return stats_of(self)
+        return stats_of(self, len(self._queue.waiting))
 
     # -- life
 

@@ -15,10 +15,12 @@ from ._clock import clock
 from ._config_options import Options, Unpack
 from ._effects import Now, Op
 from ._event import Event
+from ._metrics import Stats, count_acquired, count_failure, retrying, stats_of
 from ._ops_quorum import QuorumClaim
 from ._quorum_base import (
     NODE_TIMEOUT,
     GivesBack,
+    Waits,
     blank,
     configs_of,
     described,
@@ -26,9 +28,10 @@ from ._quorum_base import (
     node_timeout_of,
     pause_of,
     refuse,
+    time_poll,
 )
 from ._quorum_nodes import Nodes
-from ._quorum_polls import GiveBack, Lacking, Poll
+from ._quorum_polls import GiveBack, Lacking, Pause, Poll
 from ._quorum_renewal import QuorumKeeper
 from ._renewal import MAX_HOLD, Renewal, Terms, terms_of
 from ._sync_lease import Lease
@@ -84,9 +87,13 @@ class QuorumClient:
         self._retry_timeout = first.retry_timeout
         self._tokens = TokenSource(first.label, self._core.numbered)
         self._meter = self._core.meter()
+        self._timed = self._meter if first.metrics else None  # else there is no stats()
+        self._waits = Waits(self._meter)
         self._closing = Event()
         self._turns = Turns()
-        self._nodes = Nodes(node_clients(self), self.node_timeout, lambda: self.closed)
+        clients = node_clients(self)
+        self._node_meters = [client._meter for client in clients]
+        self._nodes = Nodes(clients, self.node_timeout, lambda: self.closed)
         self._keeper = QuorumKeeper(self._nodes, len(self.configs))
         _fork.register(self)
 
@@ -171,6 +178,16 @@ class QuorumClient:
         """The core this client runs on: "cython" or "python"."""
         return self._core.name
 
+    def stats(self) -> Stats:
+        """What this client has counted and timed; no I/O. Any thread may ask, also after close.
+
+        Each call counts once, whatever number of servers it asks; ``connections``,
+        ``reconnects``, ``retries`` and ``left_behind`` are of all servers together. In a forked
+        child all begins at zero. ConfigError: ``metrics`` is False in the first server's
+        settings.
+        """
+        return stats_of(self, len(self._waits), self._node_meters)
+
     # -- life
 
     @property
@@ -201,6 +218,7 @@ class QuorumClient:
     def forked(self) -> None:
         """In a forked child: nothing here is the child's but the settings."""
         self._meter.forked()
+        self._waits.forked()
         self._tokens.renew()
         self._turns.forked()
         self._nodes.forked()
@@ -227,13 +245,18 @@ class QuorumClient:
             if lease is not None and terms is not None:
                 keeper: Any = self._keeper
                 Renewal(keeper, lease, terms)
+            self._waits.end(claim)
+            count_acquired(self._meter, lease)
             result: R = lease
             return result
         except BaseException:
-            if lease is not None:
-                lease._let_go()
-            if claim.touched:
-                self._nodes.give_back(claim.trace(clock()))
+            try:
+                if lease is not None:
+                    lease._let_go()
+                if claim.touched:
+                    self._nodes.give_back(claim.trace(clock()))
+            finally:
+                self._waits.end(claim)
             raise
 
     def _drive(
@@ -262,6 +285,7 @@ class QuorumClient:
             return result
         except BaseException as caught:
             if op.gi_frame is None:  # type: ignore[attr-defined]
+                count_failure(self._meter, caught)
                 raise
             return self._drive(op, caught, generation)
 
@@ -270,13 +294,21 @@ class QuorumClient:
         if kind is Poll:
             if self._closing.is_set():
                 raise closed_error()
-            return self._nodes.poll(effect)
+            told = self._nodes.poll(effect)
+            time_poll(self._meter, effect, *told)
+            return told
         if kind is GiveBack:
             self._nodes.give_back(effect)
         elif kind is Lacking:
             self._nodes.downgrade(effect)
-        elif kind is not Now and self._closing.wait(pause_of(effect, self._retry_timeout, clock())):
-            raise closed_error()
+        elif kind is not Now:
+            pause = pause_of(effect, self._retry_timeout, clock())
+            if kind is Pause:
+                self._waits.begin(effect.whose)
+            else:
+                retrying(self._meter, effect.failures, pause)
+            if self._closing.wait(pause):
+                raise closed_error()
         return clock()
 
 
@@ -315,11 +347,12 @@ class QuorumLease(GivesBack, Lease):
             self._give_back()
             if not over:
                 self.freed = True
+                self._ended(True)
             return False if over else None
         client = self._client
         try:
             freed: bool = client._drive(_ops_quorum.release(self, client._retries))
-            return freed
+            return self._ended(freed)
         except FastlockError:
             raise
         except BaseException:

@@ -21,6 +21,7 @@ with quorum.lock("k", ttl=10, timeout=1, auto_renew=True) as lease:
 reveal_type(quorum.try_acquire("k"))  #: QuorumLease | None
 reveal_type(quorum.acquire("k", timeout=1))  #: QuorumLease
 reveal_type(quorum.locked("k"))  #: bool
+reveal_type(quorum.stats())  #: Stats
 
 
 @quorum.lock("k")

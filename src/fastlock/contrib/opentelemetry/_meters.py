@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 
-from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram
+from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram, places_of
 from fastlock._version import __version__
 
 #: One observation's figure and attributes beyond the client's.
@@ -25,15 +25,16 @@ def instrument(
     """Let OpenTelemetry observe the client's figures, as long as the client lives.
 
     Args:
-        client: a ``fastlock.Client`` or ``fastlock.aio.Client``.
-        name: the attribute ``fastlock.client``; None: the client's address.
+        client: a ``fastlock.Client`` or ``fastlock.QuorumClient``, or one of ``fastlock.aio``.
+        name: the attribute ``fastlock.client``; None: the client's address, of a quorum all
+            addresses with spaces between.
         meter_provider: None: the global one.
 
     ConfigError: a client with ``metrics=False``.
     """
     client.stats()
     meter = get_meter("fastlock", __version__, meter_provider)
-    told = {"fastlock.client": client.config.address if name is None else name}
+    told = {"fastlock.client": places_of(client) if name is None else name}
     for figure, meaning in MEANINGS.items():
         if figure in TIMES:
             _observe_times(meter, client, figure, meaning, told)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram, Stats
+from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram, Stats, places_of
 
 try:
     from prometheus_client.core import (
@@ -38,15 +38,16 @@ class FastlockCollector(Collector):
     Nothing is kept up to date between scrapes, and nothing of the server is asked.
 
     Args:
-        clients: a ``fastlock.Client`` or ``fastlock.aio.Client``, whose label is its address; or
-            a mapping of labels to clients.
+        clients: a ``fastlock.Client`` or ``fastlock.QuorumClient``, or one of ``fastlock.aio``,
+            whose label is its address, of a quorum all addresses with spaces between; or a
+            mapping of labels to clients.
 
     ConfigError: a client with ``metrics=False``, at the first scrape.
     """
 
     def __init__(self, clients: Any) -> None:
         if not isinstance(clients, Mapping):
-            clients = {clients.config.address: clients}
+            clients = {places_of(clients): clients}
         self._clients: dict[str, Any] = dict(clients)
 
     def describe(self) -> Iterable[Metric]:
