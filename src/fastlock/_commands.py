@@ -131,8 +131,8 @@ class Commands(Scripted):
         return self.pack(b"GET", key)
 
     def force_release(self, key: bytes) -> bytes:
-        """DEL, whoever holds it."""
-        return self.pack(b"DEL", key)
+        """GETDEL, whoever holds it: unlike DEL it leaves what is no lock alone."""
+        return self.pack(b"GETDEL", key)
 
     def ping(self) -> bytes:
         """PING."""

@@ -106,7 +106,8 @@ def ask(
 def force_release(wire: bytes, key: str | bytes, retries: int) -> Op[bool]:
     """Delete the lock, whoever holds it. Sent once: a repetition could hit the next holder."""
     try:
-        return bool((yield from ask("force_release", (wire,), key, retries, once=True)))
+        was = yield from ask("force_release", (wire,), key, retries, once=True)
+        return was is not None
     except TransportError as error:
         if not error.sent:
             raise

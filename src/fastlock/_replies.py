@@ -184,10 +184,10 @@ def _ttl_and_token(replies: Any) -> bool:
 #: What a verb may be answered with, but for errors.
 _ANSWERS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("acquire", "acquire_unending", "acquire_many"), _taken_or_not),
-    **dict.fromkeys(("ask", "ask_many", "holder"), _text_or_not),
+    **dict.fromkeys(("ask", "ask_many", "holder", "force_release"), _text_or_not),
     **dict.fromkeys(("acquire_fair", "acquire_fair_last"), _text_or_not),
     **dict.fromkeys(("release", "release_many", "give_back", "give_back_fair"), _yes_or_no),
-    **dict.fromkeys(("acquire_all", "ask_all", "locked", "force_release"), _yes_or_no),
+    **dict.fromkeys(("acquire_all", "ask_all", "locked"), _yes_or_no),
     **dict.fromkeys(("acquire_fenced", "acquire_fenced_many"), _fenced_or_not),
     **dict.fromkeys(("acquire_fair_fenced", "acquire_fair_fenced_last"), _fenced_or_not),
     "acquire_fenced_all": _all_fenced_or_not,

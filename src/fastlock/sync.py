@@ -313,6 +313,7 @@ class Client(Driver):
     def force_release(self, key: str | bytes) -> bool:
         """Delete the lock, whoever holds it. True if there was one.
 
+        What is no lock, such as a list, stays: ServerError (WRONGTYPE).
         Raises OutcomeUnknown when the answer was lost: it is not repeated, for that could
         take the next holder's lock.
         """

@@ -395,7 +395,7 @@ async def force_release(cell: Cell) -> None:
         assert caught.value.key == cell.key
 
     await cell.under(call)
-    assert cell.proxy.verbs().count("DEL") == 1
+    assert cell.proxy.verbs().count("GETDEL") == 1
     fault = CUTS[cell.cut]["name"]
     if fault == "cut_before":
         assert cell.value(cell.key) == b"taken"

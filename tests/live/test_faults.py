@@ -531,5 +531,5 @@ async def test_a_forced_release_is_not_repeated(fl: Ways) -> None:
     with pytest.raises(fastlock.OutcomeUnknown) as caught:
         await client.force_release(key)
     assert caught.value.key == key
-    assert proxy.verbs().count("DEL") == 1
+    assert proxy.verbs().count("GETDEL") == 1
     assert fl.admin.exists(key) == 0

@@ -41,6 +41,19 @@ async def test_force_release_frees_whoever_holds_it(fl: Ways) -> None:
     assert await lease.release() is False
 
 
+async def test_force_release_leaves_alone_what_is_no_lock(fl: Ways) -> None:
+    client, key = fl.client(), fl.key()
+    fl.admin.rpush(key, "somebody's data")
+    with pytest.raises(fastlock.ServerError, match="WRONGTYPE") as caught:
+        await client.force_release(key)
+    assert repr(key) in str(caught.value)
+    assert fl.admin.lrange(key, 0, -1) == [b"somebody's data"]
+    fl.admin.delete(key)
+    fl.admin.set(key, "")  # nobody's token, but nobody gets the lock either
+    assert await client.force_release(key) is True
+    assert not fl.admin.exists(key)
+
+
 # ------------------------------------------------------------------ adopt
 
 

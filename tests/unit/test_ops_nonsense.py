@@ -54,7 +54,7 @@ ANSWERS: dict[str, list[Any]] = {
     "give_back_fair": YES_OR_NO,
     "acquire_fenced_all": [0, False, 0.0, []],
     "locked": YES_OR_NO,
-    "force_release": YES_OR_NO,
+    "force_release": [None, *TEXTS],
     "extend": [None, b"OK", *YES_OR_NO],
     "extend_many": [None, b"OK", *YES_OR_NO],
     "extend_by": NUMBERS,
