@@ -37,7 +37,7 @@ from ._renewal import MAX_HOLD, Keeper, terms_of
 from ._tokens import TokenSource, label_of
 from ._topology import SyncServer, closed_error
 from .config import Config
-from .errors import ConfigError
+from .errors import ConfigError, ServerError
 from .lease import let_go, not_told, own_leases, remember
 
 if TYPE_CHECKING:
@@ -334,7 +334,11 @@ class Client(Driver):
     async def server(self) -> ServerInfo:
         """What is at the other end; connects if there is no connection."""
         if self._server.ready() is None:
-            await self.ping()
+            try:
+                await self.ping()
+            except ServerError as error:
+                if error.code != "NOPERM":  # which has connected, too
+                    raise
         return (await self._server.link(self._patience)).info
 
     @property

@@ -37,7 +37,7 @@ from ._tokens import Pair, TokenSource, label_of
 from ._topology import SyncServer
 from ._turns import Turns
 from .config import Config
-from .errors import ConfigError, FastlockError
+from .errors import ConfigError, FastlockError, ServerError
 from .lease import let_go, not_told, own_leases, remember
 
 __all__ = ["Client", "Lease", "Lock", "LockAll"]
@@ -332,7 +332,11 @@ class Client(Driver):
     def server(self) -> ServerInfo:
         """What is at the other end; connects if there is no connection."""
         if self._server.ready() is None:
-            self.ping()
+            try:
+                self.ping()
+            except ServerError as error:
+                if error.code != "NOPERM":  # which has connected, too
+                    raise
         return self._server.link(self._patience).info
 
     @property

@@ -35,6 +35,7 @@ NOT_RUN = {
     ("docs/installing.md", "gil"): "output without the GIL; tests/cli/test_doctor_gil.py sees it",
     ("docs/recipes.md", "python examples/"): "tests/examples starts each, as these lines do",
     ("docs/security.md", "Valkey 9.1   ACL"): "tests/security/test_acl.py applies these lines",
+    ("docs/security.md", "to look"): "tests/cli/test_look.py applies these lines",
     ("docs/topologies.md", "A  -> old master"): "a sequence of events; tests/topology plays it",
 }
 #: Of text that is checked below.

@@ -65,7 +65,7 @@ def wanted(version: str) -> dict[str, list[str]]:
 
 def setuser(version: str) -> str:
     """The page's line for that server."""
-    lines = re.findall(r"^(\S.*?)  +(ACL SETUSER .*)$", PAGE.read_text(), re.MULTILINE)
+    lines = re.findall(r"^(\S.*?)  +(ACL SETUSER locks reset .*)$", PAGE.read_text(), re.MULTILINE)
     assert len(lines) == 5
     (line,) = [line for where, line in lines if applies(where, version)]
     return line
@@ -233,6 +233,12 @@ async def test_the_page_s_user_can_do_everything(fl: Ways, own_server: Server) -
     needed = {permission for takes in wanted(version).values() for permission in takes}
     needed |= {"+info", "+client|id", "+client|kill", "+client|tracking", "+client|caching"}
     assert set(words[7:]) == needed - {"+select", "+client|setname"}
+
+
+async def test_who_may_not_ping_learns_what_the_server_is(fl: Ways, own_server: Server) -> None:
+    client = Users(fl, own_server).client(["+set", "+info"])
+    info = await client.server()
+    assert f"{info.name} {info.version}" == own_server.version
 
 
 @pytest.mark.parametrize("name", CALLS)

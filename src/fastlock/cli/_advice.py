@@ -12,7 +12,7 @@ from fastlock.errors import (
 )
 
 #: By the code of a server's error.
-DO = {
+_DO = {
     "WRONGPASS": "give the right user and password, as in FASTLOCK_URL=redis://user:password@host",
     "NOAUTH": "give a password, as in FASTLOCK_URL=redis://:password@host",
     "READONLY": "name the primary: this is a replica",
@@ -35,11 +35,16 @@ _HERE = {
 }
 
 
+def do_about(error: ServerError) -> str | None:
+    """What anybody can do about it, if that is known."""
+    said = (do for words, do in _SAID.items() if words in str(error))
+    return next(said, None) or _DO.get(error.code)
+
+
 def what_to_try(error: FastlockError) -> str:
     """For the end of a line that has said what is wrong; "" where that says it."""
     if isinstance(error, ServerError):
-        said = next((do for words, do in _SAID.items() if words in str(error)), None)
-        return f"try: {said or (DO | _HERE).get(error.code, 'ask who runs the server')}"
+        return f"try: {do_about(error) or _HERE.get(error.code, 'ask who runs the server')}"
     if isinstance(error, OutcomeUnknown):
         return "try: fastlock status says who holds it now"
     if isinstance(error, TransportError):

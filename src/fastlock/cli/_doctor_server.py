@@ -15,7 +15,7 @@ import fastlock
 from fastlock.config import Config
 from fastlock.errors import FastlockError, ServerError, TransportError
 
-from ._advice import DO
+from ._advice import do_about
 from ._servers import Servers
 from ._wire import Wire
 
@@ -44,6 +44,7 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
             _permissions(at, report)
             if may_lock:
                 _waiting(at, key, report)
+            _looking(at, key, report)
             _round_trip(client, report)
     except FastlockError as error:
         report.fact("not usable")
@@ -52,9 +53,26 @@ def look_at_server(config: Config, core: str, report: Report) -> None:
     _promise(config, core, report)
 
 
+def _looking(config: Config, key: str, report: Report) -> None:
+    """Whether this user may look at locks by the command line, which no lock needs."""
+    with Wire(config) as wire:
+        asked = {
+            "+getrange": ("GETRANGE", key, 0, 0),
+            "+pttl": ("PTTL", key),
+            "+zcount": ("ZCOUNT", key, 0, 0),
+            "+zrange": ("ZRANGE", key, 0, 0),
+            "+time": ("TIME",),
+            "+scan": ("SCAN", 0, "MATCH", key, "COUNT", 1),
+            "+ping": ("PING",),
+        }
+        missing = [right for right, words in asked.items() if wire.refusal(*words) == "NOPERM"]
+    if missing:
+        report.fact(f"fastlock status and watch are for a user with {' '.join(missing)} besides")
+
+
 def _advice(error: FastlockError, config: Config) -> str:
     if isinstance(error, ServerError):
-        return DO.get(error.code, f"ask who runs the server, {_ELSEWHERE}")
+        return do_about(error) or f"ask who runs the server, {_ELSEWHERE}"
     if config.sentinels is not None and not isinstance(error, ServerError):
         return f"see to sentinels and service, and whether they name a master, {_ELSEWHERE}"
     if isinstance(error, TransportError) and config.ssl:
@@ -73,7 +91,7 @@ def _lock_once(client: fastlock.Client, at_first: str, report: Report) -> bool:
         freed = lease.release()
     except ServerError as error:
         report.fact("locks cannot be taken and freed")
-        report.problem(str(error), DO.get(error.code) or _grant(error, client))
+        report.problem(str(error), do_about(error) or _grant(error, client))
         return False
     if not freed:
         report.problem(

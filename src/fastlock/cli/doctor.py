@@ -110,6 +110,8 @@ def _look(report: Report, named: Config | None) -> None:
         report.fact(f"{config.address} (the default: neither --url nor FASTLOCK_URL is given)")
     else:
         report.fact(f"{config.address} (from FASTLOCK_* variables)")
+    for setting in _beyond_the_default(config):
+        report.fact(setting)
     # Not before: it imports the core.
     from ._doctor_server import look_at_server
 
@@ -275,6 +277,17 @@ def _settings(report: Report, named: Config | None) -> Config | None:
     except ConfigError as error:
         report.problem(str(error), f"set {error.field} right, or unset it")
         return None
+
+
+def _beyond_the_default(config: Config) -> list[str]:
+    """Settings that are not the default's, but for what the address says, and no secret."""
+    default = Config().public()
+    said = {"host", "port", "db", "unix_socket", "sentinels", "service", "cluster", "username"}
+    return [
+        f"{name} {show(value)}"
+        for name, value in config.public().items()
+        if name not in said and value != default.get(name)
+    ]
 
 
 def _shown(variable: str, text: str) -> str:
