@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,22 @@ def test_who_waits_in_a_fair_queue(shop: Any, client: fastlock.Client) -> None:
     assert (first.wait(20), second.wait(20)) == (0, 0)
 
 
+def test_who_waits_no_more_is_passed_over(shop: Any) -> None:
+    """Their places in the queue have ended, and no step of another waiter has removed them yet."""
+    shop.admin.set("dead", "another library's", px=TTL * 1000)
+    gone, there = (f"{sign * 22}-1.{label}" for sign, label in (("g", "gone"), ("t", "there")))
+    now = int(shop.admin.time()[0]) * 1000
+    places = {
+        f"a{gone}": -2e15,
+        f"a{there}": -1e15,
+        f"d{gone}": now - 60_000,
+        f"d{there}": now + 60_000,
+    }
+    shop.admin.zadd("dead:fastlock.queue:{dead}", places)
+    said = locks(cli("status", "dead", "--json", FASTLOCK_URL=shop.uri))["dead"]
+    assert (said["waiters"], said["waiting"]) == (1, ["there"])
+
+
 def test_all_that_match(shop: Any, client: fastlock.Client) -> None:
     keys = [f"job:{number}" for number in range(3)] + ["job:[x]*"]
     leases = [client.acquire(key, TTL, fence=True) for key in keys]
@@ -137,6 +155,78 @@ def test_the_least_that_a_user_must_be_allowed(shop: Any, client: fastlock.Clien
     ran = cli("status", "allowed", "--url", url)
     assert ran.code == 69
     assert "NOPERM" in complaint(ran)
+
+
+def test_the_users_of_the_page(shop: Any) -> None:
+    """docs/security.md: who looks, and who ends locks; the locks' own user may not look."""
+    text = (Path(__file__).parents[2] / "docs/security.md").read_text()
+    name, version = shop.version.split()
+    own = next(
+        words
+        for where, words in re.findall(r"^(\S+ \S+) +(ACL SETUSER locks reset .*)$", text, re.M)
+        if where in ("any other", f"{name.capitalize()} {version.rpartition('.')[0]}")
+    )
+    (looks,) = re.findall(r"^to look +(.*)$", text, re.M)
+    (ends,) = re.findall(r"^to end one +(.*)$", text, re.M)
+
+    def allow(words: str) -> None:
+        shop.admin.execute_command(*words.replace("PASSWORD", SECRET).split())
+
+    def url(user: str) -> str:
+        return f"redis://{user}:{SECRET}@127.0.0.1:{shop.port}?prefix=locks:"
+
+    allow(own)
+    allow(looks)
+    watch = ("watch", "--once", "--json")
+    with fastlock.Client(url("locks"), label="the-holder") as client:
+        client.acquire("paged", TTL)
+        assert locks(cli("status", "paged", "--json", "--url", url("looker")))["paged"]["held"]
+        assert list(locks(cli("status", "--match", "*", "--json", "--url", url("looker"))))
+        (seen,) = map(json.loads, cli(*watch, "--url", url("looker")).lines)
+        assert (seen["told"], [lock["key"] for lock in seen["locks"]]) == (True, ["paged"])
+        force = ("release", "--force", "--yes", "paged", "--url", url("locks"))
+        assert cli(*force).code == 69
+        told = "  fastlock status and watch are for a user with +getrange +zcount +scan besides"
+        ran = cli("doctor", "--url", url("locks"))
+        assert told in ran.lines
+        assert "problem:" not in ran.out
+        allow(ends)
+        assert cli(*force).out == "'paged' was held by the-holder; ended\n"
+
+
+def test_keys_that_look_alike(shop: Any) -> None:
+    """Each has its row, spelled as it may be typed again; in JSON each is what it is."""
+    keys = ["like a", "like  a", "like\ta", "like\x1b[31ma", "like \u200ba", "like\udcffa"]
+    for key in keys:
+        shop.admin.set(
+            key.encode(errors="surrogateescape"), f"{'x' * 22}-1.the-holder", px=TTL * 1000
+        )
+    said = locks(cli("status", "--match", "like*", "--json", FASTLOCK_URL=shop.uri))
+    assert set(said) == set(keys)
+    for words in (("status", "--match", "like*"), ("watch", "like", "--once")):
+        lines = [line for line in cli(*words, FASTLOCK_URL=shop.uri).lines if "the-holder" in line]
+        shown = {line.partition("the-holder")[0].rstrip() for line in lines}
+        spelled = {r"like\ta", r"like\x1b[31ma", r"like \u200ba", r"like\xffa"}
+        assert shown == {"like a", "like  a", *spelled}
+    ran = cli("release", "--force", "--yes", "like  a", FASTLOCK_URL=shop.uri)
+    assert ran.out == "'like  a' was held by the-holder; ended\n"
+    assert shop.admin.exists("like a") == 1
+    assert cli("run", "like\ta", "--timeout", "0", "--", "true", FASTLOCK_URL=shop.uri).err == (
+        "fastlock: 'like\\ta' is held by the-holder; try: a longer --timeout, or fastlock status\n"
+    )
+
+
+def test_what_is_long_takes_several_lines_of_a_terminal(shop: Any) -> None:
+    key, label = "long:" + "k" * 80, "h" * 70
+    shop.admin.set(key, f"{'x' * 22}-1.{label}", px=TTL * 1000)
+    with terminal("status", key, FASTLOCK_URL=shop.uri, COLUMNS="80") as at:
+        assert at.ended() == 0
+    shown = re.sub(r"\x1b\[\d*m", "", at.shown)  # the heading is bold
+    rows = [line for line in shown.splitlines() if "k" in line or "h" in line]
+    assert sum(row.count("k") for row in rows[1:]) == 80
+    assert sum(row.count("h") for row in rows[1:]) == 70
+    assert max(map(len, rows)) <= 80
+    assert re.search(r" \d\d\.\d +0$", at.shown, re.M)
 
 
 # ------------------------------------------------------------------ release

@@ -63,6 +63,32 @@ if os.path.exists("/dev/full"):
         assert ran.code == 1
         assert complaint(ran) == "fastlock: No space left on device (writing the output)"
 
+    def test_what_cannot_be_said_is_no_reason_to_end_differently(shop: Any) -> None:
+        """A full disk under stderr, and a pipe that nobody reads."""
+        env = {"FASTLOCK_URL": shop.uri}
+        shop.admin.set("held", "x", px=60_000)
+        lose = f"{US} run lost --ttl 0.6 --max-hold 0.2 -- sleep 60"
+        for errors in ("2>/dev/full", "2>&1 >/dev/null | true"):
+            wrap = "set -o pipefail; {} " + errors
+            for command, code in (
+                (f"{US} run free -- sh -c 'exit 7'", 7),
+                (f"{US} run held --timeout 0 -- true", 75),
+                (lose, 79),
+                (f"{US} status", 2),
+            ):
+                bash = ("-c", "import os, sys; os.execvp('bash', ['bash', '-c', *sys.argv[1:]])")
+                ran = ended(started(wrap.format(command), python=bash, **env))
+                assert (ran.code, ran.out) == (code, ""), (command, errors)
+
+
+def test_who_reads_no_further(shop: Any) -> None:
+    """As SIGPIPE would end it, and without a word."""
+    shop.admin.mset({f"many:{number}": "x" for number in range(3000)})
+    script = f"set -o pipefail; {US} status --match 'many:*' --foreign --json | head -n 1"
+    bash = ("-c", "import os, sys; os.execvp('bash', ['bash', '-c', *sys.argv[1:]])")
+    ran = ended(started(script, python=bash, FASTLOCK_URL=shop.uri))
+    assert tuple(ran) == (141, "[\n", "")
+
 
 def test_what_an_encoding_has_no_sign_for_is_spelled_out(shop: Any) -> None:
     for env in ({"PYTHONIOENCODING": "ascii"}, ASCII):

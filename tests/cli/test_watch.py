@@ -16,6 +16,8 @@ from _terminal import CTRL_C, terminal
 
 import fastlock
 from fastlock.cli import bench
+from fastlock.cli._servers import Servers
+from fastlock.cli.watch import Scene
 
 TTL = 30
 
@@ -154,6 +156,7 @@ def test_once_and_without_being_told(shop: Any) -> None:
         assert (only["told"], only["more"]) == (False, False)
         assert [lock["key"] for lock in only["locks"]] == [f"once:{n}" for n in range(5)]
         assert {lock["changes_per_second"] for lock in only["locks"]} == {None}
+        assert {lock["held_for"] for lock in only["locks"]} == {None}  # that takes two looks
         shop.admin.execute_command(*acl, *rights, "+client|tracking", "+ping")
         (only,) = map(json.loads, cli("watch", "once:", "--once", "--json", "--url", url).lines)
         assert (only["told"], len(only["locks"])) == (True, 5)
@@ -168,13 +171,72 @@ def test_once_and_without_being_told(shop: Any) -> None:
         client.release_many(leases)
 
 
-def test_the_server_dies(own_server: Any) -> None:
+def test_other_strings_hide_no_lock(shop: Any) -> None:
+    """--limit counts locks. What changes besides is no lock either."""
+    shop.admin.mset({f"crowd:{number}": "no lock" for number in range(3000)})
+    words = ("watch", "crowd:", "--json", "--limit", "2", "--interval", "0.1")
+    with fastlock.Client(shop.uri, label="the-holder") as client:
+        leases = client.try_acquire_many(["crowd:a", "crowd:b"], TTL)
+        (seen,) = map(json.loads, cli(*words, "--once", FASTLOCK_URL=shop.uri).lines)
+        assert ([lock["key"] for lock in seen["locks"]], seen["more"]) == (
+            ["crowd:a", "crowd:b"],
+            False,
+        )
+        watcher = started(*words, FASTLOCK_URL=shop.uri)
+
+        def look() -> tuple[list[str], bool]:
+            seen = json.loads(line(watcher))
+            return [lock["key"] for lock in seen["locks"]], seen["more"]
+
+        assert look() == (["crowd:a", "crowd:b"], False)
+        shop.admin.mset({f"crowd:{number}": "changed" for number in range(3000)})
+        third = client.acquire("crowd:c", TTL)
+        until(lambda: look() == (["crowd:a", "crowd:b"], True))
+        client.release_many(leases)
+        until(lambda: look() == (["crowd:c"], False))  # it comes up when there is room
+        assert third.release()
+    watcher.send_signal(signal.SIGINT)
+    assert ended(watcher).code == 0
+
+
+def test_a_lock_in_steady_use_does_not_come_and_go(shop: Any) -> None:
+    config = fastlock.Config(shop.uri)
+    with Servers(config) as servers, fastlock.Client(config) as client:
+        scene = Scene(servers, config, "steady:", 10)
+
+        def seen() -> list[tuple[str, bool]]:
+            return [(one.look.key, one.look.holder is not None) for one in scene.look()]
+
+        lease = client.acquire("steady:a", TTL)
+        assert seen() == [("steady:a", True)]
+        assert lease.release()
+        with client.lock("steady:a", TTL):
+            pass
+        assert seen() == [("steady:a", False)]
+        assert seen() == []
+
+
+def test_the_server_dies_and_comes_back(own_server: Any) -> None:
     watcher = started("watch", "--json", "--interval", "0.1", FASTLOCK_URL=own_server.uri)
-    line(watcher)
-    own_server.kill()
+    assert json.loads(line(watcher))["locks"] == []
+    own_server.restart()
+    with fastlock.Client(own_server.uri, label="the-holder") as client, client.lock("back", TTL):
+        (seen,) = until(lambda: json.loads(line(watcher))["locks"])
+    assert (seen["key"], seen["holder"]) == ("back", "the-holder")
+    watcher.send_signal(signal.SIGINT)
     ran = ended(watcher)
-    assert ran.code == 69
-    assert "; try: " in ran.err
+    assert ran.code == 0
+    (told,) = ran.err.splitlines()
+    assert told.endswith("; trying again")
+
+
+def test_the_server_dies_before_a_terminal(own_server: Any) -> None:
+    with terminal("watch", "--interval", "0.2", FASTLOCK_URL=own_server.uri) as at:
+        at.until("0 held")
+        own_server.kill()
+        at.until("; trying again")
+        at.type(CTRL_C)
+        assert at.ended() == 0
 
 
 # ------------------------------------------------------------------ bench

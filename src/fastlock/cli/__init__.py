@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -67,15 +68,33 @@ def _code(error: FastlockError | ImportError) -> int:
     return _exits.FOUND_WRONG if isinstance(error, LockLost) else _exits.SERVER
 
 
-def complain(message: str, code: int = _exits.USAGE) -> int:
-    """Say it in one line; the exit code."""
-    print(f"fastlock: {one_line(message)}", file=sys.stderr, flush=True)
+def complain(message: str, code: int = _exits.USAGE, command: str = "fastlock") -> int:
+    """Say it in one line, if stderr can be written; the exit code, in any case."""
+    with suppress(OSError):
+        print(f"{command}: {one_line(message)}", file=sys.stderr, flush=True)
     return code
 
 
 def one_line(text: str) -> str:
     """``text`` in one line, without what a terminal would obey: it may be a server's."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text).strip()
+
+
+def printable(key: str) -> str:
+    """A key as people read and type it: spaces stay, what a terminal would obey is spelled out."""
+    return "".join(c if c.isprintable() else _spelled(c) for c in key)
+
+
+def _spelled(char: str) -> str:
+    """A sign by its number; a byte that is no UTF-8, for which a surrogate stands, by its own."""
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def quoted(key: str) -> str:
+    """A key inside a sentence."""
+    return f"'{printable(key)}'"
 
 
 def without_uris(text: str) -> str:

@@ -24,3 +24,5 @@ NOT_FOUND = 127
 #: And a signal's number is added to this.
 SIGNALLED = 128
 INTERRUPTED = 130
+#: Nobody reads on what we print (SIGPIPE).
+UNREAD = 141

@@ -16,7 +16,7 @@ from fastlock._slots import QUEUE, SUFFIX, queue
 from fastlock._tokens import label_of
 from fastlock.errors import ServerError, TransportError
 
-from . import one_line
+from . import printable
 from ._settings import key_of
 from ._wire import Wire, pack
 
@@ -36,7 +36,8 @@ _SPECIAL = re.compile(rb"([*?\[\]^\\-])")
 class Look(NamedTuple):
     """One lock at one moment."""
 
-    key: str  #: as people write it, without the prefix
+    wire: bytes  #: its key as the server sees it
+    key: str  #: the same without the prefix; a surrogate stands for a byte that is no UTF-8
     holder: str | None  #: its label; None: nobody
     ttl: float | None  #: seconds left; None: free, or without end
     waiters: int | None  #: in its fair queue; None: this user may not look
@@ -44,6 +45,11 @@ class Look(NamedTuple):
     problem: str | None  #: the server's error about this key
     ours: bool  #: whether the value is a token of fastlock's
     token: bytes | None  #: tells one holder from the next; never shown
+
+    @property
+    def shown(self) -> str:
+        """The key, for people."""
+        return printable(self.key)
 
     def as_json(self) -> dict[str, Any]:
         """What scripts get of it."""
@@ -89,6 +95,20 @@ def is_companion(key: bytes) -> bool:
     return SUFFIX in key or QUEUE in key
 
 
+def locks(wire: Wire, keys: Sequence[bytes]) -> list[bytes]:
+    """Those of them that hold a token of fastlock's, or may: at a small price."""
+    if not keys:
+        return []
+    replies = wire.exchange_all(
+        b"".join(pack("GETRANGE", key, 0, LONGEST - 1) for key in keys), len(keys)
+    )
+    return [
+        key
+        for key, value in zip(keys, replies, strict=True)
+        if isinstance(value, ServerError) or _is_ours(value)  # an error: look says what it is
+    ]
+
+
 def look(wire: Wire, keys: Sequence[bytes], prefix: str = "") -> list[Look]:
     """How each of them is. Raises TransportError, and ServerError where nothing may be asked."""
     looks: list[Look] = []
@@ -119,11 +139,17 @@ def _some(wire: Wire, keys: Sequence[bytes], skip: int) -> list[Look]:
         if isinstance(reply, ServerError) and reply.code != "WRONGTYPE":
             raise reply
     fives = [replies[at : at + 5] for at in range(0, len(replies), 5)]
-    return [_one(key[skip:], *five) for key, five in zip(keys, fives, strict=True)]
+    return [_one(key, skip, *five) for key, five in zip(keys, fives, strict=True)]
 
 
-def _one(key: bytes, value: Any, left: Any, waiters: Any, first: Any, places: Any) -> Look:
-    shown = one_line(key.decode(errors="backslashreplace"))
+def _is_ours(value: bytes) -> bool:
+    """Whether it is a token of fastlock's."""
+    return len(value) < LONGEST and label_of(value) != "unknown"
+
+
+def _one(
+    wire: bytes, skip: int, value: Any, left: Any, waiters: Any, first: Any, places: Any
+) -> Look:
     problem = next((str(r) for r in (value, left) if isinstance(r, ServerError)), None)
     held = problem is None and bool(value)
     ttl = left / 1000 if held and isinstance(left, int) and left >= 0 else None
@@ -134,12 +160,13 @@ def _one(key: bytes, value: Any, left: Any, waiters: Any, first: Any, places: An
     came = [m[1:] for m in first if m[:1] == b"a"] if isinstance(first, list) else []
     tokens = [token for token in came if token in there]
     return Look(
-        shown,
+        wire,
+        wire[skip:].decode(errors="surrogateescape"),
         label,
         ttl,
         waiters if isinstance(waiters, int) else None,
         [label_of(token) for token in tokens],
         problem,
-        held and len(value) < LONGEST and label != "unknown",
+        held and _is_ours(value),
         value if held else None,
     )

@@ -7,7 +7,6 @@ hold a password is quoted in an error.
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
@@ -66,10 +65,13 @@ def run(words: list[str]) -> int:
     except click.ClickException as error:
         said_to = _said_to(error, words)
         what = " ".join(without_uris(error.format_message()).split()).rstrip(".")
-        if isinstance(error, click.NoSuchOption) and said_to == f"{_NAME} run":
-            what += f" of {said_to}; a command's own stand behind --: {_USAGE}"
-        print(f"{said_to}: {what}; see {said_to} --help", file=sys.stderr)
-        return _exits.USAGE
+        if isinstance(error, click.NoSuchOption):
+            what = without_uris(error.message).rstrip(".")
+            if error.possibilities:
+                what += f" (perhaps {' or '.join(sorted(error.possibilities))})"
+            if said_to == f"{_NAME} run":
+                what += f"; options of the command stand behind --: {_USAGE}"
+        return complain(f"{what}; see {said_to} --help", _exits.USAGE, said_to)
 
 
 def _said_to(error: click.ClickException, words: list[str]) -> str:
@@ -117,6 +119,7 @@ def fastlock(context: click.Context) -> int:
 
 @fastlock.command(
     "run",
+    short_help="Run a command under a lock, as flock(1).",
     epilog="Exit code: the command's own (128+n if signal n ended it); 75 the lock was not to be "
     "had in time, 79 it was lost while the command ran, 69 the server cannot be reached or "
     "refuses, 2 wrong usage or settings, 126 the command cannot be executed, 127 there is no such "
@@ -179,7 +182,11 @@ def _run(context: click.Context, /, **options: Any) -> int:
 # ------------------------------------------------------------------ looking
 
 
-@fastlock.command("status", epilog="Exit code: 0 whoever holds them, 69 the server, 2 usage.")
+@fastlock.command(
+    "status",
+    short_help="Say who holds these locks, and who waits.",
+    epilog="Exit code: 0 whoever holds them, 69 the server, 2 usage.",
+)
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option(
     "--match", metavar="PATTERN", help="All locks whose key matches, as in KEYS: 'job:*'."
@@ -203,7 +210,11 @@ def _status(context: click.Context, /, **options: Any) -> int:
     return _carry_out("status", options)
 
 
-@fastlock.command("watch", epilog="Exit code: 0 also when ended by Ctrl-C, 69 the server, 2 usage.")
+@fastlock.command(
+    "watch",
+    short_help="Show the locks under a prefix, live.",
+    epilog="Exit code: 0 also when ended by Ctrl-C, 69 the server, 2 usage.",
+)
 @click.argument("prefix", default="")
 @click.option(
     "--interval", type=Within(float, 0.1, 3600), default=1.0, metavar="SECONDS", show_default=True,
@@ -212,7 +223,7 @@ def _status(context: click.Context, /, **options: Any) -> int:
 @click.option("--once", is_flag=True, help="Look once.")
 @click.option(
     "--limit", type=Within(int, 1, 10000), default=200, metavar="N", show_default=True,
-    help="Keys looked at, at most.",
+    help="Locks shown, at most.",
 )  # fmt: skip
 @click.option("--json", is_flag=True, help="One line of JSON for each look.")
 @_with_url
@@ -226,6 +237,7 @@ def _watch(**options: Any) -> int:
 
 @fastlock.command(
     "release",
+    short_help="End a lock, whoever holds it.",
     epilog="Exit code: 0 it was ended, 1 there was nothing to end, it went to another holder "
     "meanwhile, or the answer was no; 69 the server, 2 usage.",
 )
@@ -246,14 +258,22 @@ def _release(context: click.Context, /, **options: Any) -> int:
 
 
 @fastlock.command(
-    "bench", epilog="Exit code: 0 measured, 1 a lock was lost, 69 the server, 2 usage."
+    "bench",
+    short_help="Measure locks on this server.",
+    epilog="Exit code: 0 measured, 1 a lock was lost, 69 the server, 2 usage.",
 )
 @click.option(
     "--seconds", type=Within(float, 0.2, 3600), default=5.0, metavar="S", show_default=True,
     help="Time to work, all rows of the table together.",
 )  # fmt: skip
-@click.option("--threads", type=Within(int, 1, 256), default=8, metavar="N", show_default=True)
-@click.option("--tasks", type=Within(int, 1, 4096), default=64, metavar="N", show_default=True)
+@click.option(
+    "--threads", type=Within(int, 1, 256), default=8, metavar="N", show_default=True,
+    help="Threads that share one client.",
+)  # fmt: skip
+@click.option(
+    "--tasks", type=Within(int, 1, 4096), default=64, metavar="N", show_default=True,
+    help="Tasks of one asyncio loop that share another.",
+)  # fmt: skip
 @_with_json
 @_with_url
 def _bench(**options: Any) -> int:
@@ -265,7 +285,9 @@ def _bench(**options: Any) -> int:
 
 
 @fastlock.command(
-    "demo", epilog="Exit code: 0 no update was lost, 1 some were, 2 usage, 69 the server."
+    "demo",
+    short_help="Watch locks work, beside redis-py's.",
+    epilog="Exit code: 0 no update was lost, 1 some were, 2 usage, 69 the server.",
 )
 @click.option("--url", metavar="URI", help="Use this server (keys of its own, removed at the end).")
 @click.option(
@@ -276,8 +298,14 @@ def _bench(**options: Any) -> int:
     "--seconds", type=Within(float, 0.2, 3600), default=6.0, metavar="S", show_default=True,
     help="Time to work, all rows of the table together.",
 )  # fmt: skip
-@click.option("--threads", type=Within(int, 1, 256), default=16, metavar="N", show_default=True)
-@click.option("--tasks", type=Within(int, 1, 4096), default=64, metavar="N", show_default=True)
+@click.option(
+    "--threads", type=Within(int, 1, 256), default=16, metavar="N", show_default=True,
+    help="Threads at work; half of them want the same two locks.",
+)  # fmt: skip
+@click.option(
+    "--tasks", type=Within(int, 1, 4096), default=64, metavar="N", show_default=True,
+    help="Tasks of one asyncio loop; half of them want the same two locks.",
+)  # fmt: skip
 @click.option("--no-lock", is_flag=True, help="The same work without locks: updates get lost.")
 @_with_json
 @click.pass_context
@@ -294,7 +322,9 @@ def _demo(context: click.Context, /, **options: Any) -> int:
 
 
 @fastlock.command(
-    "doctor", epilog="Exit code: 0 nothing is wrong, 1 a line begins with 'problem:', 2 usage."
+    "doctor",
+    short_help="Say what is installed, and what to mend.",
+    epilog="Exit code: 0 nothing is wrong, 1 a line begins with 'problem:', 2 usage.",
 )
 @_with_json
 @_with_url
@@ -307,7 +337,7 @@ def _doctor(**options: Any) -> int:
     return _carry_out("doctor", options)
 
 
-@fastlock.command("completion")
+@fastlock.command("completion", short_help="Print what makes a shell complete words.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def _completion(shell: str) -> int:
     """Print what makes a shell complete fastlock's words.

@@ -96,8 +96,11 @@ def _rich_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) 
         box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
     )
     for number, title in enumerate(head):
-        justify: Any = "right" if number >= texts else "left"
-        table.add_column(title, justify=justify, no_wrap=True, vertical="bottom")
+        text = number < texts  # which may take several lines; a number never does
+        justify: Any = "left" if text else "right"
+        table.add_column(
+            title, justify=justify, no_wrap=not text, overflow="fold", vertical="bottom"
+        )
     for row in rows:
         table.add_row(*map(Text, row))  # a cell is no markup
     return table

@@ -48,6 +48,13 @@ class Servers:
     ) -> None:
         self._close()
 
+    def connect_again(self) -> None:
+        """Forget all connections; of a cluster, ask who serves what now."""
+        self._close()
+        self._wires.clear()
+        if self._config.cluster is not None:
+            self._learn()
+
     def _close(self) -> None:
         for wire in self._wires.values():
             wire.close()

@@ -28,7 +28,7 @@ def prepare() -> None:
 def unread() -> int:
     """Who read us has gone (``| head``); the exit code."""
     _drop()
-    return _exits.FOUND_WRONG
+    return _exits.UNREAD
 
 
 def unwritten(error: OSError) -> int:

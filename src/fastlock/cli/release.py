@@ -13,7 +13,7 @@ from argparse import Namespace
 import fastlock
 from fastlock.errors import LockLost
 
-from . import _exits, complain
+from . import _exits, complain, quoted
 from ._look import wire_keys
 from ._servers import Servers
 from ._settings import config_of, key_of
@@ -22,19 +22,19 @@ from ._settings import config_of, key_of
 def run(options: Namespace) -> int:
     """End it; 1 if there was nothing to end, or it was not to be."""
     config = config_of(options.url)
-    keys = wire_keys([options.key], config.prefix)
+    keys, name = wire_keys([options.key], config.prefix), quoted(options.key)
     with Servers(config) as servers:
         (found,) = servers.look(keys)
         token = None if found.token is None else servers.of(keys[0]).call("GET", keys[0])
     if found.problem is not None:
-        return complain(f"{options.key!r} is no lock: {found.problem}", _exits.FOUND_WRONG)
+        return complain(f"{name} is no lock: {found.problem}", _exits.FOUND_WRONG)
     if token is None:
-        return _tell(options, False, None, f"{options.key!r} is held by nobody")
+        return _tell(options, False, None, f"{name} is held by nobody")
     ends = "never ends by itself" if found.ttl is None else f"ends by itself in {found.ttl:.1f} s"
     if not options.yes:
         if not sys.stdin.isatty():
             return complain("nobody to ask: say --yes to end the lock unasked")
-        print(f"{options.key!r} is held by {found.holder} and {ends}.", file=sys.stderr)
+        print(f"{name} is held by {found.holder} and {ends}.", file=sys.stderr)
         print("Whoever holds it may still be at work. End it? [y/N] ", end="", file=sys.stderr)
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
         freed = False
     if not freed:
         return _tell(options, False, found.holder, f"{found.holder} holds it no more; not ended")
-    return _tell(options, True, found.holder, f"{options.key!r} was held by {found.holder}; ended")
+    return _tell(options, True, found.holder, f"{name} was held by {found.holder}; ended")
 
 
 def _tell(options: Namespace, released: bool, holder: str | None, said: str) -> int:

@@ -16,9 +16,9 @@ from typing import Any
 
 from fastlock.aio import Client, Lease
 from fastlock.config import Config
-from fastlock.errors import AcquireTimeout, FastlockError
+from fastlock.errors import AcquireTimeout, FastlockError, ServerError
 
-from . import _exits, complain
+from . import _exits, complain, quoted
 from ._advice import what_to_try
 from ._child import Child, NotRun, check
 from ._settings import config_of, key_of
@@ -67,7 +67,10 @@ class _Session:
         self._ear.listen(lambda heard: loop.call_soon_threadsafe(self._news.put_nowait, heard))
         try:
             async with Client(self._config) as client:
-                lease = await self._acquire(client)
+                try:
+                    lease = await self._acquire(client)
+                except AcquireTimeout as error:
+                    raise await self._refused(client, error) from None
                 try:
                     return await self._run_with(lease)
                 finally:
@@ -105,6 +108,20 @@ class _Session:
             with suppress(FastlockError, asyncio.TimeoutError):
                 await asyncio.wait_for(client.ping(), _LEAVING)
         raise _Ended(ending.result())
+
+    async def _refused(self, client: Client, error: AcquireTimeout) -> AcquireTimeout:
+        """The error, with the holder named also where a single try has not asked for it."""
+        if self._options.timeout:
+            return error
+        try:
+            holder = await client.holder(key_of(self._options.key))
+        except FastlockError as refusal:
+            if isinstance(refusal, ServerError) and refusal.code == "WRONGTYPE":
+                raise
+            return error
+        if holder is None:  # it went at this moment
+            return error
+        return AcquireTimeout(f"{quoted(self._options.key)} is held by {holder}", error.key)
 
     async def _signal(self) -> int:
         while True:
@@ -168,7 +185,7 @@ class _Session:
 
     def _say_lost(self, lease: Lease) -> None:
         self._lost = True
-        complain(f"{lease.key!r} was lost: {lease.lost.reason}")
+        complain(f"{quoted(self._options.key)} was lost: {lease.lost.reason}")
 
     # -- freeing
 
@@ -181,4 +198,4 @@ class _Session:
             await asyncio.wait_for(lease.release(), _FREEING)
         except (FastlockError, asyncio.TimeoutError) as error:
             why = str(error) or "the server does not answer"
-            complain(f"{lease.key!r} may not be free before its ttl ends: {why}")
+            complain(f"{quoted(self._options.key)} may not be free before its ttl ends: {why}")

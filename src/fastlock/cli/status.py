@@ -14,7 +14,7 @@ from ._servers import Servers
 from ._settings import config_of
 
 #: Of one lock, in a table.
-_HEAD = ("key", "holder", "ttl s", "waiters")
+_HEAD = ("key", "holder", "ttl s", "in queue")
 
 
 def run(options: Namespace) -> int:
@@ -29,7 +29,7 @@ def run(options: Namespace) -> int:
             for wire in servers.all():
                 for found in scan(wire, glob(config.prefix, options.match)):
                     looks += servers.look(found)
-            unique = {one.key: one for one in looks if one.token is not None}
+            unique = {one.wire: one for one in looks if one.token is not None}
             looks = [unique[key] for key in sorted(unique) if options.foreign or unique[key].ours]
     if options.json:
         print(json.dumps([one.as_json() for one in looks], indent=2))
@@ -43,7 +43,7 @@ def run(options: Namespace) -> int:
 def _row(one: Look) -> list[str]:
     """As a table shows it."""
     if one.problem is not None:
-        return [one.key, f"({one.problem.partition(' ')[0]}: it is no lock)", "-", "-"]
+        return [one.shown, f"({one.problem.partition(' ')[0]}: it is no lock)", "-", "-"]
     holder = "(free)" if one.holder is None else one.holder
     ttl = "-" if one.holder is None else "no end" if one.ttl is None else f"{one.ttl:.1f}"
-    return [one.key, holder, ttl, "?" if one.waiters is None else str(one.waiters)]
+    return [one.shown, holder, ttl, "?" if one.waiters is None else str(one.waiters)]
