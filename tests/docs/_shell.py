@@ -101,7 +101,10 @@ class Shell:
             for line in block.text.splitlines():
                 if line.startswith("$ "):
                     _heard(heard, wanted)
-                    process.stdin.write(self._placed(INSTEAD.get(line[2:], line[2:])) + "\n")
+                    command = INSTEAD.get(line[2:], line[2:])
+                    # The first look of many, unlike a single one, has durations.
+                    command = command.replace(" --once", " --interval 600 &")
+                    process.stdin.write(self._placed(command) + "\n")
                 elif line.strip():
                     wanted.append(line)
             _heard(heard, wanted)
