@@ -131,18 +131,18 @@ class LockAll:
         self._client = client
         self._terms = terms
         self._if_lost = policy(if_lost)
-        self._keys = _args.distinct(_args.key_list(keys))
-        self._ttl = ttl
+        self.keys = _args.distinct(_args.key_list(keys))
+        self.ttl = ttl
         self._timeout = timeout
         self._fence = _args.flag("fence", fence)
-        self._entries = Entries(self._keys[0])
+        self._entries = Entries(self.keys[0])
         _args.milliseconds(ttl)
         _args.wait(timeout)
 
     async def __aenter__(self) -> list[Lease]:
         who = asyncio.current_task()
         self._entries.check(who)
-        claim = self._client._claim(self._keys, self._ttl, until_of(self._timeout))
+        claim = self._client._claim(self.keys, self.ttl, until_of(self._timeout))
         if self._fence:
             claim = fenced(claim, True)
         leases: list[Lease] = await self._client._acquire(_ops_many.acquire_all, claim, self._terms)

@@ -215,6 +215,17 @@ def stats_of(client: Any, waiting: int, nodes: Iterable[MeterLike] = ()) -> Stat
     )  # fmt: skip
 
 
+def asked(client: Any) -> Stats:
+    """The figures of what an exporter was given; ConfigError if it has none."""
+    if isinstance(client, type) or not hasattr(client, "stats"):
+        what = f"the class {client.__name__}" if isinstance(client, type) else type(client).__name__
+        raise ConfigError(
+            "client", f"{what} has no figures; give a Client or a QuorumClient, sync or asyncio"
+        )
+    stats: Stats = client.stats()
+    return stats
+
+
 def places_of(client: Any) -> str:
     """Its address, by which exporters tell it from others; of a quorum all of them."""
     configs = getattr(client, "configs", None) or (client.config,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -21,14 +22,15 @@ def provided() -> tuple[Any, Any]:
     return MeterProvider([reader]), reader
 
 
-def collected(reader: Any) -> dict[str, Any]:
-    """Name -> value; of those with bounds, le -> value."""
+def collected(reader: Any, client: str = "orders") -> dict[str, Any]:
+    """Name -> value, of that client; of those with bounds, le -> value."""
     found: dict[str, Any] = {}
     data = reader.get_metrics_data()
     for metric in data.resource_metrics[0].scope_metrics[0].metrics:
         for point in metric.data.data_points:
             attributes = dict(point.attributes)
-            assert attributes.pop("fastlock.client") == "orders"
+            if attributes.pop("fastlock.client") != client:
+                continue
             bound = attributes.pop("le", None)
             assert attributes == {}
             if bound is None:
@@ -59,12 +61,49 @@ async def test_figures(fl: Ways) -> None:
     provider.shutdown()
 
 
-async def test_a_client_that_counts_nothing(fl: Ways) -> None:
+async def test_several_clients_of_one_provider(fl: Ways) -> None:
+    """Each has its figures, under its latest name, for as long as it lives."""
+    needs("opentelemetry.sdk")
+    from fastlock.contrib.opentelemetry import instrument
+
+    (provider, reader), (elsewhere, other_reader) = provided(), provided()
+    clients = [fl.client(), fl.client()]
+    for client, name in zip(clients, ("orders", "earlier"), strict=True):
+        instrument(fl.raw(client), name, provider)
+    instrument(fl.raw(clients[1]), "users", provider)
+    instrument(fl.raw(clients[1]), "users", elsewhere)
+    for client, times in zip(clients, (1, 2), strict=True):
+        for _ in range(times):
+            lease = await client.try_acquire(fl.key(), 30)
+            assert await client.release_many([lease]) == [True]
+    assert collected(reader)["fastlock.acquired"] == 1
+    assert collected(reader, "users")["fastlock.acquired"] == 2
+    assert collected(reader, "users")["fastlock.hold.bucket"]["+Inf"] == 2
+    assert collected(reader, "earlier") == {}
+    assert collected(other_reader, "users")["fastlock.acquired"] == 2
+    assert collected(other_reader) == {}
+    short = fastlock.Client(fl.server.uri)
+    instrument(short, "short", provider)
+    assert collected(reader, "short")["fastlock.acquired"] == 0
+    short.close()
+    assert collected(reader, "short")["fastlock.acquired"] == 0  # closed, but alive
+    del short
+    gc.collect()
+    assert collected(reader, "short") == {}
+    assert collected(reader)["fastlock.acquired"] == 1
+    provider.shutdown()
+    elsewhere.shutdown()
+
+
+async def test_what_has_no_figures(fl: Ways) -> None:
     needs("opentelemetry.sdk")
     from fastlock.contrib.opentelemetry import instrument
 
     with pytest.raises(fastlock.ConfigError, match="metrics"):
         instrument(fl.raw(fl.client(metrics=False)))
+    for other in (fl.admin, fastlock.Client, None):
+        with pytest.raises(fastlock.ConfigError, match="give a Client or a QuorumClient"):
+            instrument(other)
 
 
 def tracing() -> tuple[Any, Any]:
@@ -122,6 +161,49 @@ async def test_spans(fl: Ways) -> None:
     async with block(fl, client, key, provider, record_key=True):
         pass
     assert {span.attributes["fastlock.key"] for span in exporter.get_finished_spans()} == {key}
+
+
+async def test_spans_of_several_locks(fl: Ways) -> None:
+    needs("opentelemetry.sdk")
+    from fastlock.contrib.opentelemetry import traced
+
+    client, keys = fl.client(), [fl.key(), fl.key()]
+    provider, exporter = tracing()
+    for record_key in (False, True):
+        locks = fl.raw(client).lock_all(keys, 30)
+        async with Block(fl, traced(locks, record_key=record_key, tracer_provider=provider)):
+            assert fl.admin.exists(*keys) == 2
+        assert fl.admin.exists(*keys) == 0
+        wanted = {"fastlock.ttl": 30, "fastlock.locks": 2}
+        wanted |= {"fastlock.keys": tuple(keys)} if record_key else {}
+        spans = exporter.get_finished_spans()
+        assert [dict(span.attributes) for span in spans] == [wanted] * 3
+        exporter.clear()
+
+
+async def test_a_tracer_that_fails_keeps_no_lock(fl: Ways) -> None:
+    needs("opentelemetry.sdk")
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler
+
+    class Fails(Sampler):
+        """When the lock is to be released."""
+
+        def should_sample(
+            self, parent_context: Any, trace_id: int, name: str, *rest: Any, **more: Any
+        ) -> Any:
+            if name == "fastlock.release":
+                raise ZeroDivisionError
+            return DEFAULT_ON.should_sample(parent_context, trace_id, name, *rest, **more)
+
+        def get_description(self) -> str:
+            return "fails"
+
+    client, key = fl.client(), fl.key()
+    with pytest.raises(ZeroDivisionError):
+        async with block(fl, client, key, TracerProvider(sampler=Fails())):
+            assert fl.admin.exists(key)
+    assert not fl.admin.exists(key)
 
 
 async def test_what_fails_is_on_its_span(fl: Ways) -> None:

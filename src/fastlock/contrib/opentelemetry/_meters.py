@@ -1,22 +1,57 @@
 """Figures as observable instruments, which ask ``client.stats()`` when a reader collects.
 
-Law: one attribute, ``fastlock.client``. OpenTelemetry has no observable histogram, so each
+Law: one attribute, ``fastlock.client``. A provider of meters has each instrument once, for all
+clients: its SDK takes no second one of a name. OpenTelemetry has no observable histogram, so each
 histogram is three observable counters: how often, seconds in all, and how often each bound was
 not exceeded (attribute ``le``, as in Prometheus).
 """
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 
-from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram, places_of
+from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram, asked, places_of
 from fastlock._version import __version__
 
 #: One observation's figure and attributes beyond the client's.
 Point = tuple[float, dict[str, str]]
+
+
+class _Clients:
+    """Those of one provider that are alive, each with its attribute. Any thread."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[weakref.ref[Any], str]] = []
+
+    def add(self, client: Any, name: str) -> None:
+        """Once more it gets another name."""
+        living = [(one, told) for one, told in self._known if one() not in (None, client)]
+        self._known = [*living, (weakref.ref(client), name)]
+
+    def ask(
+        self, points: Callable[[Any], list[Point]]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        """A callback for an instrument."""
+
+        def observe(_options: CallbackOptions) -> Iterable[Observation]:
+            return [
+                Observation(value, {"fastlock.client": name, **more})
+                for known, name in self._known
+                if (client := known()) is not None
+                for value, more in points(client.stats())
+            ]
+
+        return observe
+
+
+_lock = threading.Lock()
+_clients: weakref.WeakKeyDictionary[MeterProvider, _Clients] = weakref.WeakKeyDictionary()
+_globally: list[_Clients] = []  # of the global provider, which may be set later
 
 
 def instrument(
@@ -24,38 +59,47 @@ def instrument(
 ) -> None:
     """Let OpenTelemetry observe the client's figures, as long as the client lives.
 
+    It is not kept alive by this. Give each client a name of its own: figures of one name are not
+    added up.
+
     Args:
         client: a ``fastlock.Client`` or ``fastlock.QuorumClient``, or one of ``fastlock.aio``.
         name: the attribute ``fastlock.client``; None: the client's address, of a quorum all
             addresses with spaces between.
         meter_provider: None: the global one.
 
-    ConfigError: a client with ``metrics=False``.
+    ConfigError: something else, or a client with ``metrics=False``.
     """
-    client.stats()
-    meter = get_meter("fastlock", __version__, meter_provider)
-    told = {"fastlock.client": places_of(client) if name is None else name}
+    asked(client)
+    with _lock:
+        found = _globally[0] if _globally else None
+        if meter_provider is not None:
+            found = _clients.get(meter_provider)
+        if found is None:
+            found = _Clients()
+            _make(get_meter("fastlock", __version__, meter_provider), found)
+            if meter_provider is None:
+                _globally.append(found)
+            else:
+                _clients[meter_provider] = found
+        found.add(client, places_of(client) if name is None else name)
+
+
+def _make(meter: Meter, clients: _Clients) -> None:
     for figure, meaning in MEANINGS.items():
         if figure in TIMES:
-            _observe_times(meter, client, figure, meaning, told)
+            for suffix, unit, points in (
+                ("count", "1", _count),
+                ("sum", "s", _sum),
+                ("bucket", "1", _buckets),
+            ):
+                asks = [clients.ask(_timed(figure, points))]
+                meter.create_observable_counter(f"fastlock.{figure}.{suffix}", asks, unit, meaning)
             continue
         make: Any = meter.create_observable_counter
         if KINDS[figure] == "gauge":
             make = meter.create_observable_up_down_counter
-        make(f"fastlock.{figure}", [_ask(client, told, _plain(figure))], "1", meaning)
-
-
-def _observe_times(
-    meter: Meter, client: Any, name: str, meaning: str, told: dict[str, str]
-) -> None:
-    for suffix, unit, points in (
-        ("count", "1", _count),
-        ("sum", "s", _sum),
-        ("bucket", "1", _buckets),
-    ):
-        meter.create_observable_counter(
-            f"fastlock.{name}.{suffix}", [_ask(client, told, _timed(name, points))], unit, meaning
-        )
+        make(f"fastlock.{figure}", [clients.ask(_plain(figure))], "1", meaning)
 
 
 def _plain(name: str) -> Callable[[Any], list[Point]]:
@@ -79,12 +123,3 @@ def _buckets(taken: Histogram) -> list[Point]:
         (count, {"le": "+Inf" if bound == float("inf") else str(bound)})
         for bound, count in taken.cumulated()
     ]
-
-
-def _ask(
-    client: Any, told: dict[str, str], points: Callable[[Any], list[Point]]
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_options: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, {**told, **more}) for value, more in points(client.stats())]
-
-    return observe

@@ -29,11 +29,15 @@ def traced(
     Args:
         lock: what ``client.lock`` or ``client.lock_all`` gave; one of an asyncio client for
             ``async with``.
-        record_key: put the key on the spans, as ``fastlock.key``: only where keys may be seen by
-            all who see traces.
+        record_key: put the key on the spans, as ``fastlock.key``, or the list ``fastlock.keys`` of
+            ``lock_all``: only where keys may be seen by all who see traces.
         tracer_provider: None: the global one.
     """
     return Traced(lock, record_key, get_tracer("fastlock", __version__, tracer_provider))
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 class Traced:
@@ -46,8 +50,12 @@ class Traced:
         for name in ("key", "ttl", "fair"):
             value = getattr(lock, name, None)
             if value is not None and (name != "key" or record_key):
-                text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-                self._attributes[f"fastlock.{name}"] = text
+                self._attributes[f"fastlock.{name}"] = _text(value)
+        keys = getattr(lock, "keys", None)
+        if keys is not None:
+            self._attributes["fastlock.locks"] = len(keys)
+            if record_key:
+                self._attributes["fastlock.keys"] = [_text(key) for key in keys]
         self._block: Any = None  # the generator that is inside
 
     def _span(self, name: str) -> Any:

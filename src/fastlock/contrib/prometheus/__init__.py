@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram, Stats, places_of
+from fastlock._metrics import KINDS, MEANINGS, TIMES, Histogram, Stats, asked, places_of
+from fastlock.errors import ConfigError
 
 try:
     from prometheus_client.core import (
@@ -42,13 +43,19 @@ class FastlockCollector(Collector):
             whose label is its address, of a quorum all addresses with spaces between; or a
             mapping of labels to clients.
 
-    ConfigError: a client with ``metrics=False``, at the first scrape.
+    ConfigError: something else, or a client with ``metrics=False``.
     """
 
     def __init__(self, clients: Any) -> None:
-        if not isinstance(clients, Mapping):
-            clients = {places_of(clients): clients}
-        self._clients: dict[str, Any] = dict(clients)
+        if isinstance(clients, Mapping):
+            self._clients: dict[str, Any] = dict(clients)
+        else:
+            asked(clients)
+            self._clients = {places_of(clients): clients}
+        for label, client in self._clients.items():
+            if not isinstance(label, str):
+                raise ConfigError("clients", f"{label!r} is no label; labels are strings")
+            asked(client)  # now, for at a scrape the others would be lost with it
 
     def describe(self) -> Iterable[Metric]:
         """The names, without asking anybody."""
