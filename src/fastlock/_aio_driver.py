@@ -19,6 +19,7 @@ from ._aioasides import AsyncAsides
 from ._aiolistener import AsyncListener
 from ._aiopipe import within
 from ._aiotopology import AsyncServer
+from ._asides import too_late
 from ._background import could_not_give_back
 from ._claim import Claim
 from ._clock import clock
@@ -215,6 +216,8 @@ class Driver:
             call.left = True
         data = link.encode(call)
         sent_at = clock()
+        if call.until is not None and sent_at >= call.until:
+            raise too_late()
         try:
             answer = link.pipe.call(data, call.count)
             if call.until is None or call.until - sent_at >= self._patience:

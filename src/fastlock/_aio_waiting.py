@@ -159,7 +159,8 @@ async def wait_for(client: Driver, effect: WaitFor) -> float:
         raise closed_error()
     place.told = False
     if offer is not None and not offer.close():
-        effect.verdict = offer.verdict or await _outcome(client, place, offer, until + GRACE)
+        end = max(until, clock()) + GRACE
+        effect.verdict = offer.verdict or await _outcome(client, place, offer, end)
         return clock()
     if place.turn is not None:
         now = clock()

@@ -46,6 +46,14 @@ from .errors import (
 GRACE = 1.0
 
 
+def answer_by(until: float | None, now: float) -> float | None:
+    """When the answer to a try of now is waited for no longer; ``until`` is the caller's deadline.
+
+    Who comes to its last try late, on a machine that stood still, needs an answer all the same.
+    """
+    return None if until is None else max(until, now) + GRACE
+
+
 # ------------------------------------------------------------------ one exchange
 
 
@@ -135,17 +143,18 @@ def acquire(claim: Claim[L], in_turn: bool = False) -> Op[L]:
     verb = claim.plain[claim.ttl == NO_EXPIRY]
     handed = claim if claim.handing is not None and claim.ttl != NO_EXPIRY else None
     wait = WaitFor((claim.pairs[0][0],), claim.until, claim=handed)
+    now = 0.0
     try:
         while True:
             doubt = False
             if in_turn:
-                yield wait
+                now = yield wait
                 lease, doubt = _handed(claim, wait)
                 if lease is not None:
                     wait.got(lease)
                     return lease
                 verb = claim.asking  # which also finds out that the key holds no lock
-            lease, refused_at, holder = yield from _try(claim, verb, doubt)
+            lease, refused_at, holder = yield from _try(claim, verb, doubt, now)
             if lease is not None:
                 wait.got(lease)
                 return lease
@@ -198,7 +207,9 @@ def _handed(claim: Claim[L], wait: WaitFor) -> tuple[L | None, bool]:
     return None, verdict.kind is ASK
 
 
-def _try(claim: Claim[L], verb: str, doubt: bool = False) -> Op[tuple[L | None, float, str]]:
+def _try(
+    claim: Claim[L], verb: str, doubt: bool = False, now: float = 0.0
+) -> Op[tuple[L | None, float, str]]:
     """One try, repeated over lost connections until its outcome is known.
 
     Returns the lease or None, the time before sending, and the holder's label. The first
@@ -206,11 +217,11 @@ def _try(claim: Claim[L], verb: str, doubt: bool = False) -> Op[tuple[L | None, 
     that a try whose reply was lost is recognised. Its age is that of the oldest one without
     an answer, from before a refusal too: where the server may not be told to end connections,
     that one can land after all. ``doubt``: something sent since the last refusal may have taken
-    it unheard.
+    it unheard. ``now`` if its caller has waited.
     """
     failures = 0
     key, token = claim.pairs[0]
-    until = None if claim.until is None else claim.until + GRACE
+    until = answer_by(claim.until, now)
     while True:
         claim.possible = 1
         call = claim.call(verb, (key, token, claim.ttl), 1, until)

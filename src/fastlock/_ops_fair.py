@@ -87,7 +87,7 @@ def acquire_fair(claim: Fair[L]) -> Op[L]:
             claim.asking = claim.verbs[last]
             claim.queued = True
             try:
-                lease, asked_at, holder = yield from _try(claim, claim.asking)
+                lease, asked_at, holder = yield from _try(claim, claim.asking, now=now)
             except FastlockError:
                 claim.queued = heard or bool(claim.possible)
                 raise

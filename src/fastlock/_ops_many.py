@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ._claim import PLAIN, Claim, L
 from ._effects import Backoff, Call, Distrust, Downgrade, Now, Op, WaitFor
-from ._ops import GRACE, back_off, mended, recognised, sensible
+from ._ops import answer_by, back_off, mended, recognised, sensible
 from ._replies import (
     OURS,
     TAKEN,
@@ -156,18 +156,18 @@ def up_to_nonsense(
 def acquire_all(claim: Claim[L]) -> Op[list[L]]:
     """All locks or none, tried until they are ours or the claim's deadline has passed."""
     verb = f"{claim.plain[0]}_all"
-    until = None if claim.until is None else claim.until + GRACE
+    now = 0.0
     wait = WaitFor([key for key, _ in claim.pairs], claim.until, lined=False)
     wait.tried = True
     try:
         while True:
-            leases, tried_at, verb = yield from try_all(claim, verb, until)
+            leases, tried_at, verb = yield from try_all(claim, verb, answer_by(claim.until, now))
             if leases is not None:
                 return leases
             if claim.until is not None and tried_at >= claim.until:
                 raise all_held(claim)
             wait.asked = not verb.startswith(PLAIN)
-            yield wait
+            now = yield wait
             # It also finds out that a key holds something else than a lock.
             verb = f"{claim.asking}_all"
     finally:

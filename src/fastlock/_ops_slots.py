@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from ._claim import PLAIN, Claim, L
 from ._effects import Backoff, Now, Op, WaitFor
-from ._ops import GRACE, acquire_unknown, sensible
+from ._ops import acquire_unknown, answer_by, sensible
 from ._ops_many import all_held, give_back, portions, try_all
 from ._replies import checked, is_transient, not_ready, wants_spelling_out
 from ._slots import slot
@@ -35,8 +35,9 @@ def acquire_spread(claim: Claim[L]) -> Op[list[L]]:
         places.setdefault(slot(key), []).append(place)
     parts = [(own, _part(claim, own)) for _, own in sorted(places.items())]
     verbs = [f"{claim.plain[0]}_all"] * len(parts)
-    until = None if claim.until is None else claim.until + GRACE
+    now = 0.0
     while True:
+        until = answer_by(claim.until, now)
         claim.possible = len(claim.pairs)  # until all that was taken is freed again
         found: dict[int, L] = {}
         taken: list[Pair] = []
@@ -60,7 +61,7 @@ def acquire_spread(claim: Claim[L]) -> Op[list[L]]:
         if claim.until is not None and tried_at >= claim.until:
             raise all_held(claim)
         if refused is not None:
-            yield from _wait(refused, asked)
+            now = yield from _wait(refused, asked)
 
 
 def _part(claim: Claim[L], places: Sequence[int]) -> Claim[L]:
@@ -72,12 +73,13 @@ def _part(claim: Claim[L], places: Sequence[int]) -> Claim[L]:
     )  # fmt: skip
 
 
-def _wait(refused: Claim[L], asked: bool) -> Op[None]:
-    """Until these may have become free."""
+def _wait(refused: Claim[L], asked: bool) -> Op[float]:
+    """Until these may have become free; the time."""
     wait = WaitFor([key for key, _ in refused.pairs], refused.until, lined=False)
     wait.tried, wait.asked = True, asked
     try:
-        yield wait
+        now: float = yield wait
+        return now
     finally:
         try:
             wait.leave()

@@ -210,6 +210,22 @@ async def test_cancelled_tasks_leave_the_line_to_the_others(fl: Ways) -> None:
     assert nobody_waits(fl, client)
 
 
+@async_only
+@pytest.mark.parametrize("options", [{}, {"fence": True}, {"fair": True}], ids=str)
+async def test_a_loop_that_stood_still_finds_the_timeout_over(
+    fl: Ways, options: dict[str, Any]
+) -> None:
+    """Past all patience for an answer; what is asked then is waited for all the same."""
+    client, key = await fl.warm(fl.client()), fl.key()
+    holder = await client.acquire(key, **options)
+    waiter = asyncio.ensure_future(client.acquire(key, timeout=0.3, **options))
+    await fl.until(lambda: client.stats().waiting == 1)
+    time.sleep(1.6)
+    with pytest.raises(fastlock.AcquireTimeout):
+        await waiter
+    assert await holder.release() is True
+
+
 @pytest.mark.parametrize("kind", ["plain", "fence"])
 async def test_a_thousand_waiters_end_as_told(fl: Ways, kind: str) -> None:
     """Random timeouts and cancellations; a counter that only the holder may change."""

@@ -122,6 +122,22 @@ def test_extending_an_orphan_takes_no_longer_than_the_caller_waits(sent: bool) -
     assert wanted.maybe == wanted.pairs  # to be given back
 
 
+def test_who_comes_late_to_the_last_try_waits_for_its_answer_all_the_same() -> None:
+    """The machine stood still; without an answer nobody knows whose the lock is."""
+    op = _ops.acquire(claim(until=200.0))
+    assert op.send(None).until == 200.0 + _ops.GRACE
+    assert type(op.send((199.0, [None]))) is WaitFor
+    assert op.send(207.0).until == 207.0 + _ops.GRACE
+    with pytest.raises(fastlock.AcquireTimeout):
+        op.send((207.0, [b"other"]))
+    op = _ops_many.acquire_all(claim(2, until=200.0))
+    assert op.send(None).until == 200.0 + _ops.GRACE
+    assert type(op.send((199.0, [0]))) is WaitFor
+    assert op.send(207.0).until == 207.0 + _ops.GRACE
+    with pytest.raises(fastlock.AcquireTimeout):
+        op.send((207.0, [0]))
+
+
 def test_an_extension_counts_from_the_earliest_try_that_is_unanswered() -> None:
     lease = Held("k", (b"k", b"t"), TTL, 500.0)
     op = _ops.extend(lease, TTL, 3, 100.0)

@@ -77,6 +77,15 @@ def test_the_step_at_the_deadline_gives_the_place_up() -> None:
     assert not wanted.maybe
 
 
+def test_who_comes_late_to_the_last_step_waits_for_its_answer_all_the_same() -> None:
+    op = acquire_fair(claim(until=100.5))
+    op.send(None)
+    op.send(100.0)
+    op.send((100.0, [OTHER]))
+    call = op.send(107.0)
+    assert (call.verb, call.until) == ("acquire_fair_last", 107.0 + _ops.GRACE)
+
+
 def test_a_step_that_was_sent_at_the_deadline_by_chance_is_not_the_last() -> None:
     """It has got a place, which only a last step gives up."""
     op = acquire_fair(claim(until=100.5))

@@ -8,7 +8,7 @@ import pytest
 from test_ops import TTL, Held, claim, lost, result
 
 import fastlock
-from fastlock._ops import Backoff, Now, WaitFor
+from fastlock._ops import GRACE, Backoff, Now, WaitFor
 from fastlock._ops_slots import acquire_spread, spread
 from fastlock._slots import slot
 
@@ -48,6 +48,14 @@ def test_what_was_taken_is_freed_before_anything_is_waited_for() -> None:
     assert op.send(101.0).args == ([FIRST], TTL)
     assert wanted.possible == 2
     assert op.send((101.1, [1])).verb == "ask_all"
+
+
+def test_who_comes_late_to_the_last_try_waits_for_its_answer_all_the_same() -> None:
+    op = begun(claim(2, until=200.0))
+    assert type(op.send((100.1, [0]))) is Now
+    assert freed(op.send(100.2))
+    assert type(op.send((100.3, [1]))) is WaitFor
+    assert op.send(207.0).until == 207.0 + GRACE
 
 
 def test_after_a_lost_answer_to_a_freeing_nothing_is_taken_anew() -> None:
