@@ -1,19 +1,20 @@
 """The Python core's counters and histograms, of one client.
 
 Law: the same names, arguments and results as ``_meter.pyx``. What happens with every pair is one
-step of an iterator, which CPython keeps whole by itself under the GIL; what is rare is counted
-under the mutex. So nothing is lost. Of what goes straight only a sample is timed: that would cost
-more than all the rest of counting.
+step of an iterator, which CPython keeps whole by itself under the GIL, and the iterator knows how
+many were taken; what is rare is counted under the mutex. So nothing is lost, whoever looks or
+interrupts. Of what goes straight only a sample is timed: that would cost more than all the rest.
 """
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import cycle, islice
-from operator import indexOf
+from itertools import chain, compress, cycle, repeat
+from operator import length_hint
 from typing import Any
 
 from ._metrics import ACQUIRED, BOUNDS, COUNTERS, HOLD, REFUSED, RELEASED, TIMES, TRIP, WAIT
@@ -27,6 +28,8 @@ TRIES = 64
 RELEASES = 16
 #: What is no time at all, in seconds: for ever.
 _ENDLESS = 1e9
+#: More steps than are ever taken, with 64 bits; with 32 the count stays there.
+_STEPS = sys.maxsize
 _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
@@ -39,7 +42,7 @@ class Meter:
         frees: one step for each straight release that freed its lease; ``held`` likewise.
     """
 
-    __slots__ = ("_counts", "_mutex", "_times", "frees", "ticks")
+    __slots__ = ("_counts", "_left", "_mutex", "_times", "frees", "ticks")
 
     ticks: Iterator[bool]
     frees: Iterator[bool]
@@ -55,7 +58,9 @@ class Meter:
         self._mutex = threading.RLock()  # a signal's handler may come into the middle
         self._counts = [0] * len(COUNTERS)
         self._times = [([0] * (len(BOUNDS) + 1), [0.0]) for _ in TIMES]
-        self.ticks, self.frees = _turns(TRIES), _turns(RELEASES)
+        self.ticks, tries_left = _turns(TRIES)
+        self.frees, releases_left = _turns(RELEASES)
+        self._left = ((ACQUIRED, tries_left), (RELEASED, releases_left))
 
     def count(self, which: int, many: int = 1) -> None:
         """Add to one of COUNTERS."""
@@ -77,13 +82,11 @@ class Meter:
         return clock()
 
     def sample(self, sent_at: float) -> None:
-        """TRIES have taken their locks; the latest was sent then, and has just been answered."""
-        self.count(ACQUIRED, TRIES)
+        """A try that counts was sent then, and has just been answered."""
         self.time(TRIP, clock() - sent_at)
 
     def held(self, seconds: float) -> None:
-        """RELEASES have freed their leases; the latest of these was held so long."""
-        self.count(RELEASED, RELEASES)
+        """A lease whose release counts was held so long."""
         self.time(HOLD, seconds)
 
     def took(self, sent_at: float) -> None:
@@ -113,14 +116,9 @@ class Meter:
         """All of COUNTERS."""
         with self._mutex:
             counts = self._counts.copy()
-            for which, turns, every in (
-                (ACQUIRED, self.ticks, TRIES),
-                (RELEASED, self.frees, RELEASES),
-            ):
-                steps, rounds = _steps(turns, every)
-                self._counts[which] += rounds * every
-                counts[which] += rounds * every + steps
-            return counts
+        for which, left in self._left:
+            counts[which] += _STEPS - length_hint(left)
+        return counts
 
     def times(self, which: int) -> tuple[list[int], float]:
         """One of TIMES: how often in each bucket, and seconds in all."""
@@ -129,29 +127,25 @@ class Meter:
             return counts.copy(), total[0]
 
 
-def _turns(every: int) -> Iterator[bool]:
-    """False, but True at each so many-th step; for any thread."""
-    turns = cycle([False] * (every - 1) + [True])
-    return _Guarded(turns) if _FREE_THREADED else turns
-
-
-def _steps(turns: Iterator[bool], every: int) -> tuple[int, int]:
-    """How many were taken since the latest True; and how often looking took a True from others.
-
-    Both steps are one operation in C each: to the next True, and as far beyond it as before, so
-    that looking delays no True.
+def _turns(every: int) -> tuple[Iterator[bool], Any]:
+    """False, but True at each so many-th step, for any thread; and whose hint of its length says
+    how many of _STEPS are left.
     """
-    if isinstance(turns, _Guarded):
-        return turns.steps(every)
-    steps = every - 1 - indexOf(turns, True)
-    return steps, list(islice(turns, steps)).count(True)
+    left = repeat(True, _STEPS)
+    steps = left if _STEPS > 1 << 32 else chain(left, repeat(True))
+    turns = compress(cycle([False] * (every - 1) + [True]), steps)
+    if not _FREE_THREADED:
+        return turns, left
+    guarded = _Guarded(turns, left)
+    return guarded, guarded
 
 
 class _Guarded:
-    """``cycle`` is kept whole by the GIL alone."""
+    """An iterator is kept whole by the GIL alone."""
 
-    def __init__(self, turns: Iterator[bool]) -> None:
+    def __init__(self, turns: Iterator[bool], left: Any) -> None:
         self._turns = turns
+        self._left = left
         self._mutex = threading.RLock()  # a signal's handler may come in between
 
     def __iter__(self) -> Iterator[bool]:
@@ -161,6 +155,6 @@ class _Guarded:
         with self._mutex:
             return next(self._turns)
 
-    def steps(self, every: int) -> tuple[int, int]:
+    def __length_hint__(self) -> int:
         with self._mutex:
-            return _steps(self._turns, every)
+            return length_hint(self._left)
