@@ -243,22 +243,21 @@ def count_acquired(meter: MeterLike, acquired: Any) -> None:
         meter.count(REFUSED, refused)
 
 
-def count_released(client: Any, leases: list[Any], results: list[bool]) -> list[bool]:
-    """The results of releasing leases together."""
+def count_released(client: Any, leases: list[Any], results: list[bool]) -> None:
+    """What is known when leases were released together, also where that raises."""
     meter: MeterLike = client._meter
     freed = results.count(True)
     meter.count(RELEASED, freed)
     for seconds, many in client._loops.holds(leases, results, meter.now()):
         meter.time(HOLD, seconds, many)
     if freed < len(leases):
-        count_lost(leases, results)
-    return results
+        count_lost(leases)
 
 
-def count_lost(leases: list[Any], results: list[bool]) -> None:
-    """Those that the server had no more."""
-    for lease, ours in zip(leases, results, strict=True):
-        if lease is not None and not ours and lease.over and not lease.freed:
+def count_lost(leases: list[Any]) -> None:
+    """Those that the server had no more; not where a release may have ended it unheard."""
+    for lease in leases:
+        if lease is not None and lease.over and not lease.freed and lease.doubt is not True:
             lease._count_lost()
 
 

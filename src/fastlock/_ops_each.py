@@ -29,13 +29,16 @@ class Loops(Protocol):
     def released(self, leases: list[Any], places: Sequence[int], results: list[bool]) -> None: ...
 
 
-def release_many(leases: list[Any], loops: Loops, retries: int, shares: int = 1) -> Op[list[bool]]:
+def release_many(
+    leases: list[Any], results: list[bool], loops: Loops, retries: int, shares: int = 1
+) -> Op[list[bool]]:
     """Release each; True or False for each, in order, False for None.
+
+    ``results`` is that list: all False, and at every moment True for what is freed by then.
 
     The first OutcomeUnknown or ServerError is raised after all have been tried; those
     leases may be released again.
     """
-    results = [False] * len(leases)
     yield from _all(_Releases(leases, loops, results), loops.held(leases), retries, shares)
     return results
 

@@ -214,15 +214,17 @@ class Client(Driver):
         listed = own_leases(self, leases)
         if self._keeper.used:
             let_go(listed)
+        results = [False] * len(listed)
         mark = object()
         try:
             self._batches.add(mark)
-            op = _ops_each.release_many(listed, self._loops, self._retries, self._shares)
-            return count_released(self, listed, await self._drive(op))
+            op = _ops_each.release_many(listed, results, self._loops, self._retries, self._shares)
+            return await self._drive(op)
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
             self._queue.freed_all(pairs, clock())
+            count_released(self, listed, results)
 
     async def extend_many(
         self, leases: Iterable[Lease | None], ttl: float | None = None
@@ -251,13 +253,14 @@ class Client(Driver):
             )
             try:
                 results = await self._drive(op)
-                count_lost(listed, results)
             except BaseException as error:
                 if milliseconds is not None and self._keeper.used:
                     for lease in listed:
                         if lease is not None:
                             lease._unheard(error, milliseconds)
                 raise
+            finally:
+                count_lost(listed)
         if self._keeper.used:  # some may have been lost meanwhile
             pairs = zip(not_told(listed), results, strict=True)
             return [lease is not None and extended for lease, extended in pairs]

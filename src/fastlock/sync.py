@@ -206,15 +206,17 @@ class Client(Driver):
         listed = own_leases(self, leases)
         if self._keeper.used:
             let_go(listed)
+        results = [False] * len(listed)
         mark = object()
         try:
             self._batches.add(mark)
-            op = _ops_each.release_many(listed, self._loops, self._retries, self._shares)
-            return count_released(self, listed, self._drive(op))
+            op = _ops_each.release_many(listed, results, self._loops, self._retries, self._shares)
+            return self._drive(op)
         finally:
             self._batches.discard(mark)
             pairs = [lease.pair for lease in listed if lease is not None]
             self._queue.freed_all(pairs, clock())
+            count_released(self, listed, results)
 
     def extend_many(self, leases: Iterable[Lease | None], ttl: float | None = None) -> list[bool]:
         """Replace the time to live of each: ``ttl`` seconds from now.
@@ -251,15 +253,15 @@ class Client(Driver):
                 lease._remember()
         op = _ops_each.extend_many(leases, milliseconds, self._loops, self._retries, self._shares)
         try:
-            results = self._drive(op)
-            count_lost(leases, results)
-            return results
+            return self._drive(op)
         except BaseException as error:
             if milliseconds is not None and self._keeper.used:
                 for lease in leases:
                     if lease is not None:
                         lease._unheard(error, milliseconds)
             raise
+        finally:
+            count_lost(leases)
 
     def lock_all(
         self,

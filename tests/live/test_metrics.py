@@ -101,6 +101,35 @@ async def test_a_batch(fl: Ways) -> None:
     assert counted(client, "acquired", "released") == {"acquired": 40, "released": 39}
 
 
+async def test_a_batch_that_raises(fl: Ways) -> None:
+    """What is known by then counts: freed, and found lost; not what nobody can know."""
+    proxy = fl.proxy()
+    client = await fl.warm(fl.client(proxy.uri, retries=0))
+    before = client.stats()
+    keys = [fl.key() for _ in range(10)]
+    leases = await client.try_acquire_many(keys, 30)
+    fl.admin.delete(keys[0])
+    proxy.fault("lose_reply", nth=4)
+    with pytest.raises(fastlock.OutcomeUnknown):
+        await client.extend_many(leases, 30)
+    assert counted(client, "lost") == {"lost": 1}
+    await client.ping()  # connects
+    fl.admin.delete(keys[1])
+    brief = await client.acquire(fl.key(), 0.05)
+    await fl.sleep(0.05)
+    proxy.fault("lose_reply", nth=4)
+    with pytest.raises(fastlock.OutcomeUnknown):
+        await client.release_many([leases[1], *leases[4:6], brief, *leases[6:]])
+    await client.ping()
+    after = client.stats()
+    assert after.acquired - before.acquired == 11
+    assert (after.released - before.released, after.lost) == (2, 2)
+    assert after.hold.count - before.hold.count in ((2,) if exact(fl) else (1, 2))
+    with pytest.raises(fastlock.OutcomeUnknown):
+        await client.release_many([brief])
+    assert counted(client, "lost") == {"lost": 2}
+
+
 async def test_waiting(fl: Ways) -> None:
     first, client, key = fl.client(), fl.client(), fl.key()
     held = await first.acquire(key, 30)

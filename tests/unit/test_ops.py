@@ -252,7 +252,7 @@ def test_a_forbidden_key_is_no_forbidden_command() -> None:
 
 def test_a_batch_gives_forbidden_commands_up_as_well() -> None:
     held = [Held(f"k{i}", (b"k%d" % i, b"t"), TTL, 200.0) for i in range(2)]
-    op = _ops_each.release_many(held, Leases(Held), 3)
+    op = _ops_each.release_many(held, [False] * 2, Leases(Held), 3)
     assert type(op.send(None)) is Now
     assert op.send(99.9).spelled_out is False
     assert type(op.send((100.0, [FORBIDDEN, FORBIDDEN]))) is Now

@@ -88,7 +88,9 @@ OPS: dict[str, Callable[[], Any]] = {
     "settle(fair)": lambda: _ops_many.settle([(b"k0", b"t0")], 105.0, "give_back_fair"),
     "settle": lambda: _ops_many.settle([(b"k0", b"t0"), (b"k1", b"t1")], 105.0),
     "release": lambda: _ops.release(lease(), 3),
-    "release_many": lambda: _ops_each.release_many([lease(n) for n in range(3)], LOOPS, 3),
+    "release_many": lambda: _ops_each.release_many(
+        [lease(n) for n in range(3)], [False] * 3, LOOPS, 3
+    ),
     "extend": lambda: _ops.extend(lease(), TTL, 3, 100.0),
     "extend_many": lambda: _ops_each.extend_many([lease(n) for n in range(3)], TTL, LOOPS, 3),
     "extend_by": lambda: _ops_extend.extend_by(lease(), TTL, 3, 100.0),
@@ -196,7 +198,7 @@ def test_a_batch_keeps_what_came_before() -> None:
     assert (call.verb, call.args[0]) == ("ask_many", [(b"k2", b"t2"), (b"k3", b"t3")])
 
     leases = [lease(number) for number in range(4)]
-    op = _ops_each.release_many(leases, LOOPS, 3)
+    op = _ops_each.release_many(leases, [False] * 4, LOOPS, 3)
     op.send(None)
     op.send(100.0)
     assert type(op.send((100.0, [1, 0, b"OK", 1]))) is Distrust

@@ -36,7 +36,7 @@ def alone(lease: Held) -> Any:
 
 
 def with_many(lease: Held) -> Any:
-    return _ops_each.release_many([lease], Leases(Held), 3)
+    return _ops_each.release_many([lease], [False], Leases(Held), 3)
 
 
 Way = Callable[[Held], Any]
@@ -206,7 +206,7 @@ def test_an_interrupt_before_anything_leaves_takes_the_doubt_back(way: Way) -> N
 
 def test_an_interrupt_among_many_answers_leaves_each_in_doubt_or_over() -> None:
     leases = [Held() for _ in range(3)]
-    op = _ops_each.release_many(leases, Leases(Held), 3)
+    op = _ops_each.release_many(leases, [False] * 3, Leases(Held), 3)
     sent(op)
     assert type(op.send((100.0, [0, 1, 0]))) is Now
     with pytest.raises(Interrupt):
