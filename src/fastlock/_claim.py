@@ -27,6 +27,7 @@ class HeldLease(Protocol):
     ttl: float
     deadline: float
     pair: Pair
+    since: Any  # when it began, if its deadline and ttl do not tell; else None
     number: int
     doubt: int  # see _doubt
     over: bool

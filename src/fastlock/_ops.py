@@ -149,7 +149,7 @@ def acquire(claim: Claim[L], in_turn: bool = False) -> Op[L]:
             doubt = False
             if in_turn:
                 now = yield wait
-                lease, doubt = _handed(claim, wait)
+                lease, doubt = _handed(claim, wait, now)
                 if lease is not None:
                     wait.got(lease)
                     return lease
@@ -181,8 +181,9 @@ def acquire_in_turn(claim: Claim[L]) -> Op[L]:
     return acquire(claim, in_turn=True)
 
 
-def _handed(claim: Claim[L], wait: WaitFor) -> tuple[L | None, bool]:
-    """The lease that another one of this client was handed over as; whether it may be one unheard.
+def _handed(claim: Claim[L], wait: WaitFor, now: float) -> tuple[L | None, bool]:
+    """The lease that another one of this client was handed over as by ``now``; whether it may be
+    one unheard.
 
     Then the hand-over is as a try whose reply was lost.
     """
@@ -198,6 +199,8 @@ def _handed(claim: Claim[L], wait: WaitFor) -> tuple[L | None, bool]:
         (lease,) = claim.make(
             claim.generation, claim.keys, claim.pairs, OK, claim.ttl, verdict.sent_at
         )
+        assert lease is not None
+        lease.since = now  # its deadline is the giver's, and does not tell
         return lease, False
     if verdict.kind is ASK and claim.first is None:
         claim.first = verdict.sent_at

@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 import pytest
-from _harness import FREE_THREADED, Ways, one_server, sync_only
+from _harness import FREE_THREADED, Ways, clock, one_server, sync_only
 
 import fastlock
 
@@ -162,6 +162,25 @@ async def test_handing_over(fl: Ways, handover: str) -> None:
     assert after.handed_over == 1
     assert after.waited == 1
     assert after.hold.count - before.hold.count == (2 if exact(fl) else 1)
+
+
+@pytest.mark.parametrize("handover", ["swap", "local"])
+async def test_a_hold_begins_when_the_lock_was_handed_over(fl: Ways, handover: str) -> None:
+    """One after the other they held it, so together for no longer than that took."""
+    client = await fl.warm(fl.client(handover=handover, handover_time=1000.0))
+    key, begun_at = fl.key(), clock()
+    lease = await client.acquire(key, 30)
+    before, queue = client.stats().hold, fl.raw(client)._queue
+    for _ in range(3):
+        waiter = fl.spawn(client.acquire(key, 30, timeout=30))
+        await fl.until(lambda: (place := queue.first(key.encode())) is not None and place.offer)
+        await fl.sleep(0.1)
+        assert await lease.release() is True
+        lease = await waiter
+    hold = client.stats().hold
+    assert hold.count - before.count == client.stats().handed_over == 3
+    assert 0.3 <= hold.sum - before.sum < 1.5 * (clock() - begun_at)
+    assert await lease.release() is True
 
 
 @pytest.mark.parametrize("handover", ["swap", "local"])
