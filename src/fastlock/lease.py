@@ -6,6 +6,7 @@ Law: no I/O. A lease's own words about itself come from its deadline and the clo
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,21 @@ L = TypeVar("L", bound="BaseLease")
 
 #: Instead of when it began, of a lease that was counted as lost.
 COUNTED = float("nan")
+
+
+class _Counting:
+    """Lets one thread at a time see, and say, whether a lease was counted as lost."""
+
+    def __init__(self) -> None:
+        self.forked()
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: whoever held it is not here to leave it."""
+        self.mutex = threading.RLock()  # a signal's handler may come into the middle
+
+
+_counting = _Counting()
 
 
 class BaseLease:
@@ -140,7 +156,9 @@ class BaseLease:
 
     def _remember(self) -> None:
         """Before its deadline moves by hand: when it began."""
-        self.since = self.began()
+        if self.since is None:
+            with _counting.mutex:
+                self.since = self.began()
 
     def _ended(self, ours: bool) -> bool:
         """A release has ended so: count it."""
@@ -152,10 +170,12 @@ class BaseLease:
         return ours
 
     def _count_lost(self) -> None:
-        """Once."""
-        if self.since is not COUNTED:
+        """Once, whichever threads find it out."""
+        with _counting.mutex:
+            if self.since is COUNTED:
+                return
             self.since = COUNTED
-            self._client._meter.count(LOST)
+        self._client._meter.count(LOST)
 
     # -- being renewed
 
