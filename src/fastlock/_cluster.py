@@ -185,19 +185,25 @@ class Book(Generic[N]):
 
         It is then routed, as if it had not been sent.
         """
-        node = next((one for one in list(self.nodes.values()) if one.server._link is link), None)
         if failure is not None:
             self.stale = True
+            node = self._node_by(link)
             if node is not None:
                 node.failed_at = clock()
             return not failure.sent
         refusal = refusal_of(replies or ())
         if refusal is None:
             return False
-        if refusal.code == "MOVED" and node is not None:
-            with suppress(TransportError):  # routed, it is refused once more
-                self.follow(refusal, node.address)
+        if refusal.code == "MOVED":
+            node = self._node_by(link)
+            if node is not None:
+                with suppress(TransportError):  # routed, it is refused once more
+                    self.follow(refusal, node.address)
         return True
+
+    def _node_by(self, link: Link) -> N | None:
+        """Whose connection that is, unless it has been forgotten."""
+        return next((node for node in list(self.nodes.values()) if node.server._link is link), None)
 
     def follow(self, refusal: ServerError, refused_by: Address) -> tuple[N, bool]:
         """Where a MOVED or ASK sends us; whether with ASKING. TransportError: nowhere."""
@@ -383,10 +389,10 @@ def routed_many(
         call.left = True
         try:
             answers = (yield Send(parcels)) if parcels else []
-        except FastlockError as error:  # of one node alone
+        except FastlockError as error:  # of one node alone, or in a forked child
             if not heard:
                 raise
-            answers, gives_up = [unsent(error)], True
+            answers, gives_up = [unsent(error)] * len(parcels), True
         if division is not None:
             if len(parcels) == len(division.parts):
                 merged = division.merged(

@@ -272,6 +272,9 @@ def test_what_went_straight_and_was_answered_is_no_matter_of_the_cluster() -> No
         assert known.astray(link, None, [reply]) is False
     assert (known.stale, known.hinted) == (False, False)
     assert known.node_of(KEY) is known.node_at(A)
+    untouched: Any = None
+    known.nodes = untouched  # each try that is refused comes this way: nodes are not gone through
+    assert known.astray(link, None, [None]) is False
 
 
 @pytest.mark.parametrize("code", ["ASK 5 127.0.0.1:7002", "TRYAGAIN", "CLUSTERDOWN", "READONLY"])
@@ -321,6 +324,21 @@ def test_what_some_nodes_answered_outlives_the_end_of_the_client(divide: Any) ->
     replies: list[Any] = list(caught.value.replies)
     assert replies[0] == 1
     assert str(replies[1]) == "the client is closed"
+
+
+def test_what_some_nodes_answered_outlives_a_fork_while_others_are_asked(divide: Any) -> None:
+    pairs = [(b"k%d" % number, b"t") for number in range(3)]
+    known = book()
+    for place in (1, 2):
+        known.serving[slot(pairs[place][0])] = known.node_at((f"h{place}", 7002))
+    op = _cluster.routed_many(Call("release_many", (pairs,), 3), known, 5.0, divide)
+    op.send(None)
+    away = fastlock.TransportError("no connection")
+    assert type(op.send([(1.0, [1]), away, away])) is Pause
+    assert len(through(op, op.send(None)).parcels) == 2
+    with pytest.raises(fastlock.TransportError) as caught:
+        op.throw(fastlock.FastlockError("this process was forked"))
+    assert [str(reply) for reply in caught.value.replies] == ["1"] + ["this process was forked"] * 2
 
 
 def test_before_anything_was_answered_an_error_for_good_is_raised_as_it_is(divide: Any) -> None:
