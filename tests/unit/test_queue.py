@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from fastlock._metrics import WAIT
+from fastlock._pymeter import Meter
 from fastlock._queue import AT_ONCE, Place, Queue
 from fastlock._watch import MOST_VAIN, Watch
 
@@ -95,6 +97,15 @@ def test_joining_and_leaving_twice_does_no_harm() -> None:
     second.leave()
     second.leave()
     assert not queue.lines
+
+
+def test_who_leaves_twice_has_waited_once() -> None:
+    queue = Queue(meter=Meter())
+    place = joined(queue)
+    for _ in range(3):
+        place.leave()
+    assert queue.meter is not None
+    assert sum(queue.meter.times(WAIT)[0]) == 1
 
 
 def test_lines_of_different_keys_have_nothing_in_common() -> None:
@@ -338,15 +349,16 @@ def test_who_comes_back_at_once_for_the_length_of_a_turn_is_to_let_others_go_fir
     assert again(11.0)
     assert not any(again(11.0 + number * step) for number in range(1, 400))
     assert again(12.0)
-    assert not again(12.0 + 2 * AT_ONCE)  # not at once
-    assert not any(again(12.02 + number * step) for number in range(380))
-    assert not again(12.97, b"other")
-    assert not again(12.97)
-    queue.freed(b"k", 13.0)
-    assert not queue.comes_back(b"k", 13.0)
-    queue.suspect(b"k", 13.0)
+    assert not any(again(12.0 + number * step) for number in range(1, 201))
+    assert not again(12.5 + 2 * AT_ONCE)  # not at once
+    assert not any(again(12.52 + number * step) for number in range(380))
+    assert not again(13.47, b"other")
+    assert not again(13.47)
+    queue.freed(b"k", 13.5)
+    assert not queue.comes_back(b"k", 13.5)
+    queue.suspect(b"k", 13.5)
     assert not queue.quiet
-    assert queue.in_turn(b"k", 13.0)
+    assert queue.in_turn(b"k", 13.5)
     assert not any(Queue(limit=10).comes_back(b"k", 1.0) for _ in range(10))  # no turns
 
 
