@@ -63,6 +63,23 @@ def test_each_lane_knows_its_own_thread() -> None:
     assert here == [True, True]
 
 
+def test_the_end_waits_also_for_lanes_that_begin_meanwhile() -> None:
+    """What fails at one server may be another one's to give back."""
+    done = threading.Event()
+
+    def settle(pairs: list[Pair], until: float, verb: str) -> None:
+        if pairs[0][0] == b"first":
+            background.add([(b"second", b"2")], until)
+        else:
+            time.sleep(0.2)
+            done.set()
+
+    background = Background(settle, Meter(), by_key)
+    background.add([(b"first", b"1")], 100.0)
+    background.finish(20.0)
+    assert done.is_set()
+
+
 def test_a_child_waits_for_none_of_its_parent_s() -> None:
     """Who was adding something while the process forked, and has the mutex, is not there."""
     background = Background(lambda pairs, until, verb: None, Meter(), by_key)
