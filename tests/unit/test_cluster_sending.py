@@ -12,9 +12,12 @@ import pytest
 import fastlock
 import fastlock.aio
 from fastlock import _fork
+from fastlock._clock import clock
 from fastlock._cluster import Parcel
+from fastlock._clusterrenewal import NodeKeeper
 from fastlock._effects import Call
 from fastlock._resp import Reentered
+from fastlock._sync_cluster import GLANCE
 from fastlock.errors import FastlockError, ServerError, TransportError
 
 
@@ -43,11 +46,15 @@ class Wire:
         self.sending = sending
         self.tickets: list[Ticket] = []
         self.aborted = False
+        self.given: list[float] = []  # seconds, to each that waited
 
     def ticket(self) -> Any:
         return Ticket(self)
 
     def call(self, data: bytes, count: int, timeout: float) -> Any:
+        self.given.append(timeout)
+        if timeout <= 0:
+            raise TransportError("no answer in time", sent=True)
         outcome = self.outcome(self) if callable(self.outcome) else self.outcome
         if isinstance(outcome, BaseException):
             raise outcome
@@ -200,6 +207,8 @@ def test_what_was_left_at_a_node_is_ended_before_more_is_sent_there(client: Any)
     left = parcel(1, False, there=there, strays=["a connection"], end_strays=end)
     client._send([left, parcel(1, False, there=link(client, [b"OK"]))])
     assert order == ["ended, with 0 sent"]
+    client._send([left])
+    assert order == ["ended, with 0 sent", "ended, with 1 sent"]
 
 
 async def left_in_asyncio(client: Any) -> list[str]:
@@ -269,3 +278,86 @@ def test_a_map_that_is_doubted_is_read_again_though_all_goes_straight(
     assert hints == ["hint"]
     book.stale = True
     assert client._home(b"k") is None
+
+
+def at_one_node(client: Any, **server: Any) -> None:
+    """Let it serve all slots, as a map says that has just been read."""
+    book = client._book
+    book.serving = [SimpleNamespace(server=SimpleNamespace(**server))] * 16384
+    book.stale, book.hinted, book.read_at = False, False, clock()
+
+
+def test_nothing_goes_straight_to_where_something_was_left(client: Any) -> None:
+    at_one_node(client, strays=["a connection"], _link="a link")
+    assert client._home(b"k") is None
+    at_one_node(client, strays=[], _link="a link")
+    assert client._home(b"k") == "a link"
+
+
+def test_nor_does_it_in_asyncio() -> None:
+    async def main() -> None:
+        async with fastlock.aio.Client("redis+cluster://127.0.0.1:1") as made:
+            client: Any = made
+            at_one_node(client, strays=["a connection"], link_of_this_loop=lambda: "a link")
+            assert client._home(b"k") is None
+            at_one_node(client, strays=[], link_of_this_loop=lambda: "a link")
+            assert client._home(b"k") == "a link"
+
+    asyncio.run(main())
+
+
+def test_what_has_come_from_one_node_is_read_though_another_took_all_the_time(client: Any) -> None:
+    def mute(wire: Wire) -> Any:
+        time.sleep(0.1)
+        return TransportError("no answer in time", sent=True)
+
+    slow, other = link(client, mute), link(client, [b"OK"])
+    parcels = [parcel(1, False, there=slow), parcel(1, False, there=other)]
+    for each in parcels:
+        each.call.until = clock() + 0.05
+    answers = client._send(parcels)
+    assert [type(answer) for answer in answers] == [TransportError, tuple]
+    assert other.pipe.given == [GLANCE]
+
+
+def test_in_asyncio_no_sending_goes_on_behind_one_that_is_cancelled() -> None:
+    """Else it would land behind what gives it back."""
+    ended: list[str] = []
+
+    async def connecting(timeout: float) -> Any:
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def main() -> None:
+        async with fastlock.aio.Client("redis+cluster://127.0.0.1:1") as made:
+            client: Any = made
+            parcels = [parcel(1, False, link=connecting) for _ in range(2)]
+            sending = asyncio.ensure_future(client._send(parcels))
+            await asyncio.sleep(0.01)
+            sending.cancel()
+            await asyncio.wait([sending])
+            await asyncio.sleep(0.01)
+            assert ended == ["cancelled"] * 2
+
+    asyncio.run(main())
+
+
+def test_what_a_keeper_has_counted_outlives_it(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose node was replaced by another one at its address, and one without a node."""
+    monkeypatch.setattr(NodeKeeper, "renewed", property(lambda keeper: 3))
+    homes, book, where = client._keeper, client._book, ("127.0.0.1", 7001)
+    first = homes.at(where)
+    assert homes.at(where) is first
+    assert homes.renewed == 3
+    book.nodes.pop(where)
+    second = homes.at(where)
+    assert second is not first
+    assert homes.renewed == 6
+    book.nodes.pop(where)
+    homes._let_go(second)
+    assert homes.renewed == 6
