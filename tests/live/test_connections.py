@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -202,6 +202,46 @@ async def test_many_threads_survive_a_cut_together(fl: Ways) -> None:
 
     await fl.together([*(work(key) for key in keys), cut()])
     assert fl.admin.exists(*keys) == 0
+
+
+async def left_behind(fl: Ways) -> tuple[Any, Any, Callable[[], bool]]:
+    """A client and its lease; whether what somebody left behind is ended."""
+    client, left = [await fl.warm(fl.client()) for _ in range(2)]
+    lease = await client.acquire(fl.key("held"), 30)
+    server, info = fl.raw(client)._server, fl.raw(left)._server._link.info
+    server.strays.append(info)
+
+    def ended() -> bool:
+        there = [int(one["id"]) for one in fl.admin.client_list()]
+        return server.strays == [] and info.connection_id not in there
+
+    return client, lease, ended
+
+
+@one_server
+@pytest.mark.parametrize("step", ["many", "extend"])
+async def test_what_was_left_behind_is_ended_before_anything_is_sent_anew(
+    fl: Ways, step: str
+) -> None:
+    """By a handler, or a task, that used a connection of its own and was interrupted."""
+    client, lease, ended = await left_behind(fl)
+    if step == "many":
+        assert all(await client.try_acquire_many([fl.key("a"), fl.key("b")], 30))
+    else:
+        await lease.extend(60)
+    assert ended()
+
+
+@one_server
+@sync_only
+@pytest.mark.parametrize("step", ["try", "acquire", "release"])
+async def test_nothing_goes_straight_while_something_is_left_behind(fl: Ways, step: str) -> None:
+    client, lease, ended = await left_behind(fl)
+    if step == "release":
+        assert await lease.release() is True
+    else:
+        assert await getattr(client, {"try": "try_acquire"}.get(step, step))(fl.key(), 30)
+    assert ended()
 
 
 # ------------------------------------------------------------------ what cannot be reached
