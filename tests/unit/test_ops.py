@@ -11,6 +11,7 @@ import pytest
 import fastlock
 from fastlock import _ops, _ops_each, _ops_many
 from fastlock._ops import Backoff, Claim, Downgrade, Now, WaitFor
+from fastlock._ops_many import AT_ONCE, MOST_SHARES, PORTION
 from fastlock._pyleases import Leases
 
 TTL = 3000  # ms
@@ -270,6 +271,29 @@ def test_giving_back_says_when_the_server_refuses_for_good() -> None:
     assert (again.verb, again.spelled_out) == ("give_back", True)
     with pytest.raises(fastlock.ServerError, match="eval"):
         op.send((100.2, [NO_EVAL]))
+
+
+@pytest.mark.parametrize(
+    ("size", "shares", "sizes"),
+    [
+        (AT_ONCE, 1, [AT_ONCE]),
+        (AT_ONCE + 1, 1, [PORTION] * (AT_ONCE // PORTION) + [1]),
+        (2 * AT_ONCE, 3, [3 * PORTION] * 2 + [2 * AT_ONCE - 6 * PORTION]),
+        (2 * MOST_SHARES * PORTION, 99, [MOST_SHARES * PORTION] * 2),
+    ],
+)
+def test_a_large_batch_lets_others_in_between(size: int, shares: int, sizes: list[int]) -> None:
+    """Each of its portions is a call of its own; together they are all of it, in order."""
+    op = _ops_many.try_acquire_many(claim(size), shares)
+    sent: list[Any] = []
+    call = op.send(None)
+    for count in sizes:
+        assert call.count == count
+        sent += call.args[0]
+        if len(sent) < size:
+            call = op.send((100.0, [b"OK"] * count))
+    assert sent == claim(size).pairs
+    assert len(result(op, (100.0, [b"OK"] * sizes[-1]))) == size
 
 
 # ------------------------------------------------------------------ waiting in line
