@@ -10,6 +10,7 @@ import inspect
 import os
 import platform
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -284,6 +285,9 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background: every program that a test interrupts would ignore it, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _servers.TRUSTME = config.getoption("--trustme") or _servers.TRUSTME
     wrong = _servers.unusable()
     if config.getoption("--no-gil") and not FREE_THREADED:
