@@ -292,7 +292,7 @@ class Ways:
         else:
             await asyncio.sleep(seconds)
 
-    async def until(self, true: Callable[[], Any], timeout: float = 5.0) -> None:
+    async def until(self, true: Callable[[], Any], timeout: float = 30.0) -> None:
         """Until ``true()`` is; fails after ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while not true():
@@ -301,7 +301,7 @@ class Ways:
 
     async def happened(self, fault: Any) -> None:
         """Until the proxy's fault has happened."""
-        await self.until(fault.happened.is_set, 10)
+        await self.until(fault.happened.is_set)
 
     # -- running
 

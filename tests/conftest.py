@@ -285,9 +285,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell's background: every program that a test interrupts would ignore it, too.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
+        # In a shell's background, or under nohup: what the tests start would ignore it, too.
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            mine = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(number, mine)
     _servers.TRUSTME = config.getoption("--trustme") or _servers.TRUSTME
     wrong = _servers.unusable()
     if config.getoption("--no-gil") and not FREE_THREADED:

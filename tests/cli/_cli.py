@@ -59,7 +59,7 @@ def started(*args: str, python: tuple[str, ...] = ("-m", "fastlock"), **env: str
 
 def ended(process: Any) -> Ran:
     """Its exit code and output; neither may show a traceback or the secret."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     for text in (out, err):
         assert "Traceback" not in text, text
         assert SECRET not in text, text
@@ -92,7 +92,7 @@ def complaint(ran: Ran) -> str:
     return line
 
 
-def until(true: Callable[[], Any], timeout: float = 20.0) -> Any:
+def until(true: Callable[[], Any], timeout: float = 60.0) -> Any:
     """Wait for it; the value it has then."""
     end = time.monotonic() + timeout
     while not (value := true()):

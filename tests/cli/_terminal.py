@@ -51,14 +51,14 @@ class Terminal:
         """As somebody at the keyboard would."""
         os.write(self._near, keys)
 
-    def until(self, text: str, timeout: float = 20.0) -> str:
+    def until(self, text: str, timeout: float = 60.0) -> str:
         """Wait until it has shown this; all that it has shown."""
         end = time.monotonic() + timeout
         while text not in self.shown:
             assert self.read(end - time.monotonic()), f"not shown: {text!r}; {self.shown!r}"
         return self.shown
 
-    def ended(self, timeout: float = 20.0) -> int:
+    def ended(self, timeout: float = 60.0) -> int:
         """Its exit code, when it has shown everything."""
         end = time.monotonic() + timeout
         while self.read(end - time.monotonic()):

@@ -63,7 +63,7 @@ def test_fair_ones_run_in_the_order_in_which_they_came(shop: Any, tmp_path: Path
 def test_the_lock_is_kept_for_as_long_as_the_command_runs(shop: Any, core: str) -> None:
     key = f"kept-{core}"
     process = started(
-        "run", key, "--ttl", "0.4", "--", "sleep", "1.5", FASTLOCK_URL=shop.uri, FASTLOCK_CORE=core
+        "run", key, "--ttl", "2", "--", "sleep", "3", FASTLOCK_URL=shop.uri, FASTLOCK_CORE=core
     )
     until(lambda: not free(shop, key))
     token, seen = shop.admin.get(key), 0
@@ -72,13 +72,13 @@ def test_the_lock_is_kept_for_as_long_as_the_command_runs(shop: Any, core: str) 
         assert now == token or process.wait(5) == 0
         seen += 1
         time.sleep(0.02)
-    assert seen > 30
+    assert seen > 10
     assert tuple(ended(process)) == (0, "", "")
     assert free(shop, key)
 
 
 def test_killed_by_force_it_is_free_after_its_ttl(shop: Any) -> None:
-    first = started("run", "forced", "--ttl", "1", "--", *WAITS, FASTLOCK_URL=shop.uri)
+    first = started("run", "forced", "--ttl", "3", "--", *WAITS, FASTLOCK_URL=shop.uri)
     assert line(first) == "runs"
     child = children(first)
     first.kill()
@@ -87,7 +87,7 @@ def test_killed_by_force_it_is_free_after_its_ttl(shop: Any) -> None:
     began = time.monotonic()
     second = cli("run", "forced", "--", "true", FASTLOCK_URL=shop.uri)
     assert tuple(second) == (0, "", "")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     if sys.platform == "linux":  # elsewhere a command outlives it
         until(lambda: not running(child))
 
@@ -114,7 +114,7 @@ def test_over_tls_and_a_unix_socket(
     shop: Any, tls_server: Any, certificates: Any, core: str
 ) -> None:
     for uri in (shop.unix_uri, f"{tls_server.uri}?ssl_ca_certs={certificates.ca}"):
-        words = ("run", "ways", "--ttl", "0.4", "--url", uri, "--", "sh", "-c", "sleep 0.6; exit 3")
+        words = ("run", "ways", "--ttl", "2", "--url", uri, "--", "sh", "-c", "sleep 2.2; exit 3")
         assert tuple(cli(*words, FASTLOCK_CORE=core)) == (3, "", "")
 
 
@@ -123,7 +123,7 @@ def test_not_to_be_had_in_time(shop: Any) -> None:
     run = ("run", "taken", "--", "echo", "ran")
     ran = cli(*run[:2], "--timeout", "0", *run[2:], FASTLOCK_URL=shop.uri)
     assert ran.code == 75
-    assert "'taken' was still held" in complaint(ran)
+    assert "'taken' is held by unknown" in complaint(ran)
     assert "try: " in complaint(ran)
     began = time.monotonic()
     ran = cli(*run[:2], "--timeout", "0.5", "-E", "1", *run[2:], FASTLOCK_URL=shop.uri)
@@ -186,7 +186,7 @@ def test_the_server_is_in_trouble(shop: Any, nobody: str, babbler: str) -> None:
         (("job", "--max-hold", "9", "--no-auto-renew", "--", "true"), "--max-hold bounds"),
         (("job", "--ttl", "soon", "--", "true"), "'soon' is not a valid float"),
         (("job", "--on-lost", "cry", "--", "true"), "is not one of"),
-        (("job", "ls", "-la"), "-l' of fastlock run; a command's own stand behind --: fastlock"),
+        (("job", "ls", "-la"), "-l'; options of the command stand behind --: fastlock run KEY"),
         (("job", "--ttl"), "requires an argument; see fastlock run --help"),
         (("job", "--grace", "nan", "--", "true"), "must be a number from 0"),
         (("job", "--url", f"u:{SECRET}@localhost", "--", "true"), "redis://"),
@@ -236,7 +236,7 @@ def test_a_command_that_uses_fastlock_itself(shop: Any) -> None:
     (said,) = json.loads(ended(process).out)
     assert (said["key"], said["held"]) == ("outer", True)
     assert said["holder"].endswith(f":{process.pid}")
-    assert 25 < said["ttl"] <= 30
+    assert 15 < said["ttl"] <= 30
 
 
 def test_its_input_output_and_signals_are_ours(shop: Any) -> None:

@@ -272,7 +272,8 @@ async def test_one_connection_more_while_somebody_waits(fl: Ways) -> None:
     fl.admin.delete(*keys)
     for one in waiting:
         assert await (await one).release() is True
-    assert connections() == 2
+        if one is waiting[-40]:  # at least these wait yet
+            assert connections() == 2
     await fl.until(lambda: connections() == 1, 3 * _watch.LINGER + 10)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -197,9 +198,9 @@ async def cut_off(fl: Ways, nodes: Masters, held: list[Any], proxies: list[Any],
     """What was on its way never arrives."""
     for proxy in proxies:
         proxy.cut()
+    assert all(nodes.held(key))
     for one in held:
         one.go()
-    assert all(nodes.held(key))
     await fl.until(lambda: nodes.free(key))
 
 
@@ -223,7 +224,7 @@ async def test_a_cancelled_release_goes_on_in_the_background(
 
     task = asyncio.ensure_future(block() if way == "block" else call())
     await fl.until(lambda: all(nodes.held(key)))
-    held = [proxy.fault("hold_command") for proxy in proxies]
+    held = [proxy.fault("hold_command", times=1000) for proxy in proxies]
     leaving.set()
     for one in held:
         await fl.happened(one)
@@ -233,7 +234,6 @@ async def test_a_cancelled_release_goes_on_in_the_background(
     await cut_off(fl, nodes, held, proxies, key)
 
 
-@pytest.mark.alone  # the background may be done before what was on its way is cut off
 @sync_only
 @pytest.mark.parametrize("way", ["block", "call"])
 async def test_an_interrupted_release_goes_on_in_the_background(
@@ -243,28 +243,33 @@ async def test_an_interrupted_release_goes_on_in_the_background(
     client, key = fl.raw(made), fl.key()
     held: list[Any] = []
 
-    def leave(client: Any) -> None:
-        held.extend(proxy.fault("hold_command") for proxy in proxies)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+    def leave() -> None:
+        held.extend(proxy.fault("hold_command", times=1000) for proxy in proxies)
+        striking.start()
+
+    def strike_then() -> None:
+        """As soon as all have been sent the release."""
+        for one in held:
+            assert one.happened.wait(30)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
     def strike(*_: Any) -> None:
         raise Interrupt
 
+    striking = threading.Thread(target=strike_then)
     before = signal.signal(signal.SIGALRM, strike)
     try:
         with pytest.raises(Interrupt):
             if way == "block":
                 with client.lock(key, ttl=TTL):
-                    leave(client)
+                    leave()
             else:
                 lease = client.acquire(key, ttl=TTL)
-                leave(client)
+                leave()
                 lease.release()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        striking.join(60)
         signal.signal(signal.SIGALRM, before)
-    for one in held:
-        await fl.happened(one)
     await cut_off(fl, nodes, held, proxies, key)
 
 
