@@ -220,6 +220,7 @@ async def _take(
                     if client._timed is not None:
                         client._timed.refused(sent_at)
                     return None
+            client._meter.answered(sent_at)
             answer = link.heard([reply])
         _fork.check(generation)
         astray = client._astray(link, failure, answer)
@@ -348,6 +349,7 @@ class Lease(BaseLease):
                     if not queue.quiet:
                         queue.freed(self.pair[0], clock())
                     return True
+                client._meter.answered(sent_at)
                 answer = link.heard([reply])
             except TransportError as error:
                 failure = error

@@ -62,10 +62,9 @@ cdef class Meter:
         """As ``took``."""
         self.took(sent_at)
 
-    def held(self, double seconds):
-        """A lease was held for so long; a straight release has freed it."""
-        fl_add(&self.data.counters[FL_RELEASED], 1)
-        fl_time(&self.data, FL_HOLD, seconds, 1)
+    def held(self, lease, double sent_at):
+        """As ``freed``."""
+        self.freed(lease, sent_at)
 
     def took(self, double sent_at):
         """A try that was sent then has just taken its lock."""

@@ -85,9 +85,9 @@ class Meter:
         """A try that counts was sent then, and has just been answered."""
         self.time(TRIP, clock() - sent_at)
 
-    def held(self, seconds: float) -> None:
-        """A lease whose release counts was held so long."""
-        self.time(HOLD, seconds)
+    def held(self, lease: Any, sent_at: float) -> None:
+        """A release that counts was sent then, and has just freed its lease."""
+        self.time(HOLD, sent_at - lease.began())
 
     def took(self, sent_at: float) -> None:
         """A try that was sent then has just taken its lock."""
@@ -102,7 +102,7 @@ class Meter:
     def freed(self, lease: Any, sent_at: float) -> None:
         """A release that was sent then has just freed its lease."""
         if next(self.frees):
-            self.held(sent_at - lease.began())
+            self.held(lease, sent_at)
 
     def answered(self, sent_at: float) -> None:
         """Whatever was sent then has just been answered."""

@@ -121,6 +121,6 @@ class Straight:
             lease.over = lease.freed = True
             frees = self._frees
             if frees is not None and next(frees):
-                self._meter.held(sent_at - lease.began())
+                self._meter.held(lease, sent_at)
             return True
         return sent_at, reply

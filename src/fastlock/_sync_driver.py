@@ -226,6 +226,7 @@ class Driver:
             if reply.sent or reply.timed_out:
                 return True, self._failed(reply, link, sent_at, timeout), None
         elif not isinstance(reply, Reentered):
+            self._meter.answered(sent_at)
             return True, None, (sent_at, link.heard([reply]))
         return False, None, None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from _harness import FREE_THREADED, Ways, clock, one_server, sync_only
+from _servers import Certificates, Server
 
 import fastlock
 
@@ -46,6 +47,35 @@ async def test_pairs_and_refusals(fl: Ways) -> None:
     assert stats.round_trip.count >= 4
     assert 0 < stats.round_trip.mean < 1
     assert stats.wait.count == 0
+
+
+async def test_each_unusual_answer_is_a_round_trip(fl: Ways) -> None:
+    client, key = await fl.warm(fl.client()), fl.key()
+    lease = await client.acquire(key, 30)
+    for count in (1, 2):
+        before = client.stats().round_trip.count
+        with pytest.raises(fastlock.AcquireTimeout):
+            await client.acquire(key, 30, timeout=0)
+        assert client.stats().round_trip.count == before + 1, count
+    fl.admin.delete(key)
+    before = client.stats().round_trip.count
+    assert await lease.release() is False
+    assert client.stats().round_trip.count == before + 1
+
+
+async def test_over_tls_each_pair_is_two_round_trips(
+    fl: Ways, tls_server: Server, certificates: Certificates
+) -> None:
+    """Of the compiled core, whose socket is Python's there; else a sample of tries is timed."""
+    client = await fl.warm(fl.client(tls_server.uri, ssl_ca_certs=certificates.ca))
+    before = client.stats()
+    for _ in range(3):
+        assert await (await client.acquire(fl.key(), 30)).release()
+    after = client.stats()
+    assert after.released - before.released == 3
+    trips, holds = (6, 3) if exact(fl) else (0, 0)
+    assert after.round_trip.count - before.round_trip.count == trips
+    assert after.hold.count - before.hold.count == holds
 
 
 async def test_all_that_a_thousand_pairs_were(fl: Ways) -> None:
