@@ -15,6 +15,7 @@ from ._logs import INFO, tell
 from .errors import (
     AcquireTimeout,
     ConfigError,
+    NotReplicated,
     OutcomeUnknown,
     ProtocolError,
     ServerError,
@@ -80,7 +81,7 @@ MEANINGS = {
     "renewed": "Extensions by auto_renew that were answered in time",
     "lost": "Leases that had ended before they were released",
     "unknown": "Calls of which nobody can know what came of them",
-    "failed": "Calls that ended by trouble of the connection or the server",
+    "failed": "Calls that ended by trouble of the connection, the server or its replicas",
     "retries": "Further attempts after a failure",
     "connections": "Connections made for commands",
     "reconnects": "Connections that took a lost one's place",
@@ -159,9 +160,10 @@ class Stats:
         renewed: extensions by ``auto_renew`` that were answered in time.
         lost: leases that had ended before they were released, as far as it was found out.
         unknown: calls that ended as OutcomeUnknown.
-        failed: calls that ended as TransportError, ServerError or ProtocolError.
+        failed: calls that ended as TransportError, ServerError, ProtocolError or NotReplicated.
         retries: further attempts after a failure of the connection or a server that was not ready.
-        connections: connections made for commands, the first one included.
+        connections: connections made for commands, the first one included; not those beside it,
+            for locks that replicas confirm, for waiting or for renewals.
         reconnects: those of them that took another one's place.
         left_behind: locks that nobody waits for and that could not be given back: they stay
             until their ttl ends.
@@ -267,7 +269,7 @@ def count_failure(meter: MeterLike, error: BaseException) -> None:
         meter.count(UNKNOWN)
     elif isinstance(error, AcquireTimeout):
         meter.count(TIMEOUTS)
-    elif isinstance(error, (TransportError, ServerError, ProtocolError)):
+    elif isinstance(error, (TransportError, ServerError, ProtocolError, NotReplicated)):
         meter.count(FAILED)
 
 

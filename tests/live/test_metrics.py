@@ -285,6 +285,15 @@ async def test_an_unknown_outcome(fl: Ways) -> None:
     assert counted(client, "acquired", "unknown") == {"acquired": 2, "unknown": 1}
 
 
+async def test_too_few_replicas(fl: Ways) -> None:
+    client = fl.client()
+    with pytest.raises(fastlock.NotReplicated):
+        await client.try_acquire(fl.key(), 30, min_replicas=1, replica_timeout=0.01)
+    assert counted(client, "acquired", "released", "failed") == {
+        "acquired": 0, "released": 0, "failed": 1,
+    }  # fmt: skip
+
+
 async def test_adopting(fl: Ways) -> None:
     client, key = fl.client(), fl.key()
     lease = await client.acquire(key, 30)
