@@ -39,7 +39,7 @@ from ._effects import Call, Confirmed, Op
 from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._tokens import Pair
-from ._topology import Link
+from ._topology import Link, too_late
 from .aio import Client
 from .errors import FastlockError, TransportError
 
@@ -216,7 +216,7 @@ class Clustered(OnCluster, Client):
         _, call, asking = parcel
         timeout = self._time_for(call)
         if timeout <= 0:
-            raise TransportError("the caller's time was over before it could be sent")
+            raise too_late()
         data, count = words(link, call, asking)
         call.left = True
         return Flight(clock(), timeout, link.pipe.call(data, count))

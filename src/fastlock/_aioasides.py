@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ._aiopipe import within
 from ._aiotopology import AsyncServer, retrieve
-from ._asides import KEPT, encoded, too_late, understood
+from ._asides import KEPT, encoded, understood
 from ._clock import clock
 from ._fork import register
-from ._topology import Link, closed_error
+from ._topology import Link, closed_error, too_late
 from .errors import TransportError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import _fork
 from ._clock import clock
 from ._replies import is_nonsense, out_of_step
-from ._topology import Attempt, Link, SyncServer, closed_error
+from ._topology import Attempt, Link, SyncServer, closed_error, too_late
 from .errors import ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -170,11 +170,6 @@ class Asides:
         aside.link.pipe.close()
         with suppress(ValueError):
             self._all.remove(aside)
-
-
-def too_late() -> TransportError:
-    """Nothing was sent."""
-    return TransportError("the caller's time was over before it could be sent")
 
 
 def demoted(sent_at: float) -> TransportError:

@@ -39,7 +39,7 @@ from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
 from ._tokens import Pair
-from ._topology import Link, closed_error
+from ._topology import Link, closed_error, too_late
 from .errors import FastlockError, TransportError
 from .sync import Client
 
@@ -49,7 +49,6 @@ C = TypeVar("C", bound=Claim[Any])
 
 #: Seconds to read what has already come, while another node was waited for in vain.
 GLANCE = 0.005
-TOO_LATE = "the caller's time was over before it could be sent"
 
 
 class Flight:
@@ -201,7 +200,7 @@ class Clustered(OnCluster, Client):
             flight.timeout = self._time_for(call)
             flight.sent_at = clock()
             if flight.timeout <= 0:
-                raise TransportError(TOO_LATE)
+                raise too_late()
             flight.ticket = link.pipe.ticket()
             flight.ticket.send(data, count)
         except Reentered:
@@ -256,7 +255,7 @@ class Clustered(OnCluster, Client):
             sent_at = clock()
             timeout = self._time_for(call)
             if timeout <= 0:
-                raise TransportError(TOO_LATE)
+                raise too_late()
             replies = link.pipe.call(data, count, timeout)
             self._meter.answered(sent_at)
             return sent_at, without_asking(replies, asking)

@@ -29,7 +29,7 @@ from ._renewal import Keeper, Renewal, Terms
 from ._resp import Reentered
 from ._sync_lease import Lease
 from ._tokens import Pair, TokenSource
-from ._topology import Link, SyncServer, closed_error
+from ._topology import Link, SyncServer, closed_error, too_late
 from ._waiting import wait_for
 from .config import Config
 from .errors import FastlockError, TransportError
@@ -195,7 +195,7 @@ class Driver:
             if call.until is not None:
                 timeout = min(self._patience, call.until - sent_at)
                 if timeout <= 0:
-                    raise TransportError("the caller's time was over before it could be sent")
+                    raise too_late()
             replies = link.heard(link.pipe.call(data, call.count, timeout))
             self._meter.answered(sent_at)
             return sent_at, replies

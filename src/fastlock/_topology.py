@@ -99,6 +99,11 @@ def closed_error() -> FastlockError:
     return FastlockError("the client is closed; make a new one")
 
 
+def too_late() -> TransportError:
+    """Nothing was sent: by then its caller waits no more."""
+    return TransportError("the caller's time was over before it could be sent")
+
+
 class Attempt:
     """One try at connecting: its owner's thread, and its outcome for those who wait."""
 
