@@ -83,13 +83,6 @@ class Clustered(OnCluster, Client):
             operation = partial(operation, shares=self._shares)
         return await super()._acquire(operation, claim, terms)
 
-    def _keep(self, acquired: Any, terms: Terms) -> None:
-        homes: Any = self._keeper
-        for lease in acquired if isinstance(acquired, list) else (acquired,):
-            if lease is not None:
-                node = self._cluster.book.node_of(lease.pair[0])
-                AsyncRenewal(homes.at(None if node is None else node.address), lease, terms)
-
     def _defer(self, lease: Lease, link: Link | None = None) -> None:
         # Without a connection to its node any other one refuses it, and the background goes on.
         super()._defer(lease, self._cluster.serving((lease.pair[0],)))

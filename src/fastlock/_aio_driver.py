@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from . import _args, _fork, _impl, _ops, _ops_many
+from . import _args, _fork, _ops, _ops_many
 from ._aio_lease import Lease
 from ._aio_renewal import AsyncRenewal
 from ._aio_waiting import Bells, wait_for
@@ -23,19 +23,17 @@ from ._asides import too_late
 from ._background import could_not_give_back
 from ._claim import Claim
 from ._clock import clock
+from ._driver_base import DriverBase
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._metrics import (
-    MeterLike,
     count_acquired,
     count_failure,
     retrying,
 )
 from ._pause import backoff_pause
-from ._queue import Queue
-from ._renewal import Keeper, Terms
-from ._tokens import Pair, TokenSource
+from ._renewal import Terms
+from ._tokens import Pair
 from ._topology import Link, closed_error
-from .config import Config
 from .errors import FastlockError, TransportError
 from .lease import let_go
 
@@ -43,63 +41,19 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
-class Driver:
+class Driver(DriverBase[Lease]):
     """What a ``Client`` is, below its calls."""
 
-    config: Config
+    _renewing_by = AsyncRenewal
+
     _asides: AsyncAsides
     _bells: Bells
     _closed: bool
-    _core: _impl.Core
     _deferred: set[asyncio.Future[Any]]
-    _keeper: Keeper
     _listener: AsyncListener
-    _loops: Any  # makes leases
-    _meter: MeterLike
-    _patience: float
     _pausing: set[asyncio.Future[None]]
-    _prefix: bytes
-    _queue: Queue
-    _retries: int
     _server: AsyncServer
     _settling: set[asyncio.Task[None]]
-    _tokens: TokenSource
-
-    def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        lease: Lease = self._loops.one(self, _fork.generation, key, pair, ttl / 1000, deadline)
-        return lease
-
-    def _made(
-        self,
-        generation: int,
-        keys: Sequence[str | bytes],
-        pairs: Sequence[Pair],
-        replies: Sequence[Any],
-        ttl: int,
-        deadline: float,
-    ) -> list[Lease | None]:
-        made: list[Lease | None] = self._loops.make(
-            self, generation, keys, pairs, replies, ttl / 1000, deadline
-        )
-        return made
-
-    def _claim(
-        self, keys: list[str | bytes], ttl: float, until: float | None = None
-    ) -> Claim[Lease]:
-        milliseconds = _args.milliseconds(ttl)
-        generation = _fork.generation  # before the tokens, which a child must not use
-        pairs = self._tokens.pairs(keys, self._prefix)
-        return self._claim_of(keys, pairs, milliseconds, until, generation)
-
-    def _claim_of(
-        self,
-        keys: Sequence[str | bytes],
-        pairs: Sequence[Pair],
-        ttl: int,
-        until: float | None,
-        generation: int,
-    ) -> Claim[Lease]:
-        return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
     async def _acquire(
         self,
@@ -128,12 +82,6 @@ class Driver:
     def _goes_round(self) -> bool:
         """Whether a release goes on to who waits although no way leads straight to a connection."""
         return False
-
-    def _keep(self, acquired: Any, terms: Terms) -> None:
-        """Renew it, or each of a list, from now on; None among them."""
-        for lease in acquired if isinstance(acquired, list) else (acquired,):
-            if lease is not None:
-                AsyncRenewal(self._keeper, lease, terms)
 
     async def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
@@ -188,15 +136,6 @@ class Driver:
             count_failure(self._meter, failure)
             raise
 
-    @property
-    def _shares(self) -> int:
-        """How many servers share what goes out together."""
-        return 1
-
-    def _home(self, wire: bytes) -> Link | None:
-        """The connection by which a command about the key goes straight, if no other one is."""
-        return None
-
     def _astray(self, link: Link, failure: BaseException | None, answer: Any) -> bool:
         """Whether a command that went straight was surely not carried out, and where others are."""
         return False
@@ -243,18 +182,6 @@ class Driver:
             await self._sleep(pause)
         return clock()
 
-    def _downgrade(self, verb: str) -> float:
-        link = self._server.ready()
-        if link is not None:
-            link.downgrade(verb)
-        return clock()
-
-    def _distrust(self) -> float:
-        link = self._server.ready()
-        if link is not None:
-            link.pipe.abort("an answer came that its command cannot have")
-        return clock()
-
     async def _sleep(self, pause: float) -> None:
         """Sleep; FastlockError at once when the client is closed meanwhile."""
         if self._closed:
@@ -299,15 +226,6 @@ class Driver:
             self._give_back_pairs([lease.pair], lease.deadline, lease._generation)
 
     # -- giving back
-
-    def _give_back(self, claim: Claim[Lease]) -> None:
-        """Whatever left the acquire: what the server may hold for it is released.
-
-        At once on the same connection, behind what took it, then confirmed in the
-        background until it is certain or the ttl has ended.
-        """
-        until = claim.last_trace(clock())
-        self._give_back_pairs(list(claim.maybe), until, claim.generation, claim.giving_back)
 
     def _give_back_pairs(
         self, pairs: list[Pair], until: float, generation: int, verb: str = "give_back"

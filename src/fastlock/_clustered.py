@@ -9,17 +9,18 @@ from collections.abc import Hashable
 from typing import Any
 
 from ._clock import clock
+from ._driver_base import DriverBase
 from ._effects import Call
 from ._tokens import Pair
 
 _classes: dict[type[Any], type[Any]] = {}
 
 
-class OnCluster:
+class OnCluster(DriverBase[Any]):
     """Stands before a ``Client`` among the bases of the class that its objects become."""
 
     _cluster: Any
-    _patience: float
+    _keeper: Any
 
     @classmethod
     def of(cls, kind: type[Any]) -> type[Any]:
@@ -41,6 +42,11 @@ class OnCluster:
         """How many servers share what goes out together."""
         masters: int = self._cluster.book.masters
         return masters
+
+    def _keeper_of(self, lease: Any) -> Any:
+        """The one of the node that serves its slot, as far as is known."""
+        node = self._cluster.book.node_of(lease.pair[0])
+        return self._keeper.at(None if node is None else node.address)
 
     def _time_for(self, call: Call) -> float:
         """Seconds that its answer may take."""

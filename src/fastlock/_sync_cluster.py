@@ -36,7 +36,7 @@ from ._effects import Call, Confirmed, Op
 from ._errands import Errands
 from ._impl import TicketLike
 from ._ops_slots import acquire_spread, spread
-from ._renewal import Renewal, Terms
+from ._renewal import Terms
 from ._resp import Reentered
 from ._tokens import Pair
 from ._topology import Link, closed_error, too_late
@@ -101,13 +101,6 @@ class Clustered(OnCluster, Client):
         elif operation is _ops_many.try_acquire_many:
             operation = functools.partial(operation, shares=self._shares)
         return super()._acquire(operation, claim, terms)
-
-    def _keep(self, acquired: Any, terms: Terms) -> None:
-        homes: Any = self._keeper
-        for lease in acquired if isinstance(acquired, list) else (acquired,):
-            if lease is not None:
-                node = self._cluster.book.node_of(lease.pair[0])
-                Renewal(homes.at(None if node is None else node.address), lease, terms)
 
     # -- commands
 

@@ -6,32 +6,30 @@ out, and what comes of it, or whatever interrupts, is handed back to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from . import _args, _fork, _impl, _ops, _ops_many
+from . import _args, _fork, _ops, _ops_many
 from ._asides import Asides
 from ._background import Background
 from ._claim import Claim
 from ._clock import clock
+from ._driver_base import DriverBase
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._event import Event
 from ._listener import Listener
 from ._metrics import (
-    MeterLike,
     count_acquired,
     count_failure,
     retrying,
 )
 from ._pause import backoff_pause
-from ._queue import Queue
-from ._renewal import Keeper, Renewal, Terms
+from ._renewal import Renewal, Terms
 from ._resp import Reentered
 from ._sync_lease import Lease
-from ._tokens import Pair, TokenSource
+from ._tokens import Pair
 from ._topology import Link, SyncServer, closed_error, too_late
 from ._waiting import wait_for
-from .config import Config
 from .errors import FastlockError, TransportError
 from .lease import let_go
 
@@ -39,61 +37,17 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Claim[Any])
 
 
-class Driver:
+class Driver(DriverBase[Lease]):
     """What a ``Client`` is, below its calls."""
 
-    config: Config
+    _renewing_by = Renewal
+
     _asides: Asides
     _background: Background
     _closed: Event
     _closing: Event
-    _core: _impl.Core
-    _keeper: Keeper
     _listener: Listener
-    _loops: Any  # makes leases
-    _meter: MeterLike
-    _patience: float
-    _prefix: bytes
-    _queue: Queue
-    _retries: int
     _server: SyncServer
-    _tokens: TokenSource
-
-    def _lease(self, key: str | bytes, pair: Pair, ttl: int, deadline: float) -> Lease:
-        lease: Lease = self._loops.one(self, _fork.generation, key, pair, ttl / 1000, deadline)
-        return lease
-
-    def _made(
-        self,
-        generation: int,
-        keys: Sequence[str | bytes],
-        pairs: Sequence[Pair],
-        replies: Sequence[Any],
-        ttl: int,
-        deadline: float,
-    ) -> list[Lease | None]:
-        made: list[Lease | None] = self._loops.make(
-            self, generation, keys, pairs, replies, ttl / 1000, deadline
-        )
-        return made
-
-    def _claim(
-        self, keys: list[str | bytes], ttl: float, until: float | None = None
-    ) -> Claim[Lease]:
-        milliseconds = _args.milliseconds(ttl)
-        generation = _fork.generation  # before the tokens, which a child must not use
-        pairs = self._tokens.pairs(keys, self._prefix)
-        return self._claim_of(keys, pairs, milliseconds, until, generation)
-
-    def _claim_of(
-        self,
-        keys: Sequence[str | bytes],
-        pairs: Sequence[Pair],
-        ttl: int,
-        until: float | None,
-        generation: int,
-    ) -> Claim[Lease]:
-        return Claim(keys, pairs, ttl, until, self._retries, self._made, generation)
 
     def _acquire(
         self,
@@ -116,12 +70,6 @@ class Driver:
                 let_go(acquired if isinstance(acquired, list) else (acquired,))
             self._give_back(claim)
             raise
-
-    def _keep(self, acquired: Any, terms: Terms) -> None:
-        """Renew it, or each of a list, from now on; None among them."""
-        for lease in acquired if isinstance(acquired, list) else (acquired,):
-            if lease is not None:
-                Renewal(self._keeper, lease, terms)
 
     def _ask(self, verb: str, key: str | bytes) -> Any:
         wire = _args.wire_key(key, self._prefix)
@@ -208,15 +156,6 @@ class Driver:
                 self._failed(error, link, sent_at, timeout)
             raise
 
-    @property
-    def _shares(self) -> int:
-        """How many servers share what goes out together."""
-        return 1
-
-    def _home(self, wire: bytes) -> Link | None:
-        """The connection by which a command about the key goes straight, if no other one is."""
-        return None
-
     def _outcome(
         self, link: Link, said: tuple[Any, ...], timeout: float
     ) -> tuple[bool, TransportError | None, Any]:
@@ -270,28 +209,7 @@ class Driver:
                 raise closed_error()
         return clock()
 
-    def _downgrade(self, verb: str) -> float:
-        link = self._server.ready()
-        if link is not None:
-            link.downgrade(verb)
-        return clock()
-
-    def _distrust(self) -> float:
-        link = self._server.ready()
-        if link is not None:
-            link.pipe.abort("an answer came that its command cannot have")
-        return clock()
-
     # -- giving back
-
-    def _give_back(self, claim: Claim[Lease]) -> None:
-        """Whatever left the acquire: what the server may hold for it is released.
-
-        At once on the same connection, behind what took it, then confirmed in the
-        background until it is certain or the ttl has ended.
-        """
-        until = claim.last_trace(clock())
-        self._give_back_pairs(list(claim.maybe), until, claim.generation, claim.giving_back)
 
     def _give_back_pairs(
         self, pairs: list[Pair], until: float, generation: int, verb: str = "give_back"
