@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from . import _ops_many
 from ._aio_lease import Lease
 from ._aio_renewal import AsyncRenewal
 from ._aioclustertopology import AsyncCluster, AsyncClusterListener, AsyncNode
@@ -25,9 +23,6 @@ from ._cluster import (
     Look,
     Parcel,
     Send,
-    is_many,
-    routed,
-    routed_many,
     unsent,
     without_asking,
     words,
@@ -36,7 +31,6 @@ from ._clustered import OnCluster
 from ._clusterrenewal import ClusterKeeper
 from ._clustertopology import Cluster, ClusterAsides
 from ._effects import Call, Confirmed, Op
-from ._ops_slots import acquire_spread, spread
 from ._renewal import Renewal, Terms
 from ._tokens import Pair
 from ._topology import Link, too_late
@@ -76,12 +70,7 @@ class Clustered(OnCluster, Client):
     async def _acquire(
         self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None
     ) -> R:
-        if operation is _ops_many.acquire_all and spread(claim):
-            over_slots: Any = acquire_spread
-            operation = over_slots
-        elif operation is _ops_many.try_acquire_many:
-            operation = partial(operation, shares=self._shares)
-        return await super()._acquire(operation, claim, terms)
+        return await super()._acquire(self._spread(operation, claim), claim, terms)
 
     def _defer(self, lease: Lease, link: Link | None = None) -> None:
         # Without a connection to its node any other one refuses it, and the background goes on.
@@ -122,11 +111,7 @@ class Clustered(OnCluster, Client):
         return self._cluster.book.astray(link, failure, answer)
 
     async def _call(self, call: Call) -> Answer:
-        book, patience = self._cluster.book, self._patience
-        if is_many(call):
-            op = routed_many(call, book, patience, self._core.divide)
-        else:
-            op = routed(call, book, patience)
+        op = self._routed(call)
         answer: Any = None
         try:
             effect = op.send(None)

@@ -5,13 +5,20 @@ Law: no waiting, and nothing that differs between the two.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, TypeVar
 
+from . import _ops_many
+from ._claim import Claim
 from ._clock import clock
+from ._cluster import Effects, is_many, routed, routed_many
 from ._driver_base import DriverBase
-from ._effects import Call
+from ._effects import Call, Op
+from ._ops_slots import acquire_spread, spread
 from ._tokens import Pair
+
+R = TypeVar("R")
 
 _classes: dict[type[Any], type[Any]] = {}
 
@@ -43,10 +50,25 @@ class OnCluster(DriverBase[Any]):
         masters: int = self._cluster.book.masters
         return masters
 
+    def _spread(self, operation: Callable[..., Op[R]], claim: Claim[Any]) -> Callable[..., Op[R]]:
+        """The same over the slots and the servers that the claim's locks are of."""
+        if operation is _ops_many.acquire_all and spread(claim):
+            over_slots: Callable[..., Op[Any]] = acquire_spread
+            return over_slots
+        if operation is _ops_many.try_acquire_many:
+            return partial(operation, shares=self._shares)
+        return operation
+
     def _keeper_of(self, lease: Any) -> Any:
         """The one of the node that serves its slot, as far as is known."""
         node = self._cluster.book.node_of(lease.pair[0])
         return self._keeper.at(None if node is None else node.address)
+
+    def _routed(self, call: Call) -> Effects:
+        """The way of one command, or of one about each of several pairs."""
+        if is_many(call):
+            return routed_many(call, self._cluster.book, self._patience, self._core.divide)
+        return routed(call, self._cluster.book, self._patience)
 
     def _time_for(self, call: Call) -> float:
         """Seconds that its answer may take."""

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from . import _fork, _impl, _ops_many
+from . import _fork, _impl
 from ._background import Background
 from ._claim import Claim
 from ._clock import clock
@@ -21,9 +21,6 @@ from ._cluster import (
     Look,
     Parcel,
     Send,
-    is_many,
-    routed,
-    routed_many,
     unsent,
     without_asking,
     words,
@@ -35,7 +32,6 @@ from ._deferred import Deferred
 from ._effects import Call, Confirmed, Op
 from ._errands import Errands
 from ._impl import TicketLike
-from ._ops_slots import acquire_spread, spread
 from ._renewal import Terms
 from ._resp import Reentered
 from ._tokens import Pair
@@ -95,12 +91,7 @@ class Clustered(OnCluster, Client):
         return self._core
 
     def _acquire(self, operation: Callable[[C], Op[R]], claim: C, terms: Terms | None = None) -> R:
-        if operation is _ops_many.acquire_all and spread(claim):
-            over_slots: Any = acquire_spread
-            operation = over_slots
-        elif operation is _ops_many.try_acquire_many:
-            operation = functools.partial(operation, shares=self._shares)
-        return super()._acquire(operation, claim, terms)
+        return super()._acquire(self._spread(operation, claim), claim, terms)
 
     # -- commands
 
@@ -124,11 +115,7 @@ class Clustered(OnCluster, Client):
         return begun, failure, answer
 
     def _call(self, call: Call) -> Answer:
-        book, patience = self._cluster.book, self._patience
-        if is_many(call):
-            op = routed_many(call, book, patience, self._core.divide)
-        else:
-            op = routed(call, book, patience)
+        op = self._routed(call)
         answer: Any = None
         try:
             effect = op.send(None)
