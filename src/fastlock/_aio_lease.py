@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from . import _args, _fork, _ops
 from ._aio_renewal import AsyncLost, AsyncRenewal
+from ._aio_turns import turn
 from ._aio_waiting import wait_for
 from ._aiopipe import within
 from ._args import REPLICA_TIMEOUT
@@ -426,7 +426,7 @@ class Lease(BaseLease):
         await self._change_ttl(_ops.extend, _args.milliseconds(self.ttl if ttl is None else ttl))
 
     async def _change_ttl(self, operation: Callable[..., Op[None]], milliseconds: int) -> None:
-        async with _turn(self):
+        async with turn(self):
             if self.over or self._told():
                 raise lost_at_exit(self)
             client = self._client
@@ -492,20 +492,3 @@ class Lease(BaseLease):
             self.doubt = True  # what comes of it nobody hears
         if not self.over:  # as it is if it was handed over at this moment
             self._client._give_back_pairs([self.pair], self.deadline, self._generation)
-
-
-def _turn(lease: Lease) -> asyncio.Lock | AsyncRenewal:
-    if lease._turn is None:
-        lease._turn = asyncio.Lock()
-    turn: asyncio.Lock | AsyncRenewal = lease._turn
-    return turn
-
-
-@asynccontextmanager
-async def turns(leases: Iterable[Lease | None]) -> AsyncIterator[None]:
-    """Everybody's turn to be extended; taken in one order by all."""
-    distinct = {id(lease): lease for lease in leases if lease is not None}
-    async with AsyncExitStack() as stack:
-        for number in sorted(distinct):
-            await stack.enter_async_context(_turn(distinct[number]))
-        yield

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _args, _fork, _impl, _ops, _ops_each, _ops_many
 from ._aio_driver import Driver
-from ._aio_lease import Lease, acquire, try_acquire, turns
+from ._aio_lease import Lease, acquire, try_acquire
 from ._aio_spec import Lock, LockAll
+from ._aio_turns import turns
 from ._aio_waiting import Bells
 from ._aioasides import AsyncAsides
 from ._aiolistener import AsyncListener
