@@ -25,12 +25,7 @@ from ._claim import Claim
 from ._clock import clock
 from ._driver_base import DriverBase
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
-from ._metrics import (
-    count_acquired,
-    count_failure,
-    retrying,
-)
-from ._pause import backoff_pause
+from ._metrics import count_acquired, count_failure
 from ._renewal import Terms
 from ._tokens import Pair
 from ._topology import Link, closed_error
@@ -175,10 +170,7 @@ class Driver(DriverBase[Lease]):
         if kind is WaitFor:
             return await wait_for(self, effect)
         if kind is not Now:
-            pause = backoff_pause(effect.failures)
-            if effect.until is not None:
-                pause = min(pause, max(0.0, effect.until - clock()))
-            retrying(self._meter, effect.failures, pause)
+            pause = self._retrying(effect)
             await self._sleep(pause)
         return clock()
 

@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Generic
 from . import _args, _fork, _impl
 from ._claim import Claim
 from ._clock import clock
-from ._metrics import MeterLike
+from ._effects import Backoff
+from ._metrics import MeterLike, retrying
+from ._pause import backoff_pause
 from ._queue import Queue
 from ._renewal import Keeper, Renewal, Terms
 from ._tokens import Pair, TokenSource
@@ -106,6 +108,14 @@ class DriverBase(Generic[L]):
         if link is not None:
             link.pipe.abort("an answer came that its command cannot have")
         return clock()
+
+    def _retrying(self, effect: Backoff) -> float:
+        """Seconds to pause before another attempt, which is counted."""
+        pause = backoff_pause(effect.failures)
+        if effect.until is not None:
+            pause = min(pause, max(0.0, effect.until - clock()))
+        retrying(self._meter, effect.failures, pause)
+        return pause
 
     # -- giving back
 

@@ -18,12 +18,7 @@ from ._driver_base import DriverBase
 from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._event import Event
 from ._listener import Listener
-from ._metrics import (
-    count_acquired,
-    count_failure,
-    retrying,
-)
-from ._pause import backoff_pause
+from ._metrics import count_acquired, count_failure
 from ._renewal import Renewal, Terms
 from ._resp import Reentered
 from ._sync_lease import Lease
@@ -200,10 +195,7 @@ class Driver(DriverBase[Lease]):
         if kind is WaitFor:
             return wait_for(self, effect)
         if kind is not Now:
-            pause = backoff_pause(effect.failures)
-            if effect.until is not None:
-                pause = min(pause, max(0.0, effect.until - clock()))
-            retrying(self._meter, effect.failures, pause)
+            pause = self._retrying(effect)
             over = self._closed if self._background.runs_here() else self._closing
             if over.wait(pause):
                 raise closed_error()
