@@ -19,7 +19,6 @@ from ._aioasides import AsyncAsides
 from ._aiolistener import AsyncListener
 from ._aiopipe import within
 from ._aiotopology import AsyncServer
-from ._asides import too_late
 from ._background import could_not_give_back
 from ._claim import Claim
 from ._clock import clock
@@ -28,7 +27,7 @@ from ._effects import Call, Confirmed, Distrust, Downgrade, Now, Op, WaitFor
 from ._metrics import count_acquired, count_failure
 from ._renewal import Terms
 from ._tokens import Pair
-from ._topology import Link, closed_error
+from ._topology import Link, closed_error, too_late
 from .errors import FastlockError, TransportError
 from .lease import let_go
 
