@@ -194,7 +194,7 @@ def test_nobody_reads_the_result() -> None:
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (1, "")
+    assert (process.returncode, err) == (141, "")
 
 
 # ------------------------------------------------------------------ that cannot work

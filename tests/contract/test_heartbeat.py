@@ -29,7 +29,7 @@ from fastlock.errors import ServerError
 PERIOD = 0.2  # s
 SPAN = 60.0  # s
 #: For what stays unanswered for a while: its connection is given up after 20 seconds. Due soon.
-SLOW: Any = {"period": 20.0, "span": 200.0, "left": 2.0}
+SLOW: Any = {"period": 20.0, "span": 200.0, "left": 15.0}
 FAR = 1e9  # s from now
 
 

@@ -161,7 +161,7 @@ async def test_an_answer_that_never_comes_is_unknown_and_given_back(fl: Ways) ->
         await client.acquire(key, ttl=TTL, fence=True)
     await fl.happened(last)
     assert caught.value.key == key
-    await fl.until(lambda: not fl.admin.exists(key), 2)
+    await fl.until(lambda: not fl.admin.exists(key), 4)
     first, _ = kept(fl, key)
     async with client.lock(key, ttl=TTL, fence=True) as lease:
         assert lease.fence > first

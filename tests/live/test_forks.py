@@ -341,7 +341,7 @@ async def test_a_child_that_drops_its_parents_task_leaves_the_lock(fl: Ways, wha
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await fl.until(lambda: not fl.admin.exists(key), 2)
+    await fl.until(lambda: not fl.admin.exists(key), 15)
 
 
 @sync_only

@@ -112,7 +112,7 @@ async def test_a_lost_answer_of_one_node(fl: Ways, cluster: ClusterServers, step
     home.freeze()
     try:
         waiting = fl.spawn(client.try_acquire(key, ttl=10) if lease is None else lease.release())
-        await fl.until(lambda: node.server.ready().pipe.owed, 1)
+        await fl.until(lambda: node.server.ready().pipe.owed)
         await fl.sleep(0.02)
         node.server.ready().pipe.abort("the test ends it")
         await fl.sleep(0.02)
@@ -187,7 +187,7 @@ async def test_two_clients_wake_each_other(fl: Ways) -> None:
         await fl.until(lambda node=node: node.admin.info("clients")["tracking_clients"])
         assert not waiting.done()
         assert await lease.release() is True
-        await fl.until(waiting.done, 2)
+        await fl.until(waiting.done, 15)
         assert await (await waiting).release() is True
 
 
@@ -275,13 +275,13 @@ async def test_a_batch_is_with_all_nodes_before_one_has_answered(
     late.freeze()
     try:
         batch = fl.spawn(client.try_acquire_many(keys, ttl=10))
-        await fl.until(lambda: all(server.admin.exists(key) for server, key in rest), 1)
+        await fl.until(lambda: all(server.admin.exists(key) for server, key in rest), 4)
         began = time.monotonic()
         for _, key in rest:
             assert await client.try_acquire(key) is None
             key = f"beside:{{{key}}}"
             assert await (await client.acquire(key, ttl=10)).release() is True
-        assert time.monotonic() - began < 0.15
+        assert time.monotonic() - began < 3  # whoever waits for that node waits for 5 s
         assert not batch.done()
     finally:
         late.thaw()
@@ -308,7 +308,7 @@ async def test_a_batch_of_which_one_connection_breaks(fl: Ways, cluster: Cluster
                 batch = fl.spawn(client.try_acquire_many(keys, ttl=10))
             else:
                 batch = fl.spawn(client.release_many(leases))
-            await fl.until(lambda: node.server.ready().pipe.owed, 1)
+            await fl.until(lambda: node.server.ready().pipe.owed)
             await fl.sleep(0.05)
             node.server.ready().pipe.abort("the test ends it")
             await fl.sleep(0.05)
@@ -362,7 +362,7 @@ async def test_an_interrupt_at_every_point_of_a_try(
         if not where:
             break
         assert result is None, f"{where} was swallowed"
-        await fl.until(lambda: not home.exists(key), 2)
+        await fl.until(lambda: not home.exists(key), 15)
         # The connection is in order, or a new one is.
         lease = client.try_acquire(key, 5)
         assert lease is not None, where
@@ -381,7 +381,7 @@ async def test_an_interrupt_at_every_point_of_a_batch(fl: Ways, cluster: Cluster
     client.release_many(client.try_acquire_many(keys, 30))
 
     async def all_free(where: list[str]) -> None:
-        await fl.until(lambda: not any(homes[key].exists(key) for key in keys), 2)
+        await fl.until(lambda: not any(homes[key].exists(key) for key in keys), 15)
         leases = client.try_acquire_many(keys, 30)
         assert None not in leases, where
         assert client.release_many(leases) == [True] * 6, where

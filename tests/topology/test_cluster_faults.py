@@ -179,7 +179,7 @@ async def test_an_interrupt_at_every_point_leaves_no_lock(
             if not where:
                 break
             assert result is None, f"{where} was swallowed"
-            await fl.until(lambda: not admin.exists(key), 3)
+            await fl.until(lambda: not admin.exists(key), 15)
             lease = client.try_acquire(key, TTL)
             assert admin.get(key) == lease.token.encode(), where
             assert lease.release() is True, where

@@ -333,7 +333,7 @@ async def test_closing_the_client_ends_it(fl: Ways, cluster: ClusterServers) -> 
         with pytest.raises(fastlock.FastlockError, match="closed"):
             await waiter
         await closing
-        await fl.until(lambda: not master.admin.exists(key) and not named(masters, name), 3)
+        await fl.until(lambda: not master.admin.exists(key) and not named(masters, name), 10)
         assert not waiting(master)
     with pytest.raises(fastlock.FastlockError, match="closed"):
         await client.try_acquire(key, TTL, min_replicas=1)
@@ -349,7 +349,7 @@ async def test_a_cancelled_task_leaves_nothing(fl: Ways, cluster: ClusterServers
         waiter.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiter
-        await fl.until(lambda: not master.admin.exists(key) and not waiting(master), 3)
+        await fl.until(lambda: not master.admin.exists(key) and not waiting(master), 10)
     lease = await client.try_acquire(key, TTL, **WANTS)
     assert await lease.release() is True
 
@@ -373,7 +373,7 @@ async def test_an_interrupt_leaves_nothing(fl: Ways, cluster: ClusterServers) ->
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(Interrupted):
                 client.acquire(key, TTL, min_replicas=1, replica_timeout=15)
-            await fl.until(lambda: not master.admin.exists(key) and not waiting(master), 3)
+            await fl.until(lambda: not master.admin.exists(key) and not waiting(master), 10)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -165,11 +165,11 @@ async def test_an_interrupt_at_every_point_leaves_no_lock(
         if not where:
             break
         assert result is None, f"{where} was swallowed"
-        await fl.until(lambda: nodes.free(key), 2)
+        await fl.until(lambda: nodes.free(key), 15)
         # A connection that broke under the interrupt is made anew meanwhile.
         lease = client.acquire(key, TTL, 5)
         assert lease.release() is True, where
-        await fl.until(lambda: nodes.free(key), 2)
+        await fl.until(lambda: nodes.free(key), 15)
         step += stride
         stride = 2 + step % 4  # hundreds of points: some of them in each run of this loop
     assert step > 50

@@ -52,9 +52,9 @@ async def far(fl: Ways, nodes: Masters, **options: Any) -> tuple[Any, list[Any]]
 @async_only
 async def test_a_renewal_that_lands_behind_an_extension_by_hand(fl: Ways, nodes: Masters) -> None:
     """They go over different connections: nobody can know which is carried out last."""
-    client, proxies = await far(fl, nodes, node_timeout=0.25)
+    client, proxies = await far(fl, nodes, node_timeout=1.0)
     key = fl.key()
-    lease = await client.acquire(key, ttl=2.4, auto_renew=True)
+    lease = await client.acquire(key, ttl=9.0, auto_renew=True)
     held = [proxy.fault("hold_command") for proxy in proxies[1:]]
     for one in held:
         await fl.happened(one)
@@ -62,11 +62,11 @@ async def test_a_renewal_that_lands_behind_an_extension_by_hand(fl: Ways, nodes:
     assert lease.ttl == 30.0
     for one in held:
         one.go()
-    await fl.until(lambda: all(node.admin.pttl(key) <= 2400 for node in nodes.all[1:]), 0.7)
+    await fl.until(lambda: all(node.admin.pttl(key) <= 9000 for node in nodes.all[1:]), 2.5)
     left, asked = lease.remaining(), clock()
     at_majority = nodes[1].admin.pttl(key) / 1000 + (clock() - asked) + 0.001
     assert left <= at_majority
-    await fl.until(lambda: nodes[1].admin.pttl(key) > 2400)  # it is renewed as long as it was told
+    await fl.until(lambda: nodes[1].admin.pttl(key) > 9000)  # it is renewed as long as it was told
     assert lease.valid()
     assert await lease.release() is True
     assert nodes.free(key)
@@ -108,14 +108,15 @@ def test_many_leases_of_a_silent_majority_are_told_in_time(nodes: Masters) -> No
         ]
         for proxy in proxies[:2]:
             proxy.fault("hold_command", times=100_000)
-        await fl.until(lambda: len(told) == count, 10)
+        await fl.until(lambda: len(told) == count)
         late = max(told) - max(lease.deadline for lease in leases)
-        assert late < ttl / 3 + 1.0
+        assert late < ttl / 3 + 5.0
         assert not any(lease.valid() for lease in leases)
 
     Four(nodes[0], body).join()
 
 
+@pytest.mark.alone  # 120 leases of two seconds
 def test_many_leases_at_far_servers_are_kept(nodes: Masters) -> None:
     ttl, count = 2.0, 30
 
@@ -140,11 +141,11 @@ def test_an_answer_behind_the_deadline_brings_no_lease_back(nodes: Masters) -> N
         told: list[Any] = []
         lease = await client.acquire(fl.key(), ttl=2.0, auto_renew=True, on_lost=told.append)
         held = [proxy.fault("hold_reply") for proxy in proxies[:2]]
-        await fl.until(lambda: clock() > lease.deadline + 0.05, 3)
+        await fl.until(lambda: clock() > lease.deadline + 0.05)
         assert not lease.valid()
         for one in held:
             one.go()  # and the answer to the try that is under way now
-        await fl.until(lambda: told or lease.valid(), 2)
+        await fl.until(lambda: told or lease.valid())
         assert not lease.valid()
         assert "before its deadline" in lease.lost.reason
 
@@ -174,6 +175,7 @@ def test_a_server_that_hangs_while_connecting_takes_no_short_lease(nodes: Master
     Four(nodes[0], body).join()
 
 
+@pytest.mark.alone
 def test_a_server_that_has_no_vote_is_not_waited_for(nodes: Masters) -> None:
     async def body(fl: Ways) -> None:
         with mute() as silent:

@@ -19,7 +19,7 @@ from _strikes import Interrupt
 
 import fastlock
 
-TTL = 0.9  # seconds; renewed every 0.3
+TTL = 2.0  # seconds; renewed every 0.7
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def nodes(fl: Ways, started: Masters) -> Masters:
 async def test_it_is_held_for_as_long_as_it_takes(fl: Ways, nodes: Masters) -> None:
     client, key = quorum(fl, nodes.uris), fl.key()
     async with client.lock(key, ttl=TTL, auto_renew=True) as lease:
-        for _ in range(9):
+        for _ in range(22):
             await fl.sleep(0.1)
             assert lease.valid()
             assert nodes.held(key) == [lease.token.encode()] * 3
@@ -73,7 +73,7 @@ async def test_a_loss_is_told_at_the_next_renewal(fl: Ways, nodes: Masters, how:
             node.admin.delete(key)
         else:
             node.admin.set(key, "somebody else", px=60_000)
-    assert await lease.lost.wait(5)
+    assert await lease.lost.wait(30)
     assert time.monotonic() - begun < 3.0 / 3 + 1.0
     await fl.until(lambda: told)
     assert told == [fl.raw(lease)]
@@ -90,8 +90,8 @@ async def test_without_an_answer_it_is_lost_at_its_deadline(fl: Ways, nodes: Mas
     told: list[Any] = []
     lease = await client.acquire(key, ttl=TTL, auto_renew=True, on_lost=told.append)
     nodes.freeze(0, 1)
-    await fl.until(lambda: lease.state == "unknown", 5)
-    assert await lease.lost.wait(5)
+    await fl.until(lambda: lease.state == "unknown")
+    assert await lease.lost.wait(30)
     assert "before its deadline" in lease.lost.reason
     assert lease.remaining() == 0.0
     await fl.until(lambda: told)
@@ -101,9 +101,9 @@ async def test_a_silent_majority_that_comes_back_in_time(fl: Ways, nodes: Master
     client, key = quorum(fl, nodes.uris, node_timeout=0.1), fl.key()
     lease = await client.acquire(key, ttl=3.0, auto_renew=True)
     nodes.freeze(0, 1)
-    await fl.until(lambda: lease.state == "unknown", 5)
+    await fl.until(lambda: lease.state == "unknown")
     nodes.mend()
-    await fl.until(lambda: lease.state == "held", 5)
+    await fl.until(lambda: lease.state == "held")
     assert lease.valid()
     assert await lease.release() is True
 
@@ -112,8 +112,8 @@ async def test_max_hold_ends_it(fl: Ways, nodes: Masters) -> None:
     client, key = quorum(fl, nodes.uris), fl.key()
     begun = time.monotonic()
     lease = await client.acquire(key, ttl=TTL, auto_renew=True, max_hold=1.0)
-    assert await lease.lost.wait(10)
-    assert 1.0 <= time.monotonic() - begun < 1.0 + TTL + 1.0
+    assert await lease.lost.wait(30)
+    assert 1.0 <= time.monotonic() - begun < 10
     assert "max_hold" in lease.lost.reason
     await fl.until(lambda: nodes.free(key))
 
@@ -122,9 +122,9 @@ async def test_by_hand_in_between(fl: Ways, nodes: Masters) -> None:
     client, key = quorum(fl, nodes.uris), fl.key()
     lease = await client.acquire(key, ttl=TTL, auto_renew=True)
     await lease.extend(20)
-    assert lease.remaining() > 19
+    assert lease.remaining() > 15
     await fl.sleep(0.5)
-    assert lease.remaining() > 18
+    assert lease.remaining() > 14
     await lease.extend(TTL)
     await fl.sleep(1.5 * TTL)
     assert lease.valid()
@@ -138,7 +138,7 @@ async def test_what_nobody_can_release_is_renewed_no_more(fl: Ways, nodes: Maste
     await fl.sleep(TTL)
     assert lease.valid()
     del lease
-    await fl.until(lambda: nodes.free(key), 5)
+    await fl.until(lambda: nodes.free(key))
 
 
 async def test_a_block_whose_lock_was_lost(fl: Ways, nodes: Masters) -> None:
@@ -147,11 +147,11 @@ async def test_a_block_whose_lock_was_lost(fl: Ways, nodes: Masters) -> None:
         async with client.lock(key, ttl=TTL, auto_renew=True) as lease:
             for node in nodes.all:
                 node.admin.delete(key)
-            assert await lease.lost.wait(5)
+            assert await lease.lost.wait(30)
     async with client.lock(key, ttl=TTL, auto_renew=True, if_lost="ignore") as lease:
         for node in nodes.all:
             node.admin.delete(key)
-        assert await lease.lost.wait(5)
+        assert await lease.lost.wait(30)
 
 
 @async_only
@@ -178,15 +178,15 @@ async def test_closing_ends_renewals(fl: Ways, nodes: Masters) -> None:
     client, key = quorum(fl, nodes.uris), fl.key()
     lease = await client.acquire(key, ttl=TTL, auto_renew=True)
     await client.close()
-    await fl.until(lambda: nodes.free(key), 5)
+    await fl.until(lambda: nodes.free(key))
     assert not lease.valid()
 
 
 async def test_many_leases(fl: Ways, nodes: Masters) -> None:
     client = quorum(fl, nodes.uris, node_timeout=1.0)
     keys = [fl.key() for _ in range(20)]
-    leases = [await client.acquire(key, ttl=1.0, auto_renew=True) for key in keys]
-    await fl.sleep(1.3)
+    leases = [await client.acquire(key, ttl=TTL, auto_renew=True) for key in keys]
+    await fl.sleep(1.3 * TTL)
     assert all(lease.valid() for lease in leases)
     assert [await lease.release() for lease in leases] == [True] * len(keys)
 

@@ -103,7 +103,7 @@ async def test_no_answer_at_all_is_unknown_and_given_back(fl: Ways, server: Mast
         await client.acquire(key, TTL, **WANTS)
     await fl.happened(last)
     assert caught.value.key == key
-    await fl.until(lambda: fl.admin.exists(key) == 0, 2)
+    await fl.until(lambda: fl.admin.exists(key) == 0, 10)
 
 
 async def test_what_is_late_never_lands(fl: Ways, server: Master) -> None:
@@ -143,7 +143,7 @@ async def test_a_refusal_that_could_not_be_released_is_given_back(fl: Ways, serv
         await client.acquire(key, TTL, min_replicas=3, replica_timeout=0.05)
     await fl.happened(lost)
     assert isinstance(caught.value.__cause__, fastlock.FastlockError)
-    await fl.until(lambda: fl.admin.exists(key) == 0, 2)
+    await fl.until(lambda: fl.admin.exists(key) == 0, 10)
 
 
 @one_server
@@ -186,7 +186,7 @@ async def test_closing_the_client_ends_it(fl: Ways, server: Master) -> None:
             await waiter
         assert time.monotonic() - began < 5
         await closing
-        await fl.until(lambda: fl.admin.exists(key) == 0 and not server.named(name), 3)
+        await fl.until(lambda: fl.admin.exists(key) == 0 and not server.named(name), 10)
         assert server.waiting() == 0
     with pytest.raises(fastlock.FastlockError, match="closed"):
         await client.try_acquire(key, TTL, min_replicas=1)
@@ -224,7 +224,7 @@ async def test_a_cancelled_task_leaves_nothing(fl: Ways, server: Master) -> None
         waiter.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiter
-        await fl.until(lambda: fl.admin.exists(key) == 0 and server.waiting() == 0, 3)
+        await fl.until(lambda: fl.admin.exists(key) == 0 and server.waiting() == 0, 10)
     lease = await client.try_acquire(key, TTL, **WANTS)
     assert await lease.release() is True
 
@@ -263,7 +263,7 @@ async def test_an_interrupt_leaves_nothing(fl: Ways, server: Master) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             with pytest.raises(Interrupted):
                 client.acquire(key, TTL, min_replicas=1, replica_timeout=15)
-            await fl.until(lambda: fl.admin.exists(key) == 0 and server.waiting() == 0, 3)
+            await fl.until(lambda: fl.admin.exists(key) == 0 and server.waiting() == 0, 10)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
