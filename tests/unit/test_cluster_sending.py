@@ -114,6 +114,24 @@ def test_answers_to_asking_are_none_of_the_locks(client: Any, aside: bool) -> No
     assert list(answer.replies) == [None]
 
 
+@pytest.mark.parametrize(
+    "outcome", [[b"OK"], TransportError("it broke", sent=True), KeyboardInterrupt()]
+)
+def test_a_handlers_own_connection_is_left_behind_without_its_answer(
+    client: Any, outcome: Any
+) -> None:
+    """It may still carry a try: it is ended before anything is sent anew."""
+    busy, spare = link(client, Reentered("a handler")), link(client, outcome)
+    spare.info = "the handler's"
+    sending = parcel(1, False, there=busy, spare=lambda timeout: spare)
+    try:
+        client._deliver(sending)
+    except KeyboardInterrupt:
+        assert isinstance(outcome, KeyboardInterrupt)
+    heard = isinstance(outcome, list)
+    assert sending.node.server.strays == ([] if heard else ["the handler's"])
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_an_interrupted_caller_leaves_all_that_is_under_way(client: Any, early: bool) -> None:
     """Whatever it gives back lands behind that, on the same connections: none of them ends."""
