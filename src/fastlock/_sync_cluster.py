@@ -255,20 +255,8 @@ class Clustered(OnCluster, Client):
 
     def _deliver_aside(self, node: Node, call: Call, asking: bool, timeout: float) -> Answer:
         """As ``_call_aside``, at one node."""
-        link = node.server.spare(timeout)
-        sent_at = clock()
-        try:
-            replies = link.pipe.call(*words(link, call, asking), timeout)
-            return sent_at, without_asking(replies, asking)
-        except TransportError as error:
-            error.sent_at = sent_at
-            node.server.strays.append(link.info)
-            raise
-        except BaseException:
-            node.server.strays.append(link.info)
-            raise
-        finally:
-            link.pipe.close()
+        said = self._beside(node.server, timeout, lambda link: words(link, call, asking))
+        return said[0], without_asking(said[1], asking)
 
     def _deliver_confirmed(
         self, node: Node, call: Confirmed, asking: bool

@@ -176,16 +176,25 @@ class Driver(DriverBase[Lease]):
 
     def _call_aside(self, call: Call, timeout: float) -> tuple[float, list[Any]]:
         """For a signal handler that has interrupted the shared connection's own code."""
-        link = self._server.spare(timeout)
+        return self._beside(self._server, timeout, lambda link: (link.encode(call), call.count))
+
+    def _beside(
+        self, server: SyncServer, timeout: float, words: Callable[[Link], tuple[bytes, int]]
+    ) -> tuple[float, list[Any]]:
+        """Send bytes that so many replies answer over a connection of its own.
+
+        One on which an answer is missing becomes a stray, to be ended before anything is sent anew.
+        """
+        link = server.spare(timeout)
         sent_at = clock()
         try:
-            return sent_at, link.heard(link.pipe.call(link.encode(call), call.count, timeout))
+            return sent_at, link.heard(link.pipe.call(*words(link), timeout))
         except TransportError as error:
             error.sent_at = sent_at
-            self._server.strays.append(link.info)
+            server.strays.append(link.info)
             raise
         except BaseException:
-            self._server.strays.append(link.info)
+            server.strays.append(link.info)
             raise
         finally:
             link.pipe.close()
