@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from _cli import Ran, cli, complaint, ended, line, started
+from _cli import Ran, cli, cli_without, complaint, ended, line, started
 
 US = f"{shlex.quote(sys.executable)} -m fastlock"
 SHELL = ("-c", "import os, sys; os.execvp('sh', ['sh', '-c', *sys.argv[1:]])")
@@ -95,6 +95,15 @@ def test_what_an_encoding_has_no_sign_for_is_spelled_out(shop: Any) -> None:
         ran = cli("status", "schlüssel", FASTLOCK_URL=shop.uri, **env)
         assert (ran.code, ran.err) == (0, "")
         assert "schl\\xfcssel" in ran.out
+
+
+@pytest.mark.parametrize("without", [(), ("rich",)])
+def test_what_is_spelled_out_has_its_width(shop: Any, without: tuple[str, ...]) -> None:
+    shop.admin.mset(dict.fromkeys(("weit:öäü", "weit:a"), f"{'x' * 22}-1.label"))
+    ran = cli_without(without, "status", "--match", "weit*", FASTLOCK_URL=shop.uri, **ASCII)
+    places = {line.index("label") for line in ran.lines if "label" in line}
+    assert len(places) == 1, ran.out
+    assert "weit:\\xf6\\xe4\\xfc" in ran.out
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,14 @@ def _rich_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) 
             title, justify=justify, no_wrap=not text, overflow="fold", vertical="bottom"
         )
     for row in rows:
-        table.add_row(*map(Text, row))  # a cell is no markup
+        table.add_row(*(Text(_writable(cell)) for cell in row))  # a cell is no markup
     return table
+
+
+def _writable(cell: str) -> str:
+    """As stdout will write it: its width is that of what its encoding spells out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return cell.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
@@ -120,6 +126,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int =
         Console(highlight=False, width=width).print(_rich_table(head, rows, texts))
         print()
         return
+    rows = [[_writable(cell) for cell in row] for row in rows]
     titles = [title.split("\n") for title in head]
     height = max(map(len, titles))
     above = [[""] * (height - len(title)) + title for title in titles]
