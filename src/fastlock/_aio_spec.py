@@ -131,7 +131,7 @@ class LockAll:
         self._client = client
         self._terms = terms
         self._if_lost = policy(if_lost)
-        self.keys = _args.distinct(_args.key_list(keys))
+        self.keys: list[str | bytes] = _args.distinct(_args.key_list(keys))
         self.ttl = ttl
         self._timeout = timeout
         self._fence = _args.flag("fence", fence)
