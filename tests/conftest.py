@@ -24,7 +24,7 @@ from _harness import APIS, CORES, FREE_THREADED, SERVERS, Ways, gil
 from _matrix import TOTALS, summary
 from _proxy import INJECTED
 
-WORKERS_PER_CPU = 3
+WORKERS_PER_CPU = 3.5
 MOST_WORKERS = 16
 
 _expected = Path(__file__).with_name("expected_skips.txt")

@@ -211,6 +211,7 @@ async def test_cancelled_tasks_leave_the_line_to_the_others(fl: Ways) -> None:
 
 
 @async_only
+@one_server
 @pytest.mark.parametrize("options", [{}, {"fence": True}, {"fair": True}], ids=str)
 async def test_a_loop_that_stood_still_finds_the_timeout_over(
     fl: Ways, options: dict[str, Any]

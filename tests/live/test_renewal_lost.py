@@ -452,56 +452,68 @@ async def test_a_server_that_stops_for_a_while_is_waited_for(fl: Ways, own_serve
 
 
 @one_server
-@pytest.mark.parametrize("cut", ["connections", "listener", "by the server"])
-async def test_a_lost_connection_is_made_anew_in_time(fl: Ways, cut: str) -> None:
-    client, proxy, key = await ready(fl, client_name=f"renewing-{fl.key()}")
-    lease = await client.acquire(key, ttl=3.0, auto_renew=True)
-    await fl.until(lambda: renewals(proxy, key), 30)
-    connections = proxy.connections
-    if cut == "listener":
-        proxy.down()
-        await fl.sleep(0.9)
-        proxy.up()
-    elif cut == "connections":
-        proxy.cut()
-    else:
-        for one in fl.admin.client_list():
-            if one["name"] == client.config.client_name:
-                fl.admin.client_kill_filter(_id=one["id"])
-    await stays(fl, key, lease.token, 5.0)
-    assert proxy.connections > connections
-    assert lease.state == "held"
-    assert await lease.release() is True
+async def test_a_lost_connection_is_made_anew_in_time(fl: Ways) -> None:
+    async def happens(cut: str) -> None:
+        client, proxy, key = await ready(fl, client_name=f"renewing-{fl.key()}")
+        lease = await client.acquire(key, ttl=3.0, auto_renew=True)
+        await fl.until(lambda: renewals(proxy, key), 30)
+        connections = proxy.connections
+        if cut == "listener":
+            proxy.down()
+            await fl.sleep(0.9)
+            proxy.up()
+        elif cut == "connections":
+            proxy.cut()
+        else:
+            for one in fl.admin.client_list():
+                if one["name"] == client.config.client_name:
+                    fl.admin.client_kill_filter(_id=one["id"])
+        await stays(fl, key, lease.token, 5.0)
+        assert proxy.connections > connections
+        assert lease.state == "held"
+        assert await lease.release() is True
+
+    await fl.together(happens(cut) for cut in ("connections", "listener", "by the server"))
 
 
 @one_server
-@pytest.mark.parametrize("fault", ["lose_reply", "cut_before", "cut_after", "cut_reply"])
-async def test_a_renewal_cut_anywhere_is_said_again(fl: Ways, fault: str) -> None:
-    client, proxy, key = await ready(fl)
-    lease = await client.acquire(key, ttl=3.0, auto_renew=True)
-    planned = proxy.fault(fault)
-    await fl.happened(planned)
-    count = len(renewals(proxy, key))
-    await fl.until(lambda: len(renewals(proxy, key)) > count, 2.0)
-    await stays(fl, key, lease.token, 4.0)
-    assert lease.state == "held"
-    assert await lease.release() is True
+async def test_a_renewal_cut_anywhere_is_said_again(fl: Ways) -> None:
+    async def happens(fault: str) -> None:
+        client, proxy, key = await ready(fl)
+        lease = await client.acquire(key, ttl=3.0, auto_renew=True)
+        planned = proxy.fault(fault)
+        await fl.happened(planned)
+        count = len(renewals(proxy, key))
+        await fl.until(lambda: len(renewals(proxy, key)) > count, 2.0)
+        await stays(fl, key, lease.token, 4.0)
+        assert lease.state == "held"
+        assert await lease.release() is True
+
+    await fl.together(
+        happens(fault) for fault in ("lose_reply", "cut_before", "cut_after", "cut_reply")
+    )
+
+
+#: That end no lease.
+ERRORS = (
+    "LOADING Redis is loading", "MASTERDOWN no link", "OOM command not allowed", "ERR x",
+)  # fmt: skip
 
 
 @one_server
-@pytest.mark.parametrize(
-    "text", ["LOADING Redis is loading", "MASTERDOWN no link", "OOM command not allowed", "ERR x"]
-)
-async def test_an_error_is_not_the_end(fl: Ways, text: str) -> None:
-    client, proxy, key = await ready(fl)
-    lease = await client.acquire(key, ttl=3.0, auto_renew=True)
-    planned = proxy.fault("replace_reply", data=f"-{text}\r\n".encode())
-    await fl.happened(planned)
-    count = len(renewals(proxy, key))
-    await fl.until(lambda: len(renewals(proxy, key)) > count, 2.0)
-    await fl.until(lambda: lease.state == "held", 10)
-    await stays(fl, key, lease.token, 4.0)
-    assert await lease.release() is True
+async def test_an_error_is_not_the_end(fl: Ways) -> None:
+    async def happens(text: str) -> None:
+        client, proxy, key = await ready(fl)
+        lease = await client.acquire(key, ttl=3.0, auto_renew=True)
+        planned = proxy.fault("replace_reply", data=f"-{text}\r\n".encode())
+        await fl.happened(planned)
+        count = len(renewals(proxy, key))
+        await fl.until(lambda: len(renewals(proxy, key)) > count, 2.0)
+        await fl.until(lambda: lease.state == "held", 10)
+        await stays(fl, key, lease.token, 4.0)
+        assert await lease.release() is True
+
+    await fl.together(happens(text) for text in ERRORS)
 
 
 async def test_a_server_without_memory_still_renews(fl: Ways, own_server: Server) -> None:

@@ -74,7 +74,7 @@ async def test_a_loss_is_told_at_the_next_renewal(fl: Ways, nodes: Masters, how:
         else:
             node.admin.set(key, "somebody else", px=60_000)
     assert await lease.lost.wait(30)
-    assert time.monotonic() - begun < 3.0 / 3 + 1.0
+    assert time.monotonic() - begun < 2.9  # not at its deadline
     await fl.until(lambda: told)
     assert told == [fl.raw(lease)]
     assert not lease.valid()
