@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -228,6 +229,22 @@ def test_the_server_dies_and_comes_back(own_server: Any) -> None:
     assert ran.code == 0
     (told,) = ran.err.splitlines()
     assert told.endswith("; trying again")
+
+
+def test_a_lost_connection_makes_it_forget_nothing(shop: Any) -> None:
+    watcher = started("watch", "long:", "--json", "--interval", "0.1", FASTLOCK_URL=shop.uri)
+    with fastlock.Client(shop.uri, label="the-holder") as client, client.lock("long:a", TTL):
+        until(lambda: json.loads(line(watcher))["locks"])
+        time.sleep(0.5)
+        (number,) = [one["id"] for one in shop.admin.client_list() if "B" in one["flags"]]
+        shop.admin.client_kill_filter(_id=number)
+        assert "; trying again" in watcher.stderr.readline()
+        told = time.time()
+        seen = until(lambda: (now := json.loads(line(watcher)))["time"] > told and now)
+        (lock,) = seen["locks"]
+        assert lock["held_for"] >= 0.5
+    watcher.send_signal(signal.SIGINT)
+    assert ended(watcher).code == 0
 
 
 def test_the_server_dies_before_a_terminal(own_server: Any) -> None:

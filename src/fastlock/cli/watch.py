@@ -110,11 +110,12 @@ class Scene:
             self._keys[key] = None
         if self._stale or not self.told or (self.more and len(self._seen) < self._limit):
             self._scan()
+        keys = list(self._keys)
+        looks = self._servers.look(keys)  # may raise: what was seen is kept till then
         now = time.monotonic()
         passed = max(now - self._looked, 1e-3)
         before, self._seen, self._looked = self._seen, {}, now
-        keys = list(self._keys)
-        for key, one in zip(keys, self._servers.look(keys), strict=True):
+        for key, one in zip(keys, looks, strict=True):
             last = before.get(key)
             # One that is free at this moment, but in use, is not to come and go.
             busy = last is not None and changes[key] > 0 and one.token is None
