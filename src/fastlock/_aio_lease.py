@@ -203,7 +203,7 @@ async def _take(
             if until is None or until + _ops.GRACE - sent_at >= client._patience:
                 reply = await sending
             else:
-                reply = await within(sending, until + _ops.GRACE - sent_at)
+                reply = await within(sending, max(0.0, until - sent_at) + _ops.GRACE)
         except TransportError as error:
             failure = error
             failure.sent_at = sent_at

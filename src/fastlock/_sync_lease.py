@@ -202,7 +202,7 @@ def _take(
     patience = client._patience
     if until is not None:
         begun_at = clock()
-        patience = min(patience, until + _ops.GRACE - begun_at)
+        patience = min(patience, max(0.0, until - begun_at) + _ops.GRACE)
     trace: list[Pair] = []
     claim: Claim[Lease] | None = None
     try:

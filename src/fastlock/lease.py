@@ -158,7 +158,8 @@ class BaseLease:
         """Before its deadline moves by hand: when it began."""
         if self.since is None:
             with _counting.mutex:
-                self.since = self.began()
+                if self.since is None:  # not counted meanwhile
+                    self.since = self.began()
 
     def _ended(self, ours: bool) -> bool:
         """A release has ended so: count it."""

@@ -290,6 +290,26 @@ def test_a_user_without_the_native_command(shop: Any) -> None:
     assert "  releases by EVALSHA; one lock was taken, extended and freed" in ran.lines
 
 
+def test_settings_that_are_not_the_default_s(shop: Any) -> None:
+    uri = f"{shop.uri}?prefix=orders:&retry_timeout=50&label=me"
+    lines = cli("doctor", "--url", uri).lines
+    assert {"  prefix 'orders:'", "  retry_timeout 50", "  label 'me'"} <= set(lines)
+    plain = cli("doctor", "--url", shop.uri).lines
+    assert not any(line.startswith(("  prefix", "  retry_timeout", "  db")) for line in plain)
+
+
+def test_one_server_that_is_called_a_cluster(shop: Any) -> None:
+    uri = shop.uri.replace("redis://", "redis+cluster://").partition("/0")[0]
+    ((_, do),) = problems(cli("doctor", "--url", uri))
+    assert do == "write redis:// instead of redis+cluster://: it is one server"
+
+
+def test_a_user_who_may_not_ping(shop: Any) -> None:
+    ran = cli("doctor", "--url", user(shop, "mute", "~*", "+@all", "-ping"))
+    assert problems(ran) == []
+    assert "  fastlock status and watch are for a user with +ping besides" in ran.lines
+
+
 def test_a_user_of_certain_keys(shop: Any) -> None:
     url = user(shop, "clerk", "~orders:*", "+@all")
     ((what, do),) = problems(cli("doctor", "--url", url))

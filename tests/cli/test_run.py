@@ -118,6 +118,15 @@ def test_over_tls_and_a_unix_socket(
         assert tuple(cli(*words, FASTLOCK_CORE=core)) == (3, "", "")
 
 
+@pytest.mark.parametrize("timeout", ["0", "0.3"])
+def test_a_key_that_holds_no_lock(shop: Any, timeout: str) -> None:
+    shop.admin.rpush("a-list", "x")
+    ran = cli("run", "a-list", "--timeout", timeout, "--", "true", FASTLOCK_URL=shop.uri)
+    assert ran.code == 69
+    assert "WRONGTYPE" in complaint(ran)
+    assert complaint(ran).endswith("; try: name another key")
+
+
 def test_not_to_be_had_in_time(shop: Any) -> None:
     shop.admin.set("taken", "another library's", px=30_000)
     run = ("run", "taken", "--", "echo", "ran")
@@ -187,6 +196,7 @@ def test_the_server_is_in_trouble(shop: Any, nobody: str, babbler: str) -> None:
         (("job", "--ttl", "soon", "--", "true"), "'soon' is not a valid float"),
         (("job", "--on-lost", "cry", "--", "true"), "is not one of"),
         (("job", "ls", "-la"), "-l'; options of the command stand behind --: fastlock run KEY"),
+        (("job", "--tt", "3", "--", "true"), "'--tt' (perhaps --timeout or --ttl); options of the"),
         (("job", "--ttl"), "requires an argument; see fastlock run --help"),
         (("job", "--grace", "nan", "--", "true"), "must be a number from 0"),
         (("job", "--url", f"u:{SECRET}@localhost", "--", "true"), "redis://"),

@@ -210,6 +210,39 @@ async def test_cancelled_tasks_leave_the_line_to_the_others(fl: Ways) -> None:
     assert nobody_waits(fl, client)
 
 
+class Slow(float):
+    """A ttl that takes longer to look at than an answer may take after the deadline."""
+
+    looked_at = False
+
+    def __hash__(self) -> int:  # remembered by nobody
+        return id(self)
+
+    def __mul__(self, factor: float) -> float:
+        Slow.looked_at = True
+        time.sleep(1.3)
+        return float(self) * factor
+
+
+@one_server
+async def test_a_first_try_that_is_sent_late_is_answered_all_the_same(fl: Ways) -> None:
+    client, key = await fl.warm(fl.client()), fl.key()
+    Slow.looked_at = False
+    lease = await client.acquire(key, Slow(30), 0.01)
+    assert Slow.looked_at
+    assert fl.admin.get(key) == lease.token.encode()
+    assert await lease.release() is True
+
+
+@one_server
+async def test_what_is_too_late_is_not_sent(fl: Ways) -> None:
+    client, key = await fl.warm(fl.client()), fl.key()
+    with pytest.raises(fastlock.TransportError, match="before it could be sent") as caught:
+        await client.acquire(key, Slow(30), 0.01, fence=True)
+    assert caught.value.sent is False
+    assert not fl.admin.exists(key)
+
+
 @async_only
 @one_server
 @pytest.mark.parametrize("options", [{}, {"fence": True}, {"fair": True}], ids=str)

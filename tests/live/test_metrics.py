@@ -10,21 +10,13 @@ import threading
 from typing import Any
 
 import pytest
+from _figures import counted
 from _harness import FREE_THREADED, Ways, clock, one_server, sync_only
 from _servers import Certificates, Server
 
 import fastlock
 
 pytestmark = one_server
-
-
-def counted(client: Any, *names: str) -> dict[str, int]:
-    """Those figures; without names, all counters that are not zero."""
-    stats = client.stats()
-    if names:
-        return {name: getattr(stats, name) for name in names}
-    counters = [name for name in stats.__slots__ if isinstance(getattr(stats, name), int)]
-    return {name: getattr(stats, name) for name in counters if getattr(stats, name)}
 
 
 def exact(fl: Ways) -> bool:

@@ -1,4 +1,4 @@
-"""Clusters of real servers, one for a module and kind of server."""
+"""Clusters and quorums of real servers, one for a module and kind of server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import _servers
 import pytest
 from _cluster import ClusterServers
-from _harness import SERVERS
+from _harness import SERVERS, Ways
+from _quorum import Masters, masters
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -27,3 +28,18 @@ def cluster(request: pytest.FixtureRequest, met: dict[str, str]) -> Iterator[Clu
 def server(cluster: ClusterServers) -> Any:
     """What ``fl`` leads to."""
     return cluster
+
+
+@pytest.fixture(scope="module")
+def started(met: dict[str, str]) -> Iterator[Masters]:
+    """Three masters that know nothing of each other; a module may have others of this name."""
+    with masters(3) as found:
+        met["quorum of 3"] = f"quorum of {found.versions}"
+        yield found
+
+
+@pytest.fixture
+def nodes(fl: Ways, started: Masters) -> Masters:
+    """The same, mended at the end of the test."""
+    fl.clients.append(started)
+    return started

@@ -34,12 +34,6 @@ def server(started: Masters) -> Any:
     return started[0]
 
 
-@pytest.fixture
-def nodes(fl: Ways, started: Masters) -> Masters:
-    fl.clients.append(started)
-    return started
-
-
 def minority(nodes: Masters) -> range:
     return range(len(nodes) // 2)
 

@@ -36,12 +36,6 @@ def server(started: Masters) -> Any:
     return started[0]
 
 
-@pytest.fixture
-def nodes(fl: Ways, started: Masters) -> Masters:
-    fl.clients.append(started)
-    return started
-
-
 @pytest.mark.slow
 async def test_servers_killed_amid_acquires_make_no_second_holder(
     fl: Ways, nodes: Masters, pytestconfig: pytest.Config

@@ -12,22 +12,19 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from _harness import Ways, async_only, sync_only
-from _quorum import TTL, Masters, masters, quorum, quorum_class
+from _quorum import TTL, Masters, quorum, quorum_class
 from _strikes import Interrupt, struck_at
 
 import fastlock
 
 
 @pytest.fixture(scope="module")
-def nodes(met: dict[str, str]) -> Iterator[Masters]:
-    with masters(3) as found:
-        met["quorum of 3"] = f"quorum of {found.versions}"
-        yield found
+def nodes(started: Masters) -> Masters:
+    return started
 
 
 @pytest.fixture

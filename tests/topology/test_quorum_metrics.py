@@ -9,22 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from _figures import counted
 from _harness import Ways, needs, sync_only
-from _quorum import TTL, Masters, masters, quorum
+from _quorum import TTL, Masters, quorum
 from _strikes import Interrupt, struck_at
 
 import fastlock
-
-
-@pytest.fixture(scope="module")
-def started(met: dict[str, str]) -> Iterator[Masters]:
-    with masters(3) as found:
-        met["quorum of 3"] = f"quorum of {found.versions}"
-        yield found
 
 
 @pytest.fixture
@@ -32,24 +25,9 @@ def server(started: Masters) -> Any:
     return started[0]
 
 
-@pytest.fixture
-def nodes(fl: Ways, started: Masters) -> Masters:
-    fl.clients.append(started)
-    return started
-
-
 async def connected(fl: Ways, client: Any) -> None:
     """A majority may have answered before the third server was connected."""
     await fl.until(lambda: client.stats().connections == 3, 30)
-
-
-def counted(client: Any, *names: str) -> dict[str, int]:
-    """Those figures; without names, all counters that are not zero."""
-    stats = client.stats()
-    if names:
-        return {name: getattr(stats, name) for name in names}
-    counters = [name for name in stats.__slots__ if isinstance(getattr(stats, name), int)]
-    return {name: getattr(stats, name) for name in counters if getattr(stats, name)}
 
 
 async def test_a_call_counts_once(fl: Ways, nodes: Masters) -> None:

@@ -10,13 +10,12 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from _four import Four
 from _harness import Ways, async_only, clock, sync_only
-from _quorum import TTL, Masters, masters, quorum, quorum_class
+from _quorum import TTL, Masters, quorum, quorum_class
 from _strikes import Interrupt, struck_at
 
 from fastlock._claim import span
@@ -25,10 +24,8 @@ from fastlock._quorum_polls import Poll
 
 
 @pytest.fixture(scope="module")
-def nodes(met: dict[str, str]) -> Iterator[Masters]:
-    with masters(3) as found:
-        met["quorum of 3"] = f"quorum of {found.versions}"
-        yield found
+def nodes(started: Masters) -> Masters:
+    return started
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from _harness import Ways, async_only, sync_only
-from _quorum import Masters, masters, quorum
+from _quorum import Masters, quorum
 from _strikes import Interrupt
 
 import fastlock
@@ -22,22 +21,9 @@ import fastlock
 TTL = 2.0  # seconds; renewed every 0.7
 
 
-@pytest.fixture(scope="module")
-def started(met: dict[str, str]) -> Iterator[Masters]:
-    with masters(3) as found:
-        met["quorum of 3"] = f"quorum of {found.versions}"
-        yield found
-
-
 @pytest.fixture
 def server(started: Masters) -> Any:
     return started[0]
-
-
-@pytest.fixture
-def nodes(fl: Ways, started: Masters) -> Masters:
-    fl.clients.append(started)
-    return started
 
 
 async def test_it_is_held_for_as_long_as_it_takes(fl: Ways, nodes: Masters) -> None:

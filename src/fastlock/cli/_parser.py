@@ -94,6 +94,28 @@ def _with_url(function: F) -> F:
     )(function)  # fmt: skip
 
 
+def _with_seconds(default: float) -> Callable[[F], F]:
+    return click.option(
+        "--seconds", type=Within(float, 0.2, 3600), default=default, metavar="S",
+        show_default=True, help="Time to work, all rows of the table together.",
+    )  # fmt: skip
+
+
+def _with_workers(threads: int, of_threads: str, of_tasks: str) -> Callable[[F], F]:
+    def both(function: F) -> F:
+        for name, most, default, text in (
+            ("--tasks", 4096, 64, of_tasks),
+            ("--threads", 256, threads, of_threads),
+        ):
+            function = click.option(
+                name, type=Within(int, 1, most), default=default, metavar="N",
+                show_default=True, help=text,
+            )(function)  # fmt: skip
+        return function
+
+    return both
+
+
 def _with_json(function: F) -> F:
     return click.option("--json", is_flag=True, help="Print the result as JSON.")(function)
 
@@ -262,18 +284,12 @@ def _release(context: click.Context, /, **options: Any) -> int:
     short_help="Measure locks on this server.",
     epilog="Exit code: 0 measured, 1 a lock was lost, 69 the server, 2 usage.",
 )
-@click.option(
-    "--seconds", type=Within(float, 0.2, 3600), default=5.0, metavar="S", show_default=True,
-    help="Time to work, all rows of the table together.",
-)  # fmt: skip
-@click.option(
-    "--threads", type=Within(int, 1, 256), default=8, metavar="N", show_default=True,
-    help="Threads that share one client.",
-)  # fmt: skip
-@click.option(
-    "--tasks", type=Within(int, 1, 4096), default=64, metavar="N", show_default=True,
-    help="Tasks of one asyncio loop that share another.",
-)  # fmt: skip
+@_with_seconds(5.0)
+@_with_workers(
+    8,
+    "Threads that share one client.",
+    "Tasks of one asyncio loop that share another.",
+)
 @_with_json
 @_with_url
 def _bench(**options: Any) -> int:
@@ -294,18 +310,12 @@ def _bench(**options: Any) -> int:
     "--env", is_flag=True,
     help="Use the server of FASTLOCK_URL and its kin; others cannot see a password there.",
 )  # fmt: skip
-@click.option(
-    "--seconds", type=Within(float, 0.2, 3600), default=6.0, metavar="S", show_default=True,
-    help="Time to work, all rows of the table together.",
-)  # fmt: skip
-@click.option(
-    "--threads", type=Within(int, 1, 256), default=16, metavar="N", show_default=True,
-    help="Threads at work; half of them want the same two locks.",
-)  # fmt: skip
-@click.option(
-    "--tasks", type=Within(int, 1, 4096), default=64, metavar="N", show_default=True,
-    help="Tasks of one asyncio loop; half of them want the same two locks.",
-)  # fmt: skip
+@_with_seconds(6.0)
+@_with_workers(
+    16,
+    "Threads at work; half of them want the same two locks.",
+    "Tasks of one asyncio loop; half of them want the same two locks.",
+)
 @click.option("--no-lock", is_flag=True, help="The same work without locks: updates get lost.")
 @_with_json
 @click.pass_context
