@@ -141,11 +141,13 @@ class Renewal:
     def lose(self, reason: str) -> None:
         """It is lost: tell whom it concerns. Any thread."""
         lease = self._lease()
-        if lease is None or not self._finish():
+        if reason is not REFUSED:
+            reason = self.why_expired()
+        if lease is None or not self._finish(reason):
             return
         if reason is REFUSED:
             lease.over = True
-        self._tell(lease, REFUSED if reason is REFUSED else self.why_expired())
+        self._tell(lease, reason)
 
     def why_expired(self) -> str:
         """Why its deadline could pass."""
@@ -155,13 +157,13 @@ class Renewal:
 
     def lose_late(self, lease: Any) -> None:
         """It turned out that it was lost before the release that nobody waited for."""
-        self._tell(lease, REFUSED)
-
-    def _tell(self, lease: Any, reason: str) -> None:
         with self._keeper.mutex:
             if self.reason is not None:  # a lock is lost once
                 return
-            self.reason = reason
+            self.reason = REFUSED
+        self._tell(lease, REFUSED)
+
+    def _tell(self, lease: Any, reason: str) -> None:
         lease._count_lost()
         level = WARNING if self.terms.on_lost is None else INFO
         tell(level, "lost", "%r was lost: %s", lease.key, reason, key=lease.key, reason=reason)
@@ -181,10 +183,15 @@ class Renewal:
         self._finish()
         self.ended.set()
 
-    def _finish(self) -> bool:
-        """Whether it was not done before; once more after an interrupt does no harm."""
+    def _finish(self, reason: str | None = None) -> bool:
+        """Whether it was not done before; once more after an interrupt does no harm.
+
+        Who sees that it is done sees the ``reason`` for which it was lost, too.
+        """
         with self._keeper.mutex:
             first = not self.done
+            if first:
+                self.reason = reason
             self.done = True
         beat: BeatLike | None = getattr(self, "beat", None)
         if beat is not None:

@@ -201,9 +201,10 @@ class BaseLease:
     def _why_lost(self) -> str:
         renewal = self._renewal
         if renewal is not None:
+            ended = renewal.left or self.over  # before the reason, which precedes them
             if renewal.reason is not None:
                 return renewal.reason
-            if not (renewal.done or self.over):  # it is about to be told
+            if not ended:  # it is about to be told
                 return renewal.why_expired()
         return "it expired, was deleted or taken over"
 

@@ -21,6 +21,7 @@ from _proxy import Proxy
 from _servers import Server, has_ifeq
 
 import fastlock
+from fastlock._renewal import Renewal
 
 TTL = 1.5
 LONGER = 4.0  # s, in which a lock of TTL ends twice
@@ -215,6 +216,30 @@ async def test_after_max_hold_it_is_renewed_no_more(fl: Ways) -> None:
             assert "max_hold (1.5 s)" in lease.lost.reason
             await fl.until(lambda: not fl.admin.exists(key))
     assert caught.value.key == key
+
+
+@one_server
+@pytest.mark.parametrize("freed", [False, True], ids=["expired", "deleted"])
+async def test_who_sees_it_lost_at_once_sees_why(
+    fl: Ways, freed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Renewal._tell
+    seen: list[tuple[str, str]] = []
+
+    def look_first(renewal: Renewal, lease: Any, reason: str) -> None:
+        seen.append((lease.lost.reason, reason))
+        told(renewal, lease, reason)
+
+    monkeypatch.setattr(Renewal, "_tell", look_first)
+    client, key = fl.client(), fl.key()
+    lease = await client.acquire(key, ttl=0.9, auto_renew=True, max_hold=1.5)
+    if freed:
+        fl.admin.delete(key)
+    assert await lease.lost.wait(30) is True
+    await fl.until(lambda: seen)
+    ((before, told_then),) = seen
+    assert before == told_then == lease.lost.reason
+    assert ("the server had it no more" if freed else "max_hold (1.5 s)") in before
 
 
 @one_server
