@@ -144,7 +144,7 @@ class Fault:
         assert self.happened.wait(timeout), f"the fault {self.name!r} never happened"
 
 
-def _bound(port: int) -> socket.socket:
+def bound(port: int) -> socket.socket:
     """A socket on this loopback port (0: a free one), which others made here may share."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -206,7 +206,7 @@ class Proxy:
 
     def up(self) -> None:
         """Accept connections, on the same port as before."""
-        self._listener = _bound(self.port)
+        self._listener = bound(self.port)
         self._listener.listen(128)
         self.port = self._listener.getsockname()[1]
         if self._claim is not None:
@@ -218,7 +218,7 @@ class Proxy:
         """Refuse connections and cut those there are."""
         listener, self._listener = self._listener, None
         if listener is not None:
-            self._claim = _bound(self.port)
+            self._claim = bound(self.port)
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
             listener.close()

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from _harness import Ways, async_only, one_server, sync_only
+from _proxy import bound
 
 import fastlock
 from fastlock import _fork
@@ -442,22 +443,22 @@ async def test_forking_while_another_thread_secures_its_connection(fl: Ways) -> 
 @one_server
 async def test_forking_while_another_thread_reaches_for_the_server(fl: Ways) -> None:
     """Nobody accepts, so that it goes on for long."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        before = reaching(port)
-        client = fl.client(f"redis://127.0.0.1:{port}", retries=0, connect_timeout=30)
-        connecting = fl.spawn(client.ping())
-        await fl.until(lambda: reaching(port) == before + 1)
-        await fl.sleep(0.05)  # from its making to its connecting
-        child_reaches(port, before)
-        assert reaching(port) == before + 1
-        for filler in fillers:
-            filler.close()
-    with pytest.raises(fastlock.TransportError):
-        await connecting
+    with bound(0) as claim:  # keeps the port, lest another test's server gets it in the end
+        port = claim.getsockname()[1]
+        with bound(port) as listener:
+            listener.listen(0)
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.1", port))
+            before = reaching(port)
+            client = fl.client(f"redis://127.0.0.1:{port}", retries=0, connect_timeout=30)
+            connecting = fl.spawn(client.ping())
+            await fl.until(lambda: reaching(port) == before + 1)
+            await fl.sleep(0.05)  # from its making to its connecting
+            child_reaches(port, before)
+            assert reaching(port) == before + 1
+            for filler in fillers:
+                filler.close()
+        with pytest.raises(fastlock.TransportError):
+            await connecting
